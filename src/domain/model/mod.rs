@@ -1,0 +1,18 @@
+//! Ids, names, time and findings: the words that every other module uses.
+//!
+//! Nothing here knows a file format or a service. Ids and digests are made by parsing or by hashing only.
+
+mod condition;
+mod digest;
+mod finding;
+mod ids;
+mod time;
+
+pub use condition::{Condition, Reason, SyncResult};
+pub use digest::{Digest, KeyedHasher, canonical_json, sha256_hex};
+pub use finding::{Finding, Place, Related, Severity, Span, closest};
+pub use ids::{
+    AccountId, Actor, Address, AddressError, DeploymentId, Generation, IdError, InstallationId, PlacementName, Region, Revision,
+    SnapshotId, SourceName, StackId, StackName, TargetUid, glob_matches,
+};
+pub use time::{Timestamp, parse_duration};

@@ -1,0 +1,15 @@
+//! Desired against observed: what a stack should be, what it is, what would change, and the review of a change set.
+//!
+//! Start at [`Desired`] and [`compare`]. Nothing here renders and nothing here knows how a change set is made.
+
+mod compare;
+mod desired;
+mod observed;
+mod preview;
+mod review;
+
+pub use compare::{ResourceState, compare};
+pub use desired::{Desired, change_set_name, generation_of, preview_name};
+pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
+pub use preview::{Deployed, Preview, preview};
+pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review};

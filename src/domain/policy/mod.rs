@@ -1,0 +1,205 @@
+//! Gates: why a reviewed change may not run yet.
+//!
+//! What a repository may do is decided by the operator's configuration; a repository can add a gate and never take
+//! one away. Nothing here knows how an approval arrives.
+
+mod window;
+
+pub use window::Window;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{Actor, Digest, Reason, Timestamp};
+use super::plan::Review;
+use super::spec::Gate;
+
+/// How far isoform may go. The stricter of a source's and a placement's holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Look, plan and report; nothing is executed.
+    Observe,
+    /// Every change needs an approval.
+    Approve,
+    /// Changes run unless a gate holds them.
+    Auto,
+}
+
+/// Who may approve, and how many must.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApprovalRule {
+    /// How many different people must approve.
+    pub count: u32,
+    /// Who may; empty means every operator.
+    pub from: Vec<String>,
+    /// Whether the author of the change may not.
+    pub not_author: bool,
+    /// How long an approval lasts.
+    pub expires: Option<Duration>,
+}
+
+impl Default for ApprovalRule {
+    fn default() -> Self {
+        Self { count: 1, from: Vec::new(), not_author: false, expires: None }
+    }
+}
+
+/// An approval of one review.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Approval {
+    /// The review digest that was shown.
+    pub review: Digest,
+    /// Who approved.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What holds a change, with words for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// The stable reason.
+    pub reason: Reason,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// Everything that the gates look at.
+pub struct GateInput<'a> {
+    /// The effective mode.
+    pub mode: Mode,
+    /// The gate of the repository's own.
+    pub gate: Option<Gate>,
+    /// Who may approve.
+    pub rule: &'a ApprovalRule,
+    /// When changes may run.
+    pub windows: &'a [Window],
+    /// The review.
+    pub review: &'a Review,
+    /// Approvals that were given.
+    pub approvals: &'a [Approval],
+    /// The author of the change, where known.
+    pub author: Option<&'a str>,
+    /// Whether the file FREEZE exists.
+    pub frozen: bool,
+    /// Why an operator suspended the target.
+    pub suspended: Option<&'a str>,
+    /// Whether the bytes moved although no input did.
+    pub renderer_changed: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Returns what holds a reviewed change; empty means it may run.
+pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
+    let mut holds = Vec::new();
+    let mut hold = |reason, detail: String| holds.push(Hold { reason, detail });
+    if input.frozen {
+        hold(Reason::Frozen, "the file FREEZE stops every execution".into());
+    }
+    if let Some(why) = input.suspended {
+        hold(Reason::Suspended, format!("suspended: {why}"));
+    }
+    if input.mode == Mode::Observe {
+        hold(Reason::Observe, "the mode is observe: nothing is executed".into());
+    }
+    let mut asks: Vec<String> = input.review.stateful_losses().iter().map(|c| c.loss()).collect();
+    if input.mode == Mode::Approve {
+        asks.push("the placement is in mode approve".into());
+    }
+    if input.gate == Some(Gate::Approve) {
+        asks.push("the sync file asks for an approval".into());
+    }
+    if !input.review.complete {
+        asks.push("CloudFormation did not show every property value".into());
+    }
+    let given = approvals_that_count(input);
+    if !asks.is_empty() && given < input.rule.count as usize {
+        let missing = input.rule.count as usize - given;
+        hold(Reason::Approval, format!("needs {missing} more approval{}: {}", if missing == 1 { "" } else { "s" }, asks.join("; ")));
+    }
+    if input.renderer_changed && given == 0 {
+        hold(Reason::RendererChanged, "this release renders other bytes from the same inputs".into());
+    }
+    if !input.windows.is_empty() && !input.windows.iter().any(|w| w.contains(input.now)) {
+        let next = input.windows.iter().map(|w| w.to_string()).collect::<Vec<_>>().join(", ");
+        hold(Reason::Window, format!("outside its windows: {next} (UTC)"));
+    }
+    holds
+}
+
+fn approvals_that_count(input: &GateInput<'_>) -> usize {
+    let mut people: Vec<&str> = Vec::new();
+    for approval in input.approvals.iter().filter(|a| a.review == input.review.digest) {
+        let who = approval.by.subject.as_str();
+        let allowed = input.rule.from.is_empty() || input.rule.from.iter().any(|f| f == who || *f == approval.by.display);
+        let author = input.rule.not_author && input.author.is_some_and(|a| a == who || a == approval.by.display);
+        let expired = input.rule.expires.is_some_and(|d| input.now.since(approval.at) > d);
+        if allowed && !author && !expired && !people.contains(&who) {
+            people.push(who);
+        }
+    }
+    people.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::Review;
+
+    fn holds(mode: Mode, rule: &ApprovalRule, review: &Review, approvals: &[Approval], author: Option<&str>) -> Vec<Reason> {
+        let input = GateInput {
+            mode,
+            gate: None,
+            rule,
+            windows: &[],
+            review,
+            approvals,
+            author,
+            frozen: false,
+            suspended: None,
+            renderer_changed: false,
+            now: Timestamp(1_000_000),
+        };
+        gate(&input).into_iter().map(|h| h.reason).collect()
+    }
+
+    fn approval(review: &Review, who: &str, at: i64) -> Approval {
+        let by = Actor { issuer: "local".into(), subject: who.into(), via: "socket".into(), display: who.into() };
+        Approval { review: review.digest.clone(), by, at: Timestamp(at) }
+    }
+
+    #[test]
+    fn losing_state_needs_an_approval_in_every_mode() {
+        let plain = Review::sample(None);
+        let loss = Review::sample(Some("AWS::RDS::DBInstance"));
+        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &plain, &[], None), []);
+        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &loss, &[], None), [Reason::Approval]);
+        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &loss, &[approval(&loss, "bo", 0)], None), []);
+        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &loss, &[approval(&plain, "bo", 0)], None), [Reason::Approval]);
+    }
+
+    #[test]
+    fn rules_say_whose_approvals_count() {
+        let review = Review::sample(None);
+        let rule = ApprovalRule { count: 2, from: vec!["ana".into(), "bo".into()], not_author: true, expires: Some(Duration::from_secs(600)) };
+        let (ana, bo, cy, old) = (approval(&review, "ana", 900_000), approval(&review, "bo", 900_000), approval(&review, "cy", 900_000), approval(&review, "bo", 0));
+        for (approvals, author, open) in [
+            (vec![ana.clone(), bo.clone()], None, true),
+            (vec![ana.clone(), ana.clone()], None, false),
+            (vec![ana.clone(), cy], None, false),
+            (vec![ana.clone(), bo], Some("ana"), false),
+            (vec![ana, old], None, false),
+        ] {
+            assert_eq!(holds(Mode::Approve, &rule, &review, &approvals, author).is_empty(), open, "{approvals:?} {author:?}");
+        }
+    }
+
+    #[test]
+    fn observe_never_opens() {
+        let review = Review::sample(None);
+        assert!(holds(Mode::Observe, &ApprovalRule::default(), &review, &[approval(&review, "bo", 0)], None).contains(&Reason::Observe));
+    }
+}

@@ -1,0 +1,82 @@
+//! Windows: when changes of a target may run. Times are UTC.
+
+use std::fmt;
+
+use crate::domain::model::Timestamp;
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const MINUTES: u32 = 24 * 60;
+
+/// A daily span of time on some days of the week. One that ends before it begins runs over midnight.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Window {
+    days: [bool; 7],
+    from: u32,
+    to: u32,
+}
+
+impl Window {
+    /// Makes a window from names of days (none means all) and times `hh:mm`.
+    pub fn new(days: &[String], from: Option<&str>, to: Option<&str>) -> Result<Self, String> {
+        let mut set = [days.is_empty(); 7];
+        for day in days {
+            let index = DAYS.iter().position(|d| d == day).ok_or_else(|| format!("`{}` is not one of {}", day.escape_debug(), DAYS.join(", ")))?;
+            set[index] = true;
+        }
+        let time = |text: Option<&str>, default: u32| -> Result<u32, String> {
+            let Some(text) = text else { return Ok(default) };
+            let parsed = text.split_once(':').and_then(|(h, m)| Some((h.parse::<u32>().ok()?, m.parse::<u32>().ok().filter(|_| m.len() == 2)?)));
+            match parsed {
+                Some((h, m)) if m < 60 && h * 60 + m <= MINUTES => Ok(h * 60 + m),
+                _ => Err(format!("`{}` is not a time: write hh:mm", text.escape_debug())),
+            }
+        };
+        let (from, to) = (time(from, 0)?, time(to, MINUTES)?);
+        if from == to {
+            return Err("a window that ends when it begins is never open".into());
+        }
+        Ok(Self { days: set, from, to })
+    }
+
+    /// Tells whether the window is open.
+    pub fn contains(&self, now: Timestamp) -> bool {
+        let minutes = now.0.div_euclid(60_000);
+        let day = minutes.div_euclid(i64::from(MINUTES));
+        let minute = minutes.rem_euclid(i64::from(MINUTES)) as u32;
+        // 1970-01-01 was a Thursday.
+        let today = (day + 3).rem_euclid(7) as usize;
+        let yesterday = (today + 6) % 7;
+        if self.from < self.to {
+            self.days[today] && (self.from..self.to).contains(&minute)
+        } else {
+            (self.days[today] && minute >= self.from) || (self.days[yesterday] && minute < self.to)
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days: Vec<&str> = DAYS.iter().zip(self.days).filter(|(_, on)| *on).map(|(d, _)| *d).collect();
+        let days = if days.len() == 7 { "daily".to_owned() } else { days.join(" ") };
+        write!(f, "{days} {:02}:{:02}–{:02}:{:02}", self.from / 60, self.from % 60, self.to / 60, self.to % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(day: i64, hour: i64) -> Timestamp {
+        // Day 4 after the epoch is Monday, 1970-01-05.
+        Timestamp(((4 + day) * 24 + hour) * 3_600_000)
+    }
+
+    #[test]
+    fn windows_open_and_close() {
+        let work = Window::new(&["mon".into(), "tue".into()], Some("09:00"), Some("17:00")).unwrap();
+        assert!(work.contains(at(0, 9)) && !work.contains(at(0, 17)) && !work.contains(at(2, 12)));
+        let night = Window::new(&["mon".into()], Some("22:00"), Some("06:00")).unwrap();
+        assert!(night.contains(at(0, 23)) && night.contains(at(1, 5)) && !night.contains(at(1, 23)) && !night.contains(at(0, 5)));
+        assert!(Window::new(&["monday".into()], None, None).is_err() && Window::new(&[], Some("25:00"), None).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! Rendering: a template's text and its data into CloudFormation text, byte for byte as stock Jinja2 would.
+//!
+//! Templates come from repositories, so they are untrusted programs: strict undefined, no loader, no access to
+//! anything but the data, fuel, and a cap on the output. The caller gives a thread with 16 MiB of stack.
+//! `docs/formats/rendering.md` has what differs from Jinja2. Nothing here knows targets.
+
+mod compat;
+mod data;
+mod filters;
+mod source;
+
+pub use data::{ComponentData, EnvironmentData, InstanceData, PipelineData, PipelineInstance, ServiceData};
+pub use source::line_map;
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use minijinja::{Environment, ErrorKind};
+use serde_json::Value;
+
+use super::model::{Finding, Place, Span, closest};
+
+/// The renderer's epoch: counted up whenever the same inputs may give other bytes.
+pub const EPOCH: u32 = 1;
+
+/// What one rendering may cost.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// Instructions.
+    pub fuel: u64,
+    /// Bytes of output. CloudFormation takes 1 MB.
+    pub output: usize,
+    /// Tells that the time is up; asked whenever something is written.
+    pub expired: &'a dyn Fn() -> bool,
+}
+
+impl Default for Limits<'_> {
+    fn default() -> Self {
+        Self { fuel: 2_000_000, output: 1 << 20, expired: &|| false }
+    }
+}
+
+/// A rendered text and what is worth saying about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// Warnings.
+    pub notes: Vec<Finding>,
+}
+
+/// Renders one template with the complete data.
+///
+/// An error names the line and column in the template and never a value.
+pub fn render(file: &str, text: &str, data: &Value, limits: &Limits<'_>) -> Result<Rendered, Box<Finding>> {
+    let normal = compat::normalize_source(text);
+    if normal.contains(filters::MARKS) {
+        return Err(Box::new(Finding::error("render.syntax", Place::file(file), "the template holds private-use characters that isoform uses itself")));
+    }
+    let (prepared, dynamic) = source::pass_dynamic_references(&normal);
+    let place = |error: &minijinja::Error| source::place(file, &prepared, &normal, error);
+    if let Err(error) = compat::check_source(&prepared) {
+        return Err(Box::new(source::refused(file, &normal, &error)));
+    }
+    let mut environment = Environment::new();
+    // The debug mode puts values of variables into errors.
+    environment.set_debug(false);
+    environment.set_fuel(Some(limits.fuel));
+    compat::install(&mut environment);
+    filters::install(&mut environment);
+    let template = match environment.template_from_named_str("template", &prepared) {
+        Ok(template) => template,
+        Err(error) => {
+            let help = "this is Jinja: see docs/formats/rendering.md; a `{{` that is meant as text stands in {% raw %}…{% endraw %}";
+            return Err(Box::new(Finding::error("render.syntax", place(&error), format!("the template does not parse: {}", reason(&error))).help(help)));
+        }
+    };
+    let mut out = Capped { bytes: Vec::new(), limits };
+    let context = compat::from_json(data);
+    let result = catch_unwind(AssertUnwindSafe(|| template.render_captured_to(context, &mut out).map(drop)));
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(Box::new(explain(file, &prepared, data, &error, place(&error)))),
+        Err(_) => return Err(Box::new(Finding::error("render.refused", Place::file(file), "the template makes the renderer fail"))),
+    }
+    let text = String::from_utf8(out.bytes).map_err(|_| Box::new(Finding::error("render.output", Place::file(file), "the output is not UTF-8")))?;
+    let text = filters::indent(&text);
+    if text.len() > limits.output {
+        return Err(Box::new(Finding::error("render.output", Place::file(file), format!("the output has more than {} bytes", limits.output))));
+    }
+    let notes = dynamic
+        .into_iter()
+        .map(|span| {
+            Finding::warning("render.dynamic-reference", Place::at(file, span, &normal), "`{{resolve:` is passed through to CloudFormation; stock Jinja refuses it")
+                .help("write {% raw %}{{resolve:…}}{% endraw %} to be safe everywhere")
+        })
+        .collect();
+    Ok(Rendered { text, notes })
+}
+
+struct Capped<'a> {
+    bytes: Vec<u8>,
+    limits: &'a Limits<'a>,
+}
+
+impl Write for Capped<'_> {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + more.len() > self.limits.output {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the output is too large"));
+        }
+        if (self.limits.expired)() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the time is up"));
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn reason(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
+}
+
+fn explain(file: &str, text: &str, data: &Value, error: &minijinja::Error, place: Place) -> Finding {
+    match error.kind() {
+        ErrorKind::UndefinedError => undefined(text, data, error, place),
+        ErrorKind::OutOfFuel => Finding::error("render.fuel", place, "the template takes too many steps").help("a loop that long does not belong into a template"),
+        ErrorKind::WriteFailure => Finding::error("render.output", Place::file(file), "the output is too large, or it took too long"),
+        _ => Finding::error("render.failed", place, format!("the expression fails: {}", reason(error))),
+    }
+}
+
+/// Says which name is not there and what is there instead. Names only, never values.
+fn undefined(text: &str, data: &Value, error: &minijinja::Error, place: Place) -> Finding {
+    let range = source::name_range(text, error);
+    let written = range.clone().and_then(|r| text.get(r)).unwrap_or_default().trim();
+    let expression: String = written.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
+    let parts: Vec<&str> = expression.split('.').filter(|p| !p.is_empty()).collect();
+    let mut here = data;
+    let mut missing = None;
+    let mut path = Vec::new();
+    for part in &parts {
+        match here.get(part) {
+            Some(next) => {
+                here = next;
+                path.push(*part);
+            }
+            None => {
+                missing = Some(*part);
+                break;
+            }
+        }
+    }
+    let shown = if expression.is_empty() { "a name".to_owned() } else { format!("`{expression}`") };
+    let Some(missing) = missing else {
+        return Finding::error("render.undefined", place, format!("{shown} is not defined here")).help("use `is defined` or `| default(…)` for names that may be missing");
+    };
+    let names: Vec<&str> = here.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
+    let owner = if path.is_empty() { "the data".to_owned() } else { format!("`{}`", path.join(".")) };
+    let mut help = if names.is_empty() { format!("{owner} is empty") } else { format!("{owner} has {}", names.iter().take(12).copied().collect::<Vec<_>>().join(", ")) };
+    let after = range.and_then(|r| text.get(r.start..)).unwrap_or_default();
+    if let Some(hyphen) = after.strip_prefix(expression.as_str()).and_then(|rest| rest.strip_prefix('-')) {
+        let rest: String = hyphen.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
+        let whole = format!("{missing}-{rest}");
+        if names.contains(&whole.as_str()) {
+            help = format!("a hyphen means minus here: write {}['{whole}']", path.join("."));
+        }
+    } else if let Some(near) = closest(missing, names.iter().copied()) {
+        help = format!("{help}; did you mean `{near}`?");
+    }
+    let place = widen(place, &expression);
+    Finding::error("render.undefined", place, format!("{shown} is not defined")).help(help)
+}
+
+fn widen(place: Place, expression: &str) -> Place {
+    let span = place.span.map(|s| Span::on_line(s.line, s.column, expression.chars().count().max(1) as u32));
+    Place { span, ..place }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn out(text: &str, data: Value) -> String {
+        render("t.yaml", text, &data, &Limits::default()).map_or_else(|f| format!("{}: {}", f.code, f.message), |r| r.text)
+    }
+
+    #[test]
+    fn plain_constructs_render() {
+        let data = json!({"service": {"name": "orders-service-with-a-long-name"}, "service_instance": {"name": "production", "inputs": {"port": 80, "b": true}}});
+        for (text, expected) in [
+            ("{{ service_instance.inputs.port }}", "80"),
+            ("{{ service_instance.inputs.b }}", "True"),
+            ("{{ (service.name~\"--\"~service_instance.name)|truncate(29, true, 'zzz', 0) }}", "orders-service-with-a-long-zzz"),
+            ("{% raw %}{{resolve:ssm:x}}{% endraw %}", "{{resolve:ssm:x}}"),
+            ("{{ '{{resolve:ssm:x}}' }}", "{{resolve:ssm:x}}"),
+            ("a: '{{resolve:secretsmanager:{{ service.name }}:SecretString:k}}'", "a: '{{resolve:secretsmanager:orders-service-with-a-long-name:SecretString:k}}'"),
+            ("{{ {'a': [1, 2.0, none]} }}", "{'a': [1, 2.0, None]}"),
+            ("a\r\nb\n", "a\nb"),
+        ] {
+            assert_eq!(out(text, data.clone()), if text.contains("truncate") { "orders-service-with-a-long".chars().take(26).collect::<String>() + "zzz" } else { expected.to_owned() }, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_undefined_name_is_explained_without_values() {
+        let data = json!({"environment": {"outputs": {"ClusterArn": "SECRET", "my-output": "SECRET"}}});
+        let finding = render("t.yaml", "a: 1\nb: '{{ environment.outputs.ClusterName }}'\n", &data, &Limits::default()).unwrap_err();
+        assert_eq!(finding.code, "render.undefined");
+        assert_eq!(finding.message, "`environment.outputs.ClusterName` is not defined");
+        let span = finding.place.span.unwrap();
+        assert_eq!((span.line, span.column, span.end_column), (2, 8, 39), "{span:?}");
+        assert!(finding.help.as_deref().unwrap().contains("did you mean `ClusterArn`?"));
+        assert!(!format!("{finding:?}").contains("SECRET"));
+        let hyphen = render("t.yaml", "{{ environment.outputs.my-output }}", &data, &Limits::default()).unwrap_err();
+        assert!(hyphen.help.as_deref().unwrap().contains("['my-output']"), "{hyphen:?}");
+    }
+
+    #[test]
+    fn sec_12_hostile_templates_are_stopped() {
+        for text in ["{% for i in range(99999999) %}x{% endfor %}", "{{ 'x' * 100000000 }}", "{% include '/etc/passwd' %}", "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"] {
+            let result = out(text, json!({}));
+            assert!(result.starts_with("render."), "{text}: {}", result.chars().take(60).collect::<String>());
+        }
+    }
+}
