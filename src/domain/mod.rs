@@ -4,12 +4,12 @@
 //! [`model::Timestamp`], files as maps of bytes, keys as bytes. Start at [`estate`] for what a repository asks
 //! for, at [`plan`] for what would change, and at [`deployment`] for the journey of one change.
 
-//TMP pub mod audit;
+pub mod audit;
 pub mod bundle;
 pub mod catalogue;
 pub mod cfn;
-//TMP pub mod deployment;
-//TMP pub mod estate;
+pub mod deployment;
+pub mod estate;
 pub mod graph;
 pub mod model;
 pub mod plan;

@@ -98,6 +98,21 @@ pub fn render(file: &str, text: &str, data: &Value, limits: &Limits<'_>) -> Resu
     Ok(Rendered { text, notes })
 }
 
+/// Checks the syntax of a template that nothing gives data to.
+pub fn check(file: &str, text: &str) -> Result<(), Box<Finding>> {
+    let normal = compat::normalize_source(text);
+    let (prepared, _) = source::pass_dynamic_references(&normal);
+    compat::check_source(&prepared).map_err(|error| Box::new(source::refused(file, &normal, &error)))?;
+    let mut environment = Environment::new();
+    environment.set_debug(false);
+    compat::install(&mut environment);
+    filters::install(&mut environment);
+    match environment.template_from_named_str("template", &prepared) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Box::new(Finding::error("render.syntax", source::place(file, &prepared, &normal, &error), format!("the template does not parse: {}", reason(&error))))),
+    }
+}
+
 struct Capped<'a> {
     bytes: Vec<u8>,
     limits: &'a Limits<'a>,
@@ -127,6 +142,8 @@ fn reason(error: &minijinja::Error) -> String {
 fn explain(file: &str, text: &str, data: &Value, error: &minijinja::Error, place: Place) -> Finding {
     match error.kind() {
         ErrorKind::UndefinedError => undefined(text, data, error, place),
+        // An operator with an undefined side: the engine calls that an operation on unsupported types.
+        ErrorKind::InvalidOperation if error.detail().is_some_and(|d| d.contains("undefined")) => undefined(text, data, error, place),
         ErrorKind::OutOfFuel => Finding::error("render.fuel", place, "the template takes too many steps").help("a loop that long does not belong into a template"),
         ErrorKind::WriteFailure => Finding::error("render.output", Place::file(file), "the output is too large, or it took too long"),
         _ => Finding::error("render.failed", place, format!("the expression fails: {}", reason(error))),
@@ -217,7 +234,7 @@ mod tests {
         assert!(finding.help.as_deref().unwrap().contains("did you mean `ClusterArn`?"));
         assert!(!format!("{finding:?}").contains("SECRET"));
         let hyphen = render("t.yaml", "{{ environment.outputs.my-output }}", &data, &Limits::default()).unwrap_err();
-        assert!(hyphen.help.as_deref().unwrap().contains("['my-output']"), "{hyphen:?}");
+        assert!(hyphen.help.as_deref().unwrap_or_default().contains("['my-output']"), "{hyphen:?}");
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod fields;
 mod proton;
 mod sync;
 
+pub(crate) use proton::resolve_current;
+
 pub use fields::Fields;
 pub use proton::{
     CURRENT_VALUE, CompatibleEnvironment, EnvironmentSpec, InstanceSpec, OpsEntry, Registration, ServiceSpec, parse_environment_spec, parse_ops, parse_registration, parse_service_spec, spec_kind,

@@ -232,7 +232,7 @@ pub fn parse_registration(file: &str, text: &str) -> (Option<Registration>, Vec<
 ///
 /// Where nothing is stored the key is dropped, so that the schema's default applies, and reported if there is none:
 /// the caller passes the names that have one.
-pub(crate) fn current_values(values: &mut Value, stored: Option<&Value>, defaults: &[&str]) -> Vec<String> {
+pub(crate) fn resolve_current(values: &mut Value, stored: Option<&Value>, defaults: &[&str]) -> Vec<String> {
     let Some(object) = values.as_object_mut() else { return Vec::new() };
     let asked: Vec<String> = object.iter().filter(|(_, v)| v.as_str() == Some(CURRENT_VALUE)).map(|(k, _)| k.clone()).collect();
     let mut missing = Vec::new();
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn the_current_value_is_the_stored_one() {
         let mut values = json!({"a": CURRENT_VALUE, "b": CURRENT_VALUE, "c": CURRENT_VALUE});
-        assert_eq!(current_values(&mut values, Some(&json!({"a": 7})), &["b"]), ["c"]);
+        assert_eq!(resolve_current(&mut values, Some(&json!({"a": 7})), &["b"]), ["c"]);
         assert_eq!(values, json!({"a": 7}));
     }
 }

@@ -1,0 +1,245 @@
+//! Walking the chain.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Entry, GENESIS, Stream};
+use crate::domain::model::{Timestamp, canonical_json};
+
+/// A signed statement: at this number the chain had this hash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The log.
+    pub log: String,
+    /// The number of the entry.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: String,
+    /// When it was signed.
+    pub at: Timestamp,
+    /// Ed25519 over [`checkpoint_bytes`], hexadecimal.
+    pub signature: String,
+}
+
+/// Returns the bytes that a checkpoint's signature is taken over.
+pub fn checkpoint_bytes(log: &str, seq: u64, hash: &str, at: Timestamp) -> Vec<u8> {
+    canonical_json(&json!({ "at": at, "format": "isoform-checkpoint-v1", "hash": hash, "log": log, "seq": seq }))
+}
+
+/// What is wrong with a chain: the first entry that is wrong, or a checkpoint that does not fit.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+pub enum Fault {
+    /// A number is missing, doubled or out of order.
+    #[error("entry {expected} is missing: the log goes on with entry {found}")]
+    Gap {
+        /// The number that should stand there.
+        expected: u64,
+        /// The number that does.
+        found: u64,
+    },
+    /// An entry was changed.
+    #[error("entry {seq} was changed: its hash is not that of its content")]
+    Changed {
+        /// The entry.
+        seq: u64,
+    },
+    /// An entry does not follow the one before it.
+    #[error("entry {seq} does not follow entry {}: the chain is broken between them", seq - 1)]
+    Unlinked {
+        /// The entry.
+        seq: u64,
+    },
+    /// A stream has a gap.
+    #[error("entry {seq} has the number {found} in {stream}, {expected} was expected")]
+    StreamGap {
+        /// The entry.
+        seq: u64,
+        /// The stream.
+        stream: String,
+        /// The number that should stand there.
+        expected: u64,
+        /// The number that does.
+        found: u64,
+    },
+    /// A checkpoint's signature is wrong.
+    #[error("the signature of the checkpoint at entry {seq} is not valid")]
+    Signature {
+        /// The entry.
+        seq: u64,
+    },
+    /// The chain is consistent and not the one that was signed.
+    #[error("the chain was rewritten: entry {seq} has another hash than its signed checkpoint; entries {} to {seq} cannot be trusted", good + 1)]
+    Rewritten {
+        /// The entry.
+        seq: u64,
+        /// The last entry that a checkpoint still vouches for.
+        good: u64,
+    },
+    /// The chain ends before its last checkpoint.
+    #[error("the log was cut: it ends at entry {last}, and a checkpoint was signed at entry {signed}")]
+    Cut {
+        /// The last entry.
+        last: u64,
+        /// The number of the checkpoint.
+        signed: u64,
+    },
+}
+
+/// A chain that holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Verified {
+    /// Entries.
+    pub entries: u64,
+    /// The last entry that a checkpoint vouches for.
+    pub signed_to: u64,
+    /// When that was signed.
+    pub signed_at: Option<Timestamp>,
+    /// Entries after it, which nothing vouches for yet.
+    pub unsigned: u64,
+}
+
+/// Verifies entries against each other and against signed checkpoints.
+///
+/// `check` tells whether a signature over bytes is valid. Checkpoints may come from anywhere; the more places they
+/// come from, the harder it is to rewrite the chain.
+pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>, checkpoints: &[Checkpoint], check: &dyn Fn(&[u8], &str) -> bool) -> Result<Verified, Fault> {
+    let mut by_seq: BTreeMap<u64, Vec<&Checkpoint>> = BTreeMap::new();
+    for checkpoint in checkpoints {
+        by_seq.entry(checkpoint.seq).or_default().push(checkpoint);
+    }
+    let mut streams: BTreeMap<Stream, u64> = BTreeMap::new();
+    let mut previous = GENESIS.to_owned();
+    let (mut last, mut good, mut signed_at) = (0u64, 0u64, None);
+    let mut rewritten = None;
+    for entry in entries {
+        if entry.seq != last + 1 {
+            return Err(Fault::Gap { expected: last + 1, found: entry.seq });
+        }
+        if entry.hash != entry.computed_hash() {
+            return Err(Fault::Changed { seq: entry.seq });
+        }
+        if entry.prev_hash != previous {
+            return Err(Fault::Unlinked { seq: entry.seq });
+        }
+        let count = streams.entry(entry.stream.clone()).or_default();
+        if entry.stream_seq != *count + 1 {
+            return Err(Fault::StreamGap { seq: entry.seq, stream: entry.stream.to_string(), expected: *count + 1, found: entry.stream_seq });
+        }
+        *count += 1;
+        for checkpoint in by_seq.get(&entry.seq).into_iter().flatten() {
+            if !check(&checkpoint_bytes(&checkpoint.log, checkpoint.seq, &checkpoint.hash, checkpoint.at), &checkpoint.signature) {
+                return Err(Fault::Signature { seq: entry.seq });
+            }
+            if checkpoint.hash == entry.hash {
+                if rewritten.is_none() {
+                    good = entry.seq;
+                    signed_at = Some(checkpoint.at);
+                }
+            } else {
+                rewritten.get_or_insert(Fault::Rewritten { seq: entry.seq, good });
+            }
+        }
+        previous.clone_from(&entry.hash);
+        last = entry.seq;
+    }
+    if let Some(fault) = rewritten {
+        return Err(fault);
+    }
+    // A checkpoint beyond the end counts only if it is genuine: anybody can write a number.
+    for (seq, list) in by_seq.range(last + 1..) {
+        if list.iter().any(|c| check(&checkpoint_bytes(&c.log, c.seq, &c.hash, c.at), &c.signature)) {
+            return Err(Fault::Cut { last, signed: *seq });
+        }
+        return Err(Fault::Signature { seq: *seq });
+    }
+    Ok(Verified { entries: last, signed_to: good, signed_at, unsigned: last - good })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::Body;
+    use crate::domain::model::Actor;
+    use proptest::prelude::*;
+
+    fn chain(length: u64) -> Vec<Entry> {
+        let mut previous = GENESIS.to_owned();
+        let mut entries = Vec::new();
+        for seq in 1..=length {
+            let entry = Entry {
+                seq: 0,
+                stream: Stream::Daemon,
+                stream_seq: seq,
+                at: Timestamp(seq as i64),
+                actor: Actor::daemon("test"),
+                body: Body::Stopped,
+                prev_hash: String::new(),
+                hash: String::new(),
+            }
+            .chained(seq, &previous);
+            previous.clone_from(&entry.hash);
+            entries.push(entry);
+        }
+        entries
+    }
+
+    fn sign(entries: &[Entry], seq: u64) -> Checkpoint {
+        let (hash, at) = (entries[seq as usize - 1].hash.clone(), Timestamp(9));
+        let signature = crate::domain::model::sha256_hex(&checkpoint_bytes("l", seq, &hash, at));
+        Checkpoint { log: "l".into(), seq, hash, at, signature }
+    }
+
+    fn check(bytes: &[u8], signature: &str) -> bool {
+        crate::domain::model::sha256_hex(bytes) == signature
+    }
+
+    fn rechain(entries: &mut [Entry], from: usize) {
+        for i in from..entries.len() {
+            let previous = if i == 0 { GENESIS.to_owned() } else { entries[i - 1].hash.clone() };
+            entries[i] = entries[i].clone().chained(i as u64 + 1, &previous);
+        }
+    }
+
+    #[test]
+    fn sec_57_every_kind_of_tampering_is_named() {
+        let good = chain(6);
+        let signed = vec![sign(&good, 2), sign(&good, 4)];
+        assert_eq!(verify(&good, &signed, &check), Ok(Verified { entries: 6, signed_to: 4, signed_at: Some(Timestamp(9)), unsigned: 2 }));
+
+        let mut changed = good.clone();
+        changed[2].actor.display = "somebody else".into();
+        assert_eq!(verify(&changed, &signed, &check), Err(Fault::Changed { seq: 3 }));
+
+        let mut deleted = good.clone();
+        deleted.remove(2);
+        assert_eq!(verify(&deleted, &signed, &check), Err(Fault::Gap { expected: 3, found: 4 }));
+
+        let mut swapped = good.clone();
+        swapped.swap(2, 3);
+        assert_eq!(verify(&swapped, &signed, &check), Err(Fault::Gap { expected: 3, found: 4 }));
+
+        let mut rewritten = good.clone();
+        rewritten[2].at = Timestamp(77);
+        rechain(&mut rewritten, 2);
+        assert_eq!(verify(&rewritten, &signed, &check), Err(Fault::Rewritten { seq: 4, good: 2 }));
+
+        assert_eq!(verify(&good[..3], &signed, &check), Err(Fault::Cut { last: 3, signed: 4 }));
+
+        let mut forged = signed.clone();
+        forged[1].hash = "0".repeat(64);
+        assert_eq!(verify(&good, &forged, &check), Err(Fault::Signature { seq: 4 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_edit_is_detected(length in 1u64..12, at in 0usize..12, time in -5i64..5) {
+            let good = chain(length);
+            let mut bad = good.clone();
+            let at = at % bad.len();
+            bad[at].at = Timestamp(time - 10);
+            prop_assert!(verify(&bad, &[], &check).is_err());
+        }
+    }
+}

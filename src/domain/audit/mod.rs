@@ -1,0 +1,11 @@
+//! The log as evidence: entries, the chain of hashes, and checkpoints.
+//!
+//! Journal and audit trail are the same thing. An entry holds ids, digests, names and decisions; everything else is a
+//! payload outside it, so the chain verifies without any key. `docs/formats/log.md` is the format. Nothing here
+//! stores or signs.
+
+mod chain;
+mod entry;
+
+pub use chain::{Checkpoint, Fault, Verified, checkpoint_bytes, verify};
+pub use entry::{Body, Entry, GENESIS, Look, Stream};

@@ -1,0 +1,277 @@
+//! What is recorded of a target. Entries live for ever: a variant is never removed and a field is only added with a
+//! default. `docs/formats/log.md` lists them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::model::{Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId, StackName, TargetUid, Timestamp};
+use crate::domain::plan::{StackStatus, Watermark};
+
+/// Everything that was decided when a deployment began. From here on nothing is decided, only carried out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pinned {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The snapshot that asked for it.
+    pub snapshot: SnapshotId,
+    /// The revision of the target's own source.
+    pub revision: Revision,
+    /// `name@major.minor`, where there is a template.
+    pub template: Option<String>,
+    /// The bundle's identity.
+    pub bundle: Option<Digest>,
+    /// The desired digest.
+    pub digest: Digest,
+    /// The renderer's epoch.
+    pub epoch: u32,
+    /// Digest of the inputs that the rendering used.
+    pub inputs: Digest,
+    /// What the stack was.
+    pub watermark: Option<Watermark>,
+    /// The stack's name.
+    pub stack_name: StackName,
+    /// Key of the rendered text in the bundle store.
+    pub rendered: String,
+    /// Keyed digest of the payload with inputs, parameters and rendered text.
+    pub payload: Digest,
+}
+
+/// An effect that is announced before it happens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Step {
+    /// Put the sealed bundle and the rendered text.
+    Store,
+    /// Delete a stack of ours that holds nothing: the rest of a failed creation.
+    Clear {
+        /// The stack.
+        stack: StackId,
+    },
+    /// Make the change set.
+    Propose {
+        /// Its name.
+        name: String,
+    },
+    /// Discard the change set.
+    Discard,
+    /// Run the change set.
+    Execute {
+        /// The token that makes a repeat the same call.
+        token: String,
+    },
+    /// Set options that a change set cannot carry.
+    Configure,
+}
+
+impl Step {
+    /// Returns the word for crash points and messages.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Clear { .. } => "clear",
+            Self::Propose { .. } => "propose",
+            Self::Discard => "discard",
+            Self::Execute { .. } => "execute",
+            Self::Configure => "configure",
+        }
+    }
+}
+
+/// How a deployment ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The stack is what was asked for.
+    Applied,
+    /// CloudFormation found nothing to do.
+    NoEffect,
+    /// The change failed and was rolled back.
+    RolledBack,
+    /// The first creation failed; nothing is left.
+    CreateFailed,
+    /// The change set could not be made.
+    ChangeSetFailed,
+    /// The stack cannot move without a person.
+    Stuck,
+    /// A person said no.
+    Rejected,
+    /// A newer snapshot, or a stack that moved, took its place.
+    Superseded,
+}
+
+/// What is known when a deployment has ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Settlement {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status of the stack.
+    pub status: Option<StackStatus>,
+    /// The stack's mark afterwards.
+    pub watermark: Option<Watermark>,
+    /// Keyed digest of the payload with the outputs.
+    pub outputs: Option<Digest>,
+    /// The names of the outputs.
+    pub output_names: Vec<String>,
+    /// Why, for people: ids and names, never values.
+    pub cause: Option<String>,
+    /// The stable reason.
+    pub reason: Reason,
+}
+
+/// What happened to a target.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", content = "data")]
+pub enum EventKind {
+    /// The target was seen for the first time: its uid and address are bound.
+    Minted {
+        /// The address.
+        address: Address,
+        /// The stack's name, given or minted.
+        stack_name: StackName,
+        /// Whether the name was given.
+        given: bool,
+    },
+    /// The target has another address.
+    Moved {
+        /// The new address.
+        address: Address,
+    },
+    /// Ownership of a stack: announced in the bundle store before it counts.
+    Owned {
+        /// The stack.
+        stack: StackId,
+    },
+    /// A deployment begins.
+    Begun(Box<Pinned>),
+    /// An effect is about to happen.
+    Announced(Step),
+    /// Bundle and rendered text are stored.
+    Stored {
+        /// The version of the rendered object, which the URL names.
+        version: Option<String>,
+    },
+    /// The rest of a failed creation is gone.
+    Cleared,
+    /// The change set exists.
+    Proposed {
+        /// Its ARN.
+        change_set: String,
+        /// The stack.
+        stack: StackId,
+    },
+    /// The change set was read back.
+    Reviewed {
+        /// The review digest.
+        review: Digest,
+        /// Keyed digest of the payload with the changes.
+        payload: Digest,
+        /// Counts in words.
+        summary: String,
+        /// What would lose state, by logical id and type.
+        losses: Vec<String>,
+    },
+    /// A gate holds, for these reasons.
+    Held {
+        /// Stable reasons.
+        reasons: Vec<Reason>,
+        /// Sentences for people.
+        detail: Vec<String>,
+    },
+    /// Somebody approved a review.
+    Approved {
+        /// The review.
+        review: Digest,
+    },
+    /// Somebody rejected a review.
+    Rejected {
+        /// The review.
+        review: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// CloudFormation took the execution.
+    Executed,
+    /// A deployment ends.
+    Settled(Box<Settlement>),
+    /// Somebody asked to try again.
+    Retried,
+    /// Somebody holds the target.
+    Suspended {
+        /// Why.
+        reason: String,
+        /// Until when.
+        until: Option<Timestamp>,
+    },
+    /// Somebody lets the target go, or lets a halted rollout go on.
+    Resumed,
+    /// Somebody accepts what the stack is, or says that it is to be overwritten.
+    DriftResolved {
+        /// The stack's mark that was accepted.
+        watermark: Option<Watermark>,
+        /// Whether the next change overwrites it.
+        overwrite: bool,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One entry of a target's stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// The target.
+    pub target: TargetUid,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub kind: EventKind,
+}
+
+impl EventKind {
+    /// Returns the word that stands in the log.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Minted { .. } => "minted",
+            Self::Moved { .. } => "moved",
+            Self::Owned { .. } => "owned",
+            Self::Begun(_) => "begun",
+            Self::Announced(_) => "announced",
+            Self::Stored { .. } => "stored",
+            Self::Cleared => "cleared",
+            Self::Proposed { .. } => "proposed",
+            Self::Reviewed { .. } => "reviewed",
+            Self::Held { .. } => "held",
+            Self::Approved { .. } => "approved",
+            Self::Rejected { .. } => "rejected",
+            Self::Executed => "executed",
+            Self::Settled(_) => "settled",
+            Self::Retried => "retried",
+            Self::Suspended { .. } => "suspended",
+            Self::Resumed => "resumed",
+            Self::DriftResolved { .. } => "drift-resolved",
+        }
+    }
+
+    /// Tells whether the entry binds the future, so that it must be away from this machine before its effect.
+    pub fn binds_the_future(&self) -> bool {
+        matches!(
+            self,
+            Self::Minted { .. } | Self::Moved { .. } | Self::Owned { .. } | Self::Begun(_) | Self::Approved { .. } | Self::Suspended { .. } | Self::DriftResolved { .. } | Self::Announced(Step::Execute { .. })
+        )
+    }
+
+    /// Returns the digests of the payloads that the entry refers to.
+    pub fn payloads(&self) -> Vec<Digest> {
+        match self {
+            Self::Begun(pinned) => vec![pinned.payload.clone()],
+            Self::Reviewed { payload, .. } => vec![payload.clone()],
+            Self::Settled(settlement) => settlement.outputs.iter().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Outputs by name: the payload of a settlement.
+pub type Outputs = BTreeMap<String, String>;

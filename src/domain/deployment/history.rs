@@ -1,0 +1,427 @@
+//! The fold, and what comes next.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
+use crate::domain::model::{Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId, StackName, TargetUid, Timestamp};
+use crate::domain::plan::{Watermark, change_set_name};
+use crate::domain::policy::Approval;
+
+/// An event that may not follow what went before: a bug, or a damaged log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{event}` may not follow the phase {phase}")]
+pub struct IllegalEvent {
+    event: &'static str,
+    phase: String,
+}
+
+/// How far a deployment has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Decided; nothing has happened.
+    Begun,
+    /// Bundle and text are stored.
+    Stored,
+    /// The change set exists.
+    Proposed,
+    /// It was read back.
+    Reviewed,
+    /// The execution was announced; it may have happened.
+    Executing,
+    /// CloudFormation took it.
+    Executed,
+}
+
+/// A deployment that has not settled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Deployment {
+    /// What was pinned.
+    pub pinned: Pinned,
+    /// Who began it.
+    pub actor: Actor,
+    /// When it began.
+    pub begun: Timestamp,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The version of the rendered object.
+    pub rendered_version: Option<String>,
+    /// The change set's ARN.
+    pub change_set: Option<String>,
+    /// The stack.
+    pub stack: Option<StackId>,
+    /// The review digest and the payload of its changes.
+    pub review: Option<(Digest, Digest)>,
+    /// Counts in words.
+    pub summary: String,
+    /// What would lose state.
+    pub losses: Vec<String>,
+    /// What holds it, as last recorded.
+    pub held: Vec<Reason>,
+    /// Approvals.
+    pub approvals: Vec<Approval>,
+    /// How often the change set was made.
+    pub attempt: u32,
+    /// When the execution was announced.
+    pub executing_since: Option<Timestamp>,
+    /// Whether the rest of a failed creation was cleared for it.
+    pub cleared: bool,
+}
+
+/// What was applied last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The revision.
+    pub revision: Revision,
+    /// The template version.
+    pub template: Option<String>,
+    /// The bundle.
+    pub bundle: Option<Digest>,
+    /// The desired digest.
+    pub digest: Digest,
+    /// The renderer's epoch.
+    pub epoch: u32,
+    /// Digest of the inputs.
+    pub inputs: Digest,
+    /// Payload with inputs, parameters and rendered text.
+    pub payload: Digest,
+    /// The stack's mark afterwards.
+    pub watermark: Option<Watermark>,
+    /// Payload with the outputs.
+    pub outputs: Option<Digest>,
+    /// When it settled.
+    pub at: Timestamp,
+}
+
+/// Everything that a target's stream says, folded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct History {
+    /// The target.
+    pub uid: TargetUid,
+    /// Its address today.
+    pub address: Option<Address>,
+    /// Its stack's name.
+    pub stack_name: Option<StackName>,
+    /// The stack that it owns.
+    pub owned: Option<StackId>,
+    /// The largest generation so far.
+    pub generation: Generation,
+    /// The deployment in motion.
+    pub current: Option<Deployment>,
+    /// What was applied last.
+    pub applied: Option<Applied>,
+    /// The last deployment that ended, with what was pinned.
+    pub last: Option<(Pinned, Settlement, Timestamp)>,
+    /// The digest whose failure must not be repeated until something changes.
+    pub failed: Option<(Digest, Settlement, Timestamp)>,
+    /// Why and until when it is suspended, and by whom.
+    pub suspended: Option<(String, Option<Timestamp>, Actor)>,
+    /// When somebody last let it go on: `resume` and `retry`.
+    pub resumed: Option<Timestamp>,
+    /// A mark of the stack that somebody accepted, and whether the next change overwrites it.
+    pub accepted: Option<(Option<Watermark>, bool)>,
+    /// Entries folded.
+    pub entries: u64,
+}
+
+/// What to do next with a deployment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Announce and perform a step.
+    Do(Step),
+    /// Read the change set back.
+    Review,
+    /// Ask the gates.
+    Gate,
+    /// Watch the stack until it is at rest.
+    Watch,
+}
+
+impl History {
+    /// Starts the history of a target.
+    pub fn new(uid: TargetUid) -> Self {
+        Self {
+            uid,
+            address: None,
+            stack_name: None,
+            owned: None,
+            generation: Generation(0),
+            current: None,
+            applied: None,
+            last: None,
+            failed: None,
+            suspended: None,
+            resumed: None,
+            accepted: None,
+            entries: 0,
+        }
+    }
+
+    /// Folds a whole stream.
+    pub fn fold<'a>(uid: TargetUid, events: impl IntoIterator<Item = &'a Event>) -> Result<Self, IllegalEvent> {
+        let mut history = Self::new(uid);
+        for event in events {
+            history.record(event)?;
+        }
+        Ok(history)
+    }
+
+    /// Records one event. One arm for each legal transition; everything else is an error and changes nothing.
+    pub fn record(&mut self, event: &Event) -> Result<(), IllegalEvent> {
+        let illegal = |phase: &dyn std::fmt::Debug| Err(IllegalEvent { event: event.kind.word(), phase: format!("{phase:?}") });
+        let phase = self.current.as_ref().map(|d| d.phase.clone());
+        match (&event.kind, &mut self.current) {
+            (EventKind::Minted { address, stack_name, .. }, _) if self.address.is_none() => {
+                self.address = Some(address.clone());
+                self.stack_name = Some(stack_name.clone());
+            }
+            (EventKind::Moved { address }, _) if self.address.is_some() => self.address = Some(address.clone()),
+            (EventKind::Owned { stack }, current) => {
+                self.owned = Some(stack.clone());
+                if let Some(deployment) = current {
+                    deployment.stack = Some(stack.clone());
+                }
+            }
+            (EventKind::Begun(pinned), None) if pinned.generation > self.generation => {
+                self.generation = pinned.generation;
+                self.current = Some(Deployment {
+                    pinned: (**pinned).clone(),
+                    actor: event.actor.clone(),
+                    begun: event.at,
+                    phase: Phase::Begun,
+                    rendered_version: None,
+                    change_set: None,
+                    stack: None,
+                    review: None,
+                    summary: String::new(),
+                    losses: Vec::new(),
+                    held: Vec::new(),
+                    approvals: Vec::new(),
+                    attempt: 1,
+                    executing_since: None,
+                    cleared: false,
+                });
+            }
+            (EventKind::Announced(step), Some(deployment)) => match (step, &deployment.phase) {
+                (Step::Store, Phase::Begun) | (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
+                (Step::Discard, Phase::Stored | Phase::Proposed | Phase::Reviewed) => {}
+                (Step::Configure, Phase::Executed) => {}
+                (Step::Execute { .. }, Phase::Reviewed | Phase::Executing) => {
+                    deployment.phase = Phase::Executing;
+                    deployment.executing_since.get_or_insert(event.at);
+                }
+                _ => return illegal(&phase),
+            },
+            (EventKind::Stored { version }, Some(deployment)) if deployment.phase == Phase::Begun => {
+                deployment.rendered_version = version.clone();
+                deployment.phase = Phase::Stored;
+            }
+            (EventKind::Cleared, Some(deployment)) if deployment.phase == Phase::Stored => {
+                deployment.cleared = true;
+                self.owned = None;
+            }
+            (EventKind::Proposed { change_set, stack }, Some(deployment)) if deployment.phase == Phase::Stored => {
+                deployment.change_set = Some(change_set.clone());
+                deployment.stack = Some(stack.clone());
+                deployment.phase = Phase::Proposed;
+            }
+            (EventKind::Reviewed { review, payload, summary, losses }, Some(deployment)) if matches!(deployment.phase, Phase::Proposed | Phase::Reviewed) => {
+                deployment.review = Some((review.clone(), payload.clone()));
+                deployment.summary = summary.clone();
+                deployment.losses = losses.clone();
+                deployment.phase = Phase::Reviewed;
+            }
+            (EventKind::Held { reasons, .. }, Some(deployment)) if deployment.phase == Phase::Reviewed => deployment.held = reasons.clone(),
+            (EventKind::Approved { review }, Some(deployment)) if deployment.phase == Phase::Reviewed => {
+                deployment.approvals.push(Approval { review: review.clone(), by: event.actor.clone(), at: event.at });
+            }
+            (EventKind::Rejected { .. }, Some(deployment)) if deployment.phase == Phase::Reviewed => {}
+            (EventKind::Executed, Some(deployment)) if deployment.phase == Phase::Executing => deployment.phase = Phase::Executed,
+            (EventKind::Settled(settlement), Some(_)) => self.settle(settlement, event.at),
+            (EventKind::Retried, _) => {
+                self.failed = None;
+                self.resumed = Some(event.at);
+            }
+            (EventKind::Suspended { reason, until }, _) => self.suspended = Some((reason.clone(), *until, event.actor.clone())),
+            (EventKind::Resumed, _) => {
+                self.suspended = None;
+                self.resumed = Some(event.at);
+            }
+            (EventKind::DriftResolved { watermark, overwrite, .. }, _) => self.accepted = Some((watermark.clone(), *overwrite)),
+            _ => return illegal(&phase),
+        }
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn settle(&mut self, settlement: &Settlement, at: Timestamp) {
+        let Some(deployment) = self.current.take() else { return };
+        let pinned = deployment.pinned;
+        match settlement.outcome {
+            Outcome::Applied | Outcome::NoEffect => {
+                self.applied = Some(Applied {
+                    deployment: pinned.deployment.clone(),
+                    snapshot: pinned.snapshot,
+                    revision: pinned.revision.clone(),
+                    template: pinned.template.clone(),
+                    bundle: pinned.bundle.clone(),
+                    digest: pinned.digest.clone(),
+                    epoch: pinned.epoch,
+                    inputs: pinned.inputs.clone(),
+                    payload: pinned.payload.clone(),
+                    watermark: settlement.watermark.clone(),
+                    outputs: settlement.outputs.clone(),
+                    at,
+                });
+                self.failed = None;
+                self.accepted = None;
+            }
+            Outcome::RolledBack | Outcome::CreateFailed | Outcome::ChangeSetFailed | Outcome::Stuck | Outcome::Rejected => {
+                self.failed = Some((pinned.digest.clone(), settlement.clone(), at));
+                // The stack was moved by us: that is not drift.
+                if let Some(applied) = &mut self.applied
+                    && settlement.watermark.is_some()
+                {
+                    applied.watermark = settlement.watermark.clone();
+                }
+                if settlement.outcome == Outcome::CreateFailed && settlement.watermark.is_none() {
+                    self.owned = None;
+                }
+            }
+            Outcome::Superseded => {}
+        }
+        self.last = Some((pinned, settlement.clone(), at));
+    }
+}
+
+impl Deployment {
+    /// Returns what comes next. The driver asks, performs, records, and asks again.
+    pub fn next(&self, installation: &crate::domain::model::InstallationId) -> Next {
+        match self.phase {
+            Phase::Begun => Next::Do(Step::Store),
+            Phase::Stored => Next::Do(Step::Propose { name: change_set_name(installation, self.pinned.generation, &self.pinned.digest, self.attempt) }),
+            Phase::Proposed => Next::Review,
+            Phase::Reviewed => Next::Gate,
+            // Announced and not answered: the same call once more, with the same token.
+            Phase::Executing => Next::Do(Step::Execute { token: self.token() }),
+            Phase::Executed => Next::Watch,
+        }
+    }
+
+    /// Returns the token of the execution: derived from the deployment, so a repeat is the same call.
+    pub fn token(&self) -> String {
+        format!("if-{}-a{}", self.pinned.deployment, self.attempt)
+    }
+
+    /// Tells whether the world may have been changed already, so that nothing newer may take its place.
+    pub fn is_executing(&self) -> bool {
+        matches!(self.phase, Phase::Executing | Phase::Executed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pinned(generation: u64) -> Pinned {
+        Pinned {
+            deployment: "0192f0c1-2a3b-7c4d-8e5f-001122334455".parse().unwrap(),
+            generation: Generation(generation),
+            snapshot: SnapshotId(1),
+            revision: "0".repeat(40).parse().unwrap(),
+            template: None,
+            bundle: None,
+            digest: Digest::of("d1", b"x"),
+            epoch: 1,
+            inputs: Digest::of("i1", b""),
+            watermark: None,
+            stack_name: "s".parse().unwrap(),
+            rendered: "rendered/x".into(),
+            payload: Digest::of("h1", b""),
+        }
+    }
+
+    fn event(kind: EventKind) -> Event {
+        Event { target: uid(), at: Timestamp(1), actor: Actor::daemon("test"), kind }
+    }
+
+    fn uid() -> TargetUid {
+        "0".repeat(32).parse().unwrap()
+    }
+
+    fn stack() -> StackId {
+        "arn:aws:cloudformation:r-1:1:stack/s/u".parse().unwrap()
+    }
+
+    fn settled(outcome: Outcome) -> EventKind {
+        EventKind::Settled(Box::new(Settlement { outcome, status: None, watermark: None, outputs: None, output_names: vec![], cause: None, reason: Reason::Settled }))
+    }
+
+    fn whole() -> Vec<EventKind> {
+        vec![
+            EventKind::Minted { address: Address::stack("a"), stack_name: "s".parse().unwrap(), given: false },
+            EventKind::Begun(Box::new(pinned(1))),
+            EventKind::Announced(Step::Store),
+            EventKind::Stored { version: None },
+            EventKind::Announced(Step::Propose { name: "n".into() }),
+            EventKind::Proposed { change_set: "c".into(), stack: stack() },
+            EventKind::Owned { stack: stack() },
+            EventKind::Reviewed { review: Digest::of("r1", b""), payload: Digest::of("h1", b""), summary: String::new(), losses: vec![] },
+            EventKind::Announced(Step::Execute { token: "t".into() }),
+            EventKind::Executed,
+            settled(Outcome::Applied),
+        ]
+    }
+
+    #[test]
+    fn a_whole_journey_folds_to_what_was_applied() {
+        let events: Vec<Event> = whole().into_iter().map(event).collect();
+        let history = History::fold(uid(), &events).unwrap();
+        assert_eq!(history.applied.unwrap().digest, Digest::of("d1", b"x"));
+        assert!(history.current.is_none() && history.owned.is_some());
+    }
+
+    #[test]
+    fn an_intent_without_an_outcome_gives_the_same_step_again() {
+        let installation = "0".repeat(32).parse().unwrap();
+        let events: Vec<Event> = whole().into_iter().take(9).map(event).collect();
+        let deployment = History::fold(uid(), &events).unwrap().current.unwrap();
+        assert_eq!(deployment.next(&installation), Next::Do(Step::Execute { token: deployment.token() }));
+    }
+
+    #[test]
+    fn generations_only_grow() {
+        let mut history = History::fold(uid(), &whole().into_iter().map(event).collect::<Vec<_>>()).unwrap();
+        assert!(history.record(&event(EventKind::Begun(Box::new(pinned(1))))).is_err());
+        assert!(history.record(&event(EventKind::Begun(Box::new(pinned(2))))).is_ok());
+    }
+
+    #[test]
+    fn nothing_executes_that_was_not_reviewed() {
+        let mut history = History::new(uid());
+        for kind in whole().into_iter().take(6) {
+            history.record(&event(kind)).unwrap();
+        }
+        assert!(history.record(&event(EventKind::Announced(Step::Execute { token: "t".into() }))).is_err());
+    }
+
+    proptest! {
+        /// No order of events makes the fold panic, and what is refused changes nothing.
+        #[test]
+        fn the_fold_never_panics(order in proptest::collection::vec(0usize..14, 0..40)) {
+            let mut all = whole();
+            all.extend([settled(Outcome::Superseded), EventKind::Retried, EventKind::Resumed]);
+            let mut history = History::new(uid());
+            for index in order {
+                let before = history.clone();
+                if history.record(&event(all[index].clone())).is_err() {
+                    prop_assert_eq!(&history, &before);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! One journey of a target, as a fold over its log entries.
+//!
+//! [`History::record`] is the only place that says which event may follow which; recovery after a crash is the same
+//! fold. [`History::next`] says what to do, never how. Nothing here performs anything and nothing waits.
+
+mod event;
+mod history;
+
+pub use event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
+pub use history::{Applied, Deployment, History, IllegalEvent, Next, Phase};

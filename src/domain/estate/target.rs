@@ -1,0 +1,345 @@
+//! One target, and its rendering.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Placement, TemplateVersion};
+use crate::domain::cfn::{bind_parameters, parse_template};
+use crate::domain::model::{Address, Finding, InstallationId, Place, Region, SourceName, StackName, TargetUid, closest};
+use crate::domain::plan::Desired;
+use crate::domain::render::{self, ComponentData, EnvironmentData, InstanceData, Limits, PipelineData, PipelineInstance, ServiceData};
+use crate::domain::spec::StackOptions;
+use crate::domain::template::{Component, Engine, Part};
+
+/// Where a target stands in a rollout.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct StagePosition {
+    /// The rollout's name.
+    pub rollout: String,
+    /// The wave, from 0.
+    pub stage: usize,
+    /// The order of its region in the placement, where regions follow each other; else 0.
+    pub region: usize,
+}
+
+/// What a target deploys.
+#[derive(Clone, Debug)]
+pub enum TargetKind {
+    /// An environment of a template.
+    Environment {
+        /// The template.
+        template: TemplateVersion,
+        /// Its effective inputs.
+        inputs: Value,
+    },
+    /// An environment that somebody else provisions: its inputs are its outputs, and there is no stack.
+    CustomerManaged {
+        /// The outputs.
+        outputs: BTreeMap<String, String>,
+    },
+    /// A service instance.
+    Instance {
+        /// The template.
+        template: TemplateVersion,
+        /// Its effective inputs.
+        inputs: Value,
+        /// Its service.
+        service: ServiceData,
+        /// Its environment.
+        environment: Address,
+        /// The attached component.
+        component: Option<Address>,
+    },
+    /// A service's pipeline.
+    Pipeline {
+        /// The template.
+        template: TemplateVersion,
+        /// Its effective inputs.
+        inputs: Value,
+        /// Its service.
+        service: ServiceData,
+        /// The instances, in the order of the spec, with their inputs and environments.
+        instances: Vec<(Address, Value, Address)>,
+    },
+    /// A component.
+    Component {
+        /// Its files.
+        component: Arc<Component>,
+        /// Where they lie.
+        directory: String,
+        /// Its environment.
+        environment: Address,
+        /// The instance it is attached to, with its service and inputs.
+        attached: Option<(Address, ServiceData, Value)>,
+    },
+    /// A plain stack.
+    Stack {
+        /// Path of its template.
+        path: String,
+        /// The template's text.
+        text: Arc<str>,
+    },
+    /// What a fault keeps from being told.
+    Broken,
+}
+
+/// One deployable unit that the sources ask for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its address.
+    pub address: Address,
+    /// The source that asks for it.
+    pub source: SourceName,
+    /// Its placement.
+    pub placement: Placement,
+    /// Its region.
+    pub region: Region,
+    /// What it deploys.
+    pub kind: TargetKind,
+    /// Stack options.
+    pub options: StackOptions,
+    /// The stack policy's text.
+    pub stack_policy: Option<String>,
+    /// Its place in a rollout.
+    pub stage: Option<StagePosition>,
+    /// Targets that must have settled first, without their outputs being used.
+    pub after: Vec<Address>,
+    /// The line that made it.
+    pub made_by: Place,
+    /// The file that holds its values, for messages.
+    pub values_at: Option<Place>,
+    /// Faults of the files that it is made of.
+    pub faults: Vec<Finding>,
+}
+
+/// What a rendering needs from outside.
+pub struct Context<'a> {
+    /// The installation, for the tag of the owner.
+    pub installation: &'a InstallationId,
+    /// The target's uid, for its tag.
+    pub uid: &'a TargetUid,
+    /// The stack's name.
+    pub stack_name: &'a StackName,
+    /// Outputs of a target, where it has any; and names of outputs that will come.
+    pub outputs: &'a dyn Fn(&Address) -> Option<BTreeMap<String, String>>,
+    /// Limits of one rendering.
+    pub limits: Limits<'a>,
+}
+
+/// What a rendering came to.
+#[derive(Clone, Debug)]
+pub struct Rendering {
+    /// What the stack should be.
+    pub desired: Desired,
+    /// The file that was rendered, for messages, and its text.
+    pub file: (String, Arc<str>),
+    /// The data that it was rendered with.
+    pub data: Value,
+    /// Warnings.
+    pub notes: Vec<Finding>,
+}
+
+impl Target {
+    /// Returns the targets whose outputs it uses.
+    pub fn producers(&self) -> Vec<Address> {
+        match &self.kind {
+            TargetKind::Instance { environment, component, .. } => [Some(environment.clone()), component.clone()].into_iter().flatten().collect(),
+            TargetKind::Component { environment, .. } => vec![environment.clone()],
+            TargetKind::Pipeline { instances, .. } => {
+                let mut all: Vec<Address> = instances.iter().flat_map(|(i, _, e)| [i.clone(), e.clone()]).collect();
+                all.sort();
+                all.dedup();
+                all
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns everything that must have settled first.
+    pub fn needs(&self) -> Vec<Address> {
+        let mut all = self.producers();
+        all.extend(self.after.iter().cloned());
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Returns the template version, where there is one.
+    pub fn template(&self) -> Option<&TemplateVersion> {
+        match &self.kind {
+            TargetKind::Environment { template, .. } | TargetKind::Instance { template, .. } | TargetKind::Pipeline { template, .. } => Some(template),
+            _ => None,
+        }
+    }
+
+    /// Returns the effective inputs, where there are any.
+    pub fn inputs(&self) -> Option<&Value> {
+        match &self.kind {
+            TargetKind::Environment { inputs, .. } | TargetKind::Instance { inputs, .. } | TargetKind::Pipeline { inputs, .. } => Some(inputs),
+            _ => None,
+        }
+    }
+
+    /// Returns the part that is rendered, with its full path.
+    fn part(&self) -> Option<(&Part, String)> {
+        let full = |root: &str, file: &str| if root.is_empty() { file.to_owned() } else { format!("{root}/{file}") };
+        let of = |template: &'_ TemplateVersion, part: &Option<Part>| -> Option<String> { part.as_ref().map(|p| full(&template.root, &p.file)) };
+        match &self.kind {
+            TargetKind::Environment { template, .. } => template.bundle.infrastructure.as_ref().zip(of(template, &template.bundle.infrastructure)),
+            TargetKind::Instance { template, .. } => template.bundle.instance.as_ref().zip(of(template, &template.bundle.instance)),
+            TargetKind::Pipeline { template, .. } => template.bundle.pipeline.as_ref().zip(of(template, &template.bundle.pipeline)),
+            TargetKind::Component { component, directory, .. } => Some((&component.part, full(directory, &component.part.file))),
+            TargetKind::Stack { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken => None,
+        }
+    }
+
+    /// Returns the engine that its manifest names.
+    pub fn engine(&self) -> Engine {
+        self.part().map_or(Engine::Jinja, |(part, _)| part.engine)
+    }
+
+    /// Returns the complete data of its namespaces.
+    pub fn data(&self, outputs: &dyn Fn(&Address) -> Option<BTreeMap<String, String>>) -> Value {
+        let account = self.placement.account.as_str();
+        let values = |address: &Address| -> Value { Value::Object(outputs(address).unwrap_or_default().into_iter().map(|(k, v)| (k, Value::String(v))).collect::<Map<_, _>>()) };
+        let environment = |address: &Address, account: &str| EnvironmentData { name: address.name().to_owned(), account_id: account.to_owned(), outputs: values(address) };
+        match &self.kind {
+            TargetKind::Environment { inputs, .. } => EnvironmentData::own(self.address.name(), account, inputs),
+            TargetKind::Instance { inputs, service, environment: env, component, .. } => InstanceData {
+                environment: environment(env, account),
+                service: service.clone(),
+                name: self.address.name().to_owned(),
+                inputs: inputs.clone(),
+                component: component.as_ref().map(|c| (c.name().to_owned(), values(c))),
+            }
+            .value(),
+            TargetKind::Pipeline { inputs, service, instances, .. } => PipelineData {
+                service: service.clone(),
+                inputs: inputs.clone(),
+                instances: instances
+                    .iter()
+                    .map(|(address, inputs, env)| PipelineInstance {
+                        name: address.name().to_owned(),
+                        inputs: inputs.clone(),
+                        outputs: values(address),
+                        environment: environment(env, account),
+                    })
+                    .collect(),
+            }
+            .value(),
+            TargetKind::Component { environment: env, attached, .. } => ComponentData {
+                name: self.address.name().to_owned(),
+                environment: environment(env, account),
+                attached: attached.as_ref().map(|(instance, service, inputs)| (service.clone(), instance.name().to_owned(), inputs.clone())),
+            }
+            .value(),
+            TargetKind::Stack { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken => Value::Object(Map::new()),
+        }
+    }
+
+    /// Renders the target and checks what came out.
+    pub fn render(&self, context: &Context<'_>) -> Result<Rendering, Vec<Finding>> {
+        let data = self.data(context.outputs);
+        let (path, source, text, mut notes): (String, Arc<str>, Arc<str>, Vec<Finding>) = match (&self.kind, self.part()) {
+            (TargetKind::Stack { path, text }, _) => (path.clone(), text.clone(), text.clone(), Vec::new()),
+            (_, Some((part, path))) => {
+                let rendered = render::render(&path, &part.text, &data, &context.limits).map_err(|f| vec![*f])?;
+                (path, part.text.as_str().into(), rendered.text.into(), rendered.notes)
+            }
+            _ => return Err(self.faults.clone()),
+        };
+        let template = parse_template(&path, &text).map_err(|findings| relocate(findings, &source, &text))?;
+        let given = self.options.parameters.clone();
+        let at = self.values_at.clone().unwrap_or_else(|| self.made_by.clone());
+        if let Err(errors) = bind_parameters(&template, &given, &|_| String::new()) {
+            return Err(errors.into_iter().map(|e| Finding::error("stack.parameter", at.clone(), e.message)).collect());
+        }
+        let needed = template.capabilities();
+        if let Some(allowed) = &self.options.capabilities
+            && let Some(missing) = needed.iter().find(|c| !covers(allowed, c))
+        {
+            let message = format!("the template needs {missing}, which `capabilities` does not allow");
+            return Err(vec![Finding::error("stack.capability", self.made_by.clone(), message)]);
+        }
+        let mut tags = self.options.tags.clone();
+        tags.insert("isoform:owner".into(), context.installation.to_string());
+        tags.insert("isoform:target".into(), context.uid.to_string());
+        notes.extend(unknown_properties(&path, &template, &source, &text));
+        let consumed = self.consumed(&source, context);
+        let desired = Desired {
+            stack_name: context.stack_name.clone(),
+            template: text,
+            secrets: template.parameters.iter().filter(|(_, p)| p.no_echo).map(|(n, _)| n.clone()).collect(),
+            parameters: given,
+            tags,
+            notification_arns: self.options.notification_arns.clone(),
+            rollback_triggers: self.options.rollback_triggers.clone(),
+            monitoring_minutes: self.options.monitoring.map_or(0, |d| d.as_secs() / 60),
+            stack_policy: self.stack_policy.clone(),
+            termination_protection: self.options.termination_protection,
+            capabilities: needed.into_iter().map(str::to_owned).collect(),
+            consumed,
+        };
+        Ok(Rendering { desired, file: (path, source), data, notes })
+    }
+
+    /// Returns the outputs whose names stand in the template: what it can have read.
+    fn consumed(&self, source: &str, context: &Context<'_>) -> BTreeMap<String, String> {
+        let words: std::collections::BTreeSet<&str> = source.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).collect();
+        let mut out = BTreeMap::new();
+        for producer in self.producers() {
+            for (name, value) in (context.outputs)(&producer).unwrap_or_default() {
+                if words.contains(name.as_str()) {
+                    out.insert(format!("{producer}.{name}"), crate::domain::model::sha256_hex(value.as_bytes()));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn covers(allowed: &[String], needed: &str) -> bool {
+    allowed.iter().any(|a| a == needed || (needed == "CAPABILITY_IAM" && a == "CAPABILITY_NAMED_IAM"))
+}
+
+/// Moves findings about a rendered text to the lines of the template that it came from.
+fn relocate(findings: Vec<Finding>, source: &str, rendered: &str) -> Vec<Finding> {
+    let map = render::line_map(source, rendered);
+    findings
+        .into_iter()
+        .map(|mut finding| {
+            if let Some(span) = finding.place.span {
+                let line = map.get(span.line as usize - 1).copied().unwrap_or(span.line);
+                let same = source.lines().nth(line as usize - 1) == rendered.lines().nth(span.line as usize - 1);
+                let width = source.lines().nth(line as usize - 1).map_or(1, |l| l.trim().chars().count());
+                let indent = source.lines().nth(line as usize - 1).map_or(0, |l| l.chars().take_while(|c| *c == ' ').count());
+                let moved = if same { crate::domain::model::Span { line, end_line: line, ..span } } else { crate::domain::model::Span::on_line(line, indent as u32 + 1, width as u32) };
+                if !same && finding.help.is_none() {
+                    finding.help = Some("the line is shown as the template has it; `isoform render` prints what it became".into());
+                }
+                finding.place = Place::at(finding.place.file.clone(), moved, source);
+            }
+            finding
+        })
+        .collect()
+}
+
+/// Warns about properties that the published schemas do not know.
+fn unknown_properties(path: &str, template: &crate::domain::cfn::Template, source: &str, rendered: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (logical, resource) in &template.resources {
+        let Some(facts) = crate::domain::cfn::resource_type(&resource.kind) else { continue };
+        for name in resource.properties.as_object().into_iter().flatten().map(|(n, _)| n) {
+            if !facts.has_property(name) && !name.starts_with("Fn::") {
+                let node = template.root.follow(["Resources", logical.as_str(), "Properties"]);
+                let span = node.entry(name).map_or(node.span, |(k, _)| k.span);
+                let mut finding = Finding::warning("cfn.property", Place::at(path, span, rendered), format!("`{name}` is not a property of {}", resource.kind));
+                finding.help = closest(name, facts.properties()).map(|c| format!("did you mean `{c}`?"));
+                found.push(finding);
+            }
+        }
+    }
+    relocate(found, source, rendered)
+}
