@@ -12,27 +12,23 @@
 
 pub mod domain;
 
-#[cfg(feature = "edge")]
-pub mod cli;
+//TMPCFG pub mod cli;
 #[cfg(feature = "edge")]
 pub mod clock;
-#[cfg(feature = "edge")]
-pub mod config;
-#[cfg(feature = "edge")]
-pub mod daemon;
+//TMPCFG pub mod config;
+//TMPCFG pub mod daemon;
 #[cfg(feature = "edge")]
 pub mod git;
-#[cfg(feature = "edge")]
-pub mod http;
+//TMPCFG pub mod http;
 #[cfg(feature = "edge")]
 pub mod local;
 #[cfg(feature = "edge")]
 pub mod port;
+//TMPCFG pub mod reconcile;
 #[cfg(feature = "edge")]
-pub mod reconcile;
+pub mod secret_file;
 #[cfg(feature = "edge")]
 pub mod store;
-#[cfg(feature = "edge")]
-pub mod telemetry;
+//TMPCFG pub mod telemetry;
 #[cfg(feature = "edge")]
 pub mod workqueue;

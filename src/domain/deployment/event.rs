@@ -1,8 +1,6 @@
 //! What is recorded of a target. Entries live for ever: a variant is never removed and a field is only added with a
 //! default. `docs/formats/log.md` lists them.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::domain::model::{Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId, StackName, TargetUid, Timestamp};
@@ -273,5 +271,3 @@ impl EventKind {
     }
 }
 
-/// Outputs by name: the payload of a settlement.
-pub type Outputs = BTreeMap<String, String>;

@@ -9,6 +9,7 @@ mod ids;
 mod time;
 
 pub use condition::{Condition, Reason, SyncResult};
+pub(crate) use digest::hex;
 pub use digest::{Digest, KeyedHasher, canonical_json, sha256_hex};
 pub use finding::{Finding, Place, Related, Severity, Span, closest};
 pub use ids::{

@@ -1,0 +1,58 @@
+//! Git: two operations against a remote, and reading from the object database.
+//!
+//! [`tip`] tells where a branch is, [`Mirror::fetch`] brings a commit. There is no work tree, no shell and no symlink
+//! is followed; a mirror is a cache and is made anew when it cannot be read. Everything here blocks, except [`tip`]
+//! over http(s).
+
+mod lsrefs;
+mod mirror;
+mod remote;
+
+pub use mirror::{CommitInfo, Mirror, Tree};
+pub use remote::{Auth, Remote, UrlError};
+
+use crate::domain::model::Revision;
+
+/// Why Git cannot do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// libgit2 says no.
+    #[error("{action}: {}", source.message())]
+    Git {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: git2::Error,
+    },
+    /// The remote answered what cannot be used.
+    #[error("the remote answered {0}")]
+    Protocol(String),
+    /// The network, or TLS.
+    #[error("asking the remote")]
+    Http(#[from] reqwest::Error),
+    /// A file.
+    #[error("using {0}")]
+    File(String, #[source] std::io::Error),
+    /// The tree is larger than it may be.
+    #[error("{0}")]
+    Limit(String),
+    /// A background thread failed.
+    #[error("a thread of the Git reader failed")]
+    Thread,
+}
+
+/// Tells where the branch of a remote is; absent where there is no such branch.
+///
+/// A local repository is read directly. Over http(s) one protocol-v2 exchange asks for this one branch, so the cost
+/// does not grow with the number of refs. Over ssh libgit2 lists all refs.
+pub async fn tip(remote: &Remote, client: &reqwest::Client) -> Result<Option<Revision>, Error> {
+    if let Some(path) = remote.local_path() {
+        return mirror::local_tip(path, &remote.branch);
+    }
+    if remote.is_http() {
+        return lsrefs::tip(remote, client).await;
+    }
+    let remote = remote.clone();
+    tokio::task::spawn_blocking(move || remote::list_tip(&remote)).await.map_err(|_| Error::Thread)?
+}

@@ -1,0 +1,19 @@
+//! The embedded default: object store, key service and CloudFormation in a folder of this machine.
+//!
+//! This is a full adapter and not a mock. Its world lives in a folder of its own, knows nothing of the daemon, and its
+//! operations advance by elapsed time whenever they are read, so they go on while the daemon is dead. CloudFormation
+//! is a *reference model*: it evaluates templates, makes change sets and walks the states of stacks. It creates
+//! nothing in any cloud. Start at [`World`].
+
+mod engine;
+mod keys;
+mod model;
+mod objects;
+mod physical;
+mod schedule;
+mod world;
+
+pub use engine::LocalEngine;
+pub use keys::LocalKeys;
+pub use objects::LocalObjects;
+pub use world::{Failure, World, WorldError};

@@ -1,0 +1,386 @@
+//! The four ports: where somebody else's servers stand.
+//!
+//! A trait is allowed here because the far side costs money, rights or a network. They speak words of the domain
+//! only. They are cut for everything that is planned; an adapter implements each call or answers
+//! [`Error::Unsupported`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::domain::estate::Placement;
+use crate::domain::model::{AccountId, Region, StackId, StackName, Timestamp};
+use crate::domain::plan::{Change, ChangeSetStatus, Observed, StackStatus};
+use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
+
+/// Why a call did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The thing is not there.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// A condition of a put does not hold: somebody else was there first.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The service refused the content of the call.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The service refused the caller.
+    #[error("access denied: {0}")]
+    Denied(String),
+    /// The service is busy with the same thing.
+    #[error("busy: {0}")]
+    Busy(String),
+    /// Too many calls.
+    #[error("throttled")]
+    Throttled,
+    /// No answer, or a fault of the service. The effect may or may not have happened.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// A call with this token was taken before: the effect has happened or is under way.
+    #[error("already accepted")]
+    AlreadyAccepted,
+    /// The adapter cannot do this.
+    #[error("{0} is not supported here")]
+    Unsupported(&'static str),
+    /// What came back cannot be right.
+    #[error("the answer is not trusted: {0}")]
+    Untrusted(String),
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Try again after a while; the wait grows.
+    Retry,
+    /// Try again after this long.
+    WaitFor(Duration),
+    /// A person must act.
+    Stall,
+}
+
+impl Error {
+    /// Tells what to do. The only place that decides about retries of ports.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Throttled => Disposition::WaitFor(Duration::from_secs(2)),
+            Self::Busy(_) => Disposition::WaitFor(Duration::from_secs(1)),
+            Self::Unavailable(_) | Self::NotFound(_) | Self::Exists(_) | Self::AlreadyAccepted => Disposition::Retry,
+            Self::Refused(_) | Self::Denied(_) | Self::Unsupported(_) | Self::Untrusted(_) => Disposition::Stall,
+        }
+    }
+}
+
+/// A stream of bytes.
+pub type Body = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Encryption at rest that the store applies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Encryption {
+    /// The store's own key.
+    Store,
+    /// A key of ours.
+    Key(String),
+}
+
+/// How an object is put.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Only if there is none.
+    pub if_absent: bool,
+    /// Only over this tag.
+    pub if_match: Option<String>,
+    /// SHA-256 of the body, hexadecimal: checked by the store.
+    pub sha256: Option<String>,
+    /// Encryption at rest.
+    pub encryption: Encryption,
+    /// Not deletable before.
+    pub retain_until: Option<Timestamp>,
+    /// Metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Default for Put {
+    fn default() -> Self {
+        Self { if_absent: true, if_match: None, sha256: None, encryption: Encryption::Store, retain_until: None, metadata: BTreeMap::new() }
+    }
+}
+
+/// What is known of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: String,
+    /// Its version, where the store keeps versions.
+    pub version: Option<String>,
+    /// Its tag.
+    pub etag: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: Option<String>,
+    /// Encryption at rest, as the store asserts it.
+    pub encryption: Encryption,
+    /// Metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A page of a listing. No next token means that this was the last.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// The token for the next page.
+    pub next: Option<String>,
+}
+
+/// Objects by key.
+#[async_trait]
+pub trait ObjectStore: Send + Sync {
+    /// Puts an object and returns what the store says of it.
+    async fn put(&self, key: &str, body: Body, options: &Put) -> Result<ObjectMeta, Error>;
+    /// Opens an object, the newest version or a given one.
+    async fn get(&self, key: &str, version: Option<&str>) -> Result<(ObjectMeta, Body), Error>;
+    /// Describes an object.
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, Error>;
+    /// Lists keys with a prefix, in order.
+    async fn list(&self, prefix: &str, token: Option<&str>) -> Result<Page<ObjectMeta>, Error>;
+    /// Deletes an object.
+    async fn delete(&self, key: &str) -> Result<(), Error>;
+    /// Returns the URL under which CloudFormation reads an object.
+    fn url(&self, key: &str, version: Option<&str>) -> String;
+}
+
+/// Reads an object whole, up to a limit.
+pub async fn read_all(store: &dyn ObjectStore, key: &str, version: Option<&str>, limit: u64) -> Result<Vec<u8>, Error> {
+    let (meta, body) = store.get(key, version).await?;
+    if meta.size > limit {
+        return Err(Error::Untrusted(format!("{key} has {} bytes, at most {limit} are read", meta.size)));
+    }
+    let mut bytes = Vec::new();
+    body.take(limit + 1).read_to_end(&mut bytes).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::Untrusted(format!("{key} has more than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Makes a body of bytes.
+pub fn body(bytes: impl Into<Vec<u8>>) -> Body {
+    Box::new(std::io::Cursor::new(bytes.into()))
+}
+
+/// Keys that never leave their service.
+#[async_trait]
+pub trait KeyService: Send + Sync {
+    /// Makes a data key: in the clear, and wrapped under the context.
+    async fn data_key(&self, context: &EncryptionContext) -> Result<(DataKey, EncryptedDataKey), Error>;
+    /// Unwraps the one of several wrapped keys that is this service's.
+    async fn unwrap(&self, keys: &[EncryptedDataKey], context: &EncryptionContext) -> Result<DataKey, Error>;
+    /// Wraps a key anew under the newest version of the service's key.
+    async fn rewrap(&self, key: &EncryptedDataKey, context: &EncryptionContext) -> Result<EncryptedDataKey, Error>;
+    /// Describes the key: its id and version.
+    async fn describe(&self) -> Result<String, Error>;
+    /// Signs bytes.
+    async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error>;
+}
+
+/// Names a stack. By name a deleted stack is absent, by ARN it can still be described.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StackRef {
+    /// By name: only before there is an ARN.
+    Name(StackName),
+    /// By ARN.
+    Id(StackId),
+}
+
+/// A line of a listing of stacks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StackSummary {
+    /// Its ARN.
+    pub stack_id: StackId,
+    /// Its name.
+    pub name: StackName,
+    /// Its status.
+    pub status: StackStatus,
+    /// When it was last updated.
+    pub updated: Option<Timestamp>,
+    /// The newest operation that is not `CREATE_CHANGESET`.
+    pub operation: Option<String>,
+}
+
+/// What a change set is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proposal {
+    /// The stack's name.
+    pub stack: StackName,
+    /// The change set's name: never used twice.
+    pub name: String,
+    /// The token that makes a repeat the same call.
+    pub token: String,
+    /// Whether the stack is made.
+    pub create: bool,
+    /// Resources to take in, by logical id: type and identifier.
+    pub import: BTreeMap<String, (String, BTreeMap<String, String>)>,
+    /// Where CloudFormation reads the template.
+    pub template_url: String,
+    /// Parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Acknowledged capabilities.
+    pub capabilities: Vec<String>,
+    /// Notification topics.
+    pub notification_arns: Vec<String>,
+    /// Alarms that roll back.
+    pub rollback_triggers: Vec<String>,
+    /// Minutes the alarms are watched.
+    pub monitoring_minutes: u64,
+}
+
+/// What a proposal came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proposed {
+    /// The change set's ARN.
+    pub change_set: String,
+    /// The stack's ARN.
+    pub stack_id: StackId,
+}
+
+/// A change set as read back, all pages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChangeSet {
+    /// Its joined status.
+    pub status: ChangeSetStatus,
+    /// The status's reason.
+    pub reason: Option<String>,
+    /// What would change.
+    pub changes: Vec<Change>,
+    /// Whether every property value was shown.
+    pub complete: bool,
+}
+
+/// An event of a stack.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct StackEvent {
+    /// Its id.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// The operation that it belongs to.
+    pub operation: Option<String>,
+    /// The token of the call that began the operation.
+    pub token: Option<String>,
+    /// The logical id; the stack's name for the stack itself.
+    pub logical: String,
+    /// The type.
+    pub kind: String,
+    /// The physical id.
+    pub physical: Option<String>,
+    /// The status, in the API's words.
+    pub status: String,
+    /// The reason.
+    pub reason: Option<String>,
+}
+
+/// What a template asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TemplateSummary {
+    /// Capabilities to acknowledge.
+    pub capabilities: Vec<String>,
+    /// Names of parameters with whether they are secret.
+    pub parameters: BTreeMap<String, bool>,
+}
+
+/// A resource that is not what its stack says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drift {
+    /// The logical id.
+    pub logical: String,
+    /// The type.
+    pub kind: String,
+    /// Paths of properties that differ.
+    pub properties: Vec<String>,
+}
+
+/// CloudFormation in one account and region.
+#[async_trait]
+pub trait StackEngine: Send + Sync {
+    /// Lists live stacks.
+    async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error>;
+    /// Describes a stack; absent where there is none.
+    async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error>;
+    /// Returns the original template of a stack.
+    async fn template(&self, stack: &StackRef) -> Result<String, Error>;
+    /// Returns the original template of a change set.
+    async fn change_set_template(&self, change_set: &str) -> Result<String, Error>;
+    /// Tells what a template asks for.
+    async fn summary(&self, template_url: &str) -> Result<TemplateSummary, Error>;
+    /// Makes a change set.
+    async fn propose(&self, proposal: &Proposal) -> Result<Proposed, Error>;
+    /// Finds a change set by stack and name, to recover a lost answer.
+    async fn find(&self, stack: &StackName, name: &str) -> Result<Option<Proposed>, Error>;
+    /// Reads a change set back, all pages.
+    async fn review(&self, change_set: &str) -> Result<ChangeSet, Error>;
+    /// Runs a change set.
+    async fn execute(&self, change_set: &str, token: &str) -> Result<(), Error>;
+    /// Stops an update in motion.
+    async fn cancel(&self, stack: &StackId, token: &str) -> Result<(), Error>;
+    /// Goes on with a rollback that failed.
+    async fn continue_rollback(&self, stack: &StackId, token: &str) -> Result<(), Error>;
+    /// Rolls a failed stack back.
+    async fn rollback(&self, stack: &StackId, token: &str) -> Result<(), Error>;
+    /// Deletes a stack, keeping the named resources.
+    async fn delete(&self, stack: &StackId, token: &str, retain: &[String]) -> Result<(), Error>;
+    /// Sets the stack policy.
+    async fn set_stack_policy(&self, stack: &StackId, policy: &str) -> Result<(), Error>;
+    /// Returns the stack policy.
+    async fn stack_policy(&self, stack: &StackId) -> Result<Option<String>, Error>;
+    /// Sets the protection against deletion.
+    async fn set_protection(&self, stack: &StackId, on: bool) -> Result<(), Error>;
+    /// Returns events newer than a known one, oldest first.
+    async fn events(&self, stack: &StackId, after: Option<&str>) -> Result<Vec<StackEvent>, Error>;
+    /// Compares the resources of a stack with what is really there.
+    async fn drift(&self, stack: &StackId) -> Result<Vec<Drift>, Error>;
+    /// Deletes a change set that was not executed.
+    async fn discard(&self, change_set: &str) -> Result<(), Error>;
+}
+
+/// The state that a forge shows on a commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitStatus {
+    /// The commit.
+    pub revision: crate::domain::model::Revision,
+    /// `pending`, `success`, `failure`.
+    pub state: String,
+    /// One line.
+    pub description: String,
+}
+
+/// A forge: where pull requests live. No adapter yet; the daemon runs without one.
+#[async_trait]
+pub trait Forge: Send + Sync {
+    /// Reports a status on a commit.
+    async fn report(&self, status: &CommitStatus) -> Result<(), Error>;
+    /// Writes or edits the one comment of a pull request.
+    async fn comment(&self, pull_request: u64, markdown: &str) -> Result<(), Error>;
+}
+
+/// Every port, by where it stands.
+pub trait Ports: Send + Sync {
+    /// CloudFormation of a placement's account in a region.
+    fn engine(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn StackEngine>, Error>;
+    /// The bundle store that serves a placement's region.
+    fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error>;
+    /// The installation's own bundle store: catalogue, owners, log.
+    fn home(&self) -> Arc<dyn ObjectStore>;
+    /// The key service that bundles are sealed under; absent where they are only encrypted by the store.
+    fn sealing(&self) -> Option<Arc<dyn KeyService>>;
+    /// Accounts that have an engine, for sweeps.
+    fn account(&self, placement: &Placement) -> AccountId {
+        placement.account.clone()
+    }
+}

@@ -1,0 +1,60 @@
+//! Folders and files that only the daemon's own user may read: with that mode from the moment they exist.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Makes a folder with mode 0700, and its parents. One that exists is left as it is.
+pub fn folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Reads a secret file, or makes it with mode 0600 where there is none.
+///
+/// A file that group or others can read is refused, so that a slip is seen before it is used.
+pub fn read_or_make(path: &Path, make: impl FnOnce() -> io::Result<Zeroizing<Vec<u8>>>) -> io::Result<Zeroizing<Vec<u8>>> {
+    match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent() {
+                folder(parent)?;
+            }
+            let bytes = make()?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            Ok(bytes)
+        }
+        other => other,
+    }
+}
+
+/// Reads a secret file of at most 64 KiB.
+pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = fs::File::open(path)?;
+    let mode = file.metadata()?.mode();
+    if mode & 0o077 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("its mode is {:04o}: group and others must not read it; chmod 600", mode & 0o7777)));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(64 << 10).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_53_secret_files_are_private_from_creation_and_refused_otherwise() {
+        let folder_of_test = tempfile::tempdir().unwrap();
+        let path = folder_of_test.path().join("a/b.key");
+        read_or_make(&path, || Ok(Zeroizing::new(vec![1]))).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("0640"));
+    }
+}

@@ -1,0 +1,212 @@
+//! Appending: group commit with a compare-and-swap for each stream.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use tokio::sync::oneshot;
+
+use super::{Error, Store};
+use crate::domain::audit::{Body, Entry, Stream};
+use crate::domain::model::{Actor, Digest, Timestamp};
+
+/// An entry that has no place in the chain yet.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Whose it is.
+    pub stream: Stream,
+    /// The number that it must get in its stream; absent appends at the end, whatever that is.
+    pub stream_seq: Option<u64>,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub body: Body,
+    /// Payloads that it refers to, in the clear; they are sealed before they are written.
+    pub payloads: Vec<(Digest, Vec<u8>)>,
+}
+
+/// What an append came to.
+pub type Appended = Result<Entry, Error>;
+
+pub(super) struct Request {
+    draft: Draft,
+    answer: oneshot::Sender<Appended>,
+}
+
+pub(super) fn entry(row: &SqliteRow) -> Result<Entry, Error> {
+    let seq: i64 = row.try_get(0)?;
+    let bad = |e| Error::Row(format!("log {seq}"), e);
+    let stream: String = row.try_get(1)?;
+    Ok(Entry {
+        seq: seq as u64,
+        stream: serde_json::from_value(serde_json::Value::String(stream)).map_err(bad)?,
+        stream_seq: row.try_get::<i64, _>(2)? as u64,
+        at: Timestamp(row.try_get(3)?),
+        actor: serde_json::from_str(row.try_get::<&str, _>(4)?).map_err(bad)?,
+        body: serde_json::from_str(row.try_get::<&str, _>(5)?).map_err(bad)?,
+        prev_hash: row.try_get(6)?,
+        hash: row.try_get(7)?,
+    })
+}
+
+impl Store {
+    /// Appends one entry durably. When this returns, it is on disk.
+    ///
+    /// Callers that come while a commit runs are committed together by the next one.
+    pub async fn append(&self, draft: Draft) -> Appended {
+        let (answer, mut result) = oneshot::channel();
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(Request { draft, answer });
+        let _held = self.commit.lock().await;
+        if let Ok(done) = result.try_recv() {
+            return done;
+        }
+        let batch = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        self.commit_batch(batch).await;
+        result.await.unwrap_or_else(|_| Err(Error::Commit("it was given up".into())))
+    }
+
+    async fn commit_batch(&self, batch: Vec<Request>) {
+        let drafts: Vec<&Draft> = batch.iter().map(|r| &r.draft).collect();
+        match self.write(&drafts).await {
+            Ok(results) => {
+                let newest = results.iter().flatten().map(|e| e.seq).max();
+                for (request, result) in batch.into_iter().zip(results) {
+                    let _ = request.answer.send(result);
+                }
+                if let Some(newest) = newest {
+                    self.head.send_replace(newest);
+                }
+            }
+            Err(error) => {
+                let text = format!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+                for request in batch {
+                    let _ = request.answer.send(Err(Error::Commit(text.clone())));
+                }
+            }
+        }
+    }
+
+    async fn write(&self, drafts: &[&Draft]) -> Result<Vec<Appended>, Error> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query("SELECT seq, hash FROM head WHERE id = 1").fetch_one(&mut *tx).await?;
+        let (mut seq, mut hash): (u64, String) = (row.try_get::<i64, _>(0)? as u64, row.try_get(1)?);
+        let mut streams: BTreeMap<Stream, u64> = BTreeMap::new();
+        let mut results = Vec::new();
+        for draft in drafts {
+            let last = match streams.get(&draft.stream) {
+                Some(last) => *last,
+                None => {
+                    let row = sqlx::query("SELECT COALESCE(MAX(stream_seq), 0) FROM log WHERE stream = $1").bind(draft.stream.to_string()).fetch_one(&mut *tx).await?;
+                    row.try_get::<i64, _>(0)? as u64
+                }
+            };
+            if draft.stream_seq.is_some_and(|wanted| wanted != last + 1) {
+                results.push(Err(Error::Conflict(draft.stream.to_string())));
+                continue;
+            }
+            for (digest, body) in &draft.payloads {
+                let sealed = self.keyring.seal_payload(digest, body)?;
+                sqlx::query("INSERT INTO payloads (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING").bind(digest.as_str()).bind(sealed).execute(&mut *tx).await?;
+            }
+            let entry = Entry {
+                seq: 0,
+                stream: draft.stream.clone(),
+                stream_seq: last + 1,
+                at: draft.at,
+                actor: draft.actor.clone(),
+                body: draft.body.clone(),
+                prev_hash: String::new(),
+                hash: String::new(),
+            }
+            .chained(seq + 1, &hash);
+            insert(&mut tx, &entry).await?;
+            streams.insert(draft.stream.clone(), last + 1);
+            seq = entry.seq;
+            hash.clone_from(&entry.hash);
+            results.push(Ok(entry));
+        }
+        sqlx::query("UPDATE head SET seq = $1, hash = $2 WHERE id = 1").bind(seq as i64).bind(&hash).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(results)
+    }
+
+    /// Takes in entries that were shipped, into an empty log. They must have been verified.
+    pub async fn import(&self, entries: &[Entry], payloads: &[(Digest, Vec<u8>)]) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        for entry in entries {
+            insert(&mut tx, entry).await?;
+        }
+        for (digest, sealed) in payloads {
+            sqlx::query("INSERT INTO payloads (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING").bind(digest.as_str()).bind(sealed).execute(&mut *tx).await?;
+        }
+        if let Some(last) = entries.last() {
+            sqlx::query("UPDATE head SET seq = $1, hash = $2, shipped = $1 WHERE id = 1").bind(last.seq as i64).bind(&last.hash).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        self.head.send_replace(entries.last().map_or(0, |e| e.seq));
+        Ok(())
+    }
+}
+
+async fn insert(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, entry: &Entry) -> Result<(), Error> {
+    let bad = |e| Error::Row(format!("log {}", entry.seq), e);
+    sqlx::query("INSERT INTO log (seq, stream, stream_seq, at, actor, body, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+        .bind(entry.seq as i64)
+        .bind(entry.stream.to_string())
+        .bind(entry.stream_seq as i64)
+        .bind(entry.at.0)
+        .bind(serde_json::to_string(&entry.actor).map_err(bad)?)
+        .bind(serde_json::to_string(&entry.body).map_err(bad)?)
+        .bind(&entry.prev_hash)
+        .bind(&entry.hash)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::verify;
+    use crate::store::RootKey;
+
+    fn draft(seq: Option<u64>) -> Draft {
+        Draft { stream: Stream::Daemon, stream_seq: seq, at: Timestamp(1), actor: Actor::daemon("t"), body: Body::Stopped, payloads: vec![] }
+    }
+
+    #[tokio::test]
+    async fn appends_from_many_sides_make_one_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = RootKey::from_bytes(&[7; 32]).unwrap();
+        let store = Store::open(folder.path(), &root).await.unwrap();
+        let tasks: Vec<_> = (0..40).map(|_| tokio::spawn({ let store = store.clone(); async move { store.append(draft(None)).await.unwrap().seq } })).collect();
+        let mut seqs = Vec::new();
+        for task in tasks {
+            seqs.push(task.await.unwrap());
+        }
+        seqs.sort_unstable();
+        assert_eq!(seqs, (1..=40).collect::<Vec<u64>>());
+        let entries = store.entries(1, 100).await.unwrap();
+        assert_eq!(verify(&entries, &[], &|_, _| false).unwrap().entries, 40);
+        assert!(matches!(store.append(draft(Some(7))).await, Err(Error::Conflict(_))));
+        assert!(store.append(draft(Some(41))).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn payloads_are_sealed_and_bound_to_their_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = RootKey::from_bytes(&[7; 32]).unwrap();
+        let store = Store::open(folder.path(), &root).await.unwrap();
+        let digest = store.keyring().hasher().digest("payload", b"CANARY");
+        store.append(Draft { payloads: vec![(digest.clone(), b"CANARY".to_vec())], ..draft(None) }).await.unwrap();
+        assert_eq!(store.payload(&digest).await.unwrap().unwrap(), b"CANARY");
+        let (_, sealed) = store.sealed_payloads(std::slice::from_ref(&digest)).await.unwrap().remove(0);
+        assert!(!sealed.windows(6).any(|w| w == b"CANARY"));
+        let other = store.keyring().hasher().digest("payload", b"x");
+        assert!(store.keyring().open_payload(&other, &sealed).is_err());
+        assert!(Store::open(folder.path(), &RootKey::from_bytes(&[8; 32]).unwrap()).await.is_err());
+    }
+}

@@ -1,0 +1,265 @@
+//! The daemon's own database: log, payloads, keys, and what is shown of targets.
+//!
+//! SQLite through sqlx; the SQL is portable, so that PostgreSQL can join as the second kind of [`Store`]. `seq` and
+//! `prev_hash` are given once per group commit: whoever comes first commits for everybody who waits. Payloads are
+//! encrypted, entries are not: the chain verifies without any key.
+
+mod keyring;
+mod log;
+
+pub use keyring::{Keyring, RootKey};
+pub use log::{Appended, Draft};
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, Sqlite, Transaction};
+use tokio::sync::watch;
+
+use crate::domain::audit::{Checkpoint, Entry, Stream};
+use crate::domain::model::{Condition, Digest, TargetUid};
+
+/// Why the store cannot do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database failed.
+    #[error("using the state database")]
+    Database(#[from] sqlx::Error),
+    /// The database could not be brought to this release's shape.
+    #[error("migrating the state database")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Somebody appended to the stream first.
+    #[error("the stream {0} has moved on")]
+    Conflict(String),
+    /// A row cannot be read: damage, or a newer release.
+    #[error("the row {0} of the state database cannot be read")]
+    Row(String, #[source] serde_json::Error),
+    /// A key is wrong or a ciphertext was changed.
+    #[error("{0}")]
+    Crypto(String),
+    /// A file.
+    #[error("using {0}")]
+    File(String, #[source] std::io::Error),
+    /// Another commit failed for everybody who waited for it.
+    #[error("the commit failed: {0}")]
+    Commit(String),
+}
+
+/// The state database.
+#[derive(Clone)]
+pub struct Store {
+    pool: SqlitePool,
+    keyring: Keyring,
+    pending: Arc<Mutex<Vec<log::Request>>>,
+    commit: Arc<tokio::sync::Mutex<()>>,
+    head: watch::Sender<u64>,
+}
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
+
+impl Store {
+    /// Opens the database in a state folder, making it where there is none, and opens its keys with the root key.
+    pub async fn open(folder: &Path, root: &RootKey) -> Result<Self, Error> {
+        crate::secret_file::folder(folder).map_err(|e| Error::File(folder.display().to_string(), e))?;
+        let path = folder.join("isoform.db");
+        // Made with its mode before SQLite opens it: there is no moment when others could read it.
+        crate::secret_file::read_or_make(&path, || Ok(zeroize::Zeroizing::new(Vec::new()))).map_err(|e| Error::File(path.display().to_string(), e))?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(20));
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        MIGRATIONS.run(&pool).await?;
+        let rows = sqlx::query("SELECT id, wrapped FROM data_keys").fetch_all(&pool).await?;
+        let mut wrapped = Vec::new();
+        for row in rows {
+            wrapped.push((row.try_get::<String, _>(0)?, row.try_get::<Vec<u8>, _>(1)?));
+        }
+        let keyring = Keyring::open(root, &wrapped)?;
+        for (id, bytes) in keyring.made() {
+            sqlx::query("INSERT INTO data_keys (id, wrapped) VALUES ($1, $2)").bind(id).bind(bytes).execute(&pool).await?;
+        }
+        let row = sqlx::query("SELECT seq FROM head WHERE id = 1").fetch_optional(&pool).await?;
+        let seq: i64 = match row {
+            Some(row) => row.try_get(0)?,
+            None => {
+                sqlx::query("INSERT INTO head (id, seq, hash, shipped) VALUES (1, 0, $1, 0)").bind(crate::domain::audit::GENESIS).execute(&pool).await?;
+                0
+            }
+        };
+        let (head, _) = watch::channel(seq as u64);
+        Ok(Self { pool, keyring, pending: Arc::default(), commit: Arc::default(), head })
+    }
+
+    /// Tells whether a state folder holds no log yet.
+    pub async fn is_empty(&self) -> Result<bool, Error> {
+        Ok(*self.head.borrow() == 0)
+    }
+
+    /// Replaces the keys by those that were shipped, before anything was written.
+    pub async fn adopt_keys(&mut self, root: &RootKey, wrapped: &[(String, Vec<u8>)]) -> Result<(), Error> {
+        let keyring = Keyring::open(root, wrapped)?;
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM data_keys").execute(&mut *tx).await?;
+        for (id, bytes) in wrapped.iter().chain(&keyring.made()) {
+            sqlx::query("INSERT INTO data_keys (id, wrapped) VALUES ($1, $2)").bind(id).bind(bytes).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        self.keyring = keyring;
+        Ok(())
+    }
+
+    /// Returns the wrapped data keys.
+    pub async fn wrapped_keys(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let rows = sqlx::query("SELECT id, wrapped FROM data_keys ORDER BY id").fetch_all(&self.pool).await?;
+        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
+    }
+
+    /// Returns the keys.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Tells of every commit: the number of the newest entry.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Reads a value that belongs to the installation.
+    pub async fn meta(&self, name: &str) -> Result<Option<String>, Error> {
+        let row = sqlx::query("SELECT value FROM meta WHERE name = $1").bind(name).fetch_optional(&self.pool).await?;
+        row.map(|r| Ok(r.try_get(0)?)).transpose()
+    }
+
+    /// Writes a value that belongs to the installation.
+    pub async fn set_meta(&self, name: &str, value: &str) -> Result<(), Error> {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value").bind(name).bind(value).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Returns entries in order, from a number on.
+    pub async fn entries(&self, from: u64, most: u64) -> Result<Vec<Entry>, Error> {
+        let rows = sqlx::query("SELECT seq, stream, stream_seq, at, actor, body, prev_hash, hash FROM log WHERE seq >= $1 ORDER BY seq LIMIT $2")
+            .bind(from as i64)
+            .bind(most.min(i64::MAX as u64) as i64)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(log::entry).collect()
+    }
+
+    /// Returns the entries of a stream in order.
+    pub async fn stream(&self, stream: &Stream) -> Result<Vec<Entry>, Error> {
+        let rows = sqlx::query("SELECT seq, stream, stream_seq, at, actor, body, prev_hash, hash FROM log WHERE stream = $1 ORDER BY stream_seq")
+            .bind(stream.to_string())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(log::entry).collect()
+    }
+
+    /// Returns every checkpoint.
+    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, Error> {
+        let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq").fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|r| {
+                Ok(Checkpoint {
+                    seq: r.try_get::<i64, _>(0)? as u64,
+                    log: r.try_get(1)?,
+                    hash: r.try_get(2)?,
+                    at: crate::domain::model::Timestamp(r.try_get(3)?),
+                    signature: r.try_get(4)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Keeps a checkpoint.
+    pub async fn add_checkpoint(&self, c: &Checkpoint) -> Result<(), Error> {
+        sqlx::query("INSERT INTO checkpoints (seq, log, hash, at, signature) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (seq) DO NOTHING")
+            .bind(c.seq as i64)
+            .bind(&c.log)
+            .bind(&c.hash)
+            .bind(c.at.0)
+            .bind(&c.signature)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Returns the newest entry's number and hash, and the number up to which entries were shipped.
+    pub async fn head(&self) -> Result<(u64, String, u64), Error> {
+        let row = sqlx::query("SELECT seq, hash, shipped FROM head WHERE id = 1").fetch_one(&self.pool).await?;
+        Ok((row.try_get::<i64, _>(0)? as u64, row.try_get(1)?, row.try_get::<i64, _>(2)? as u64))
+    }
+
+    /// Records that entries were shipped.
+    pub async fn shipped(&self, to: u64) -> Result<(), Error> {
+        sqlx::query("UPDATE head SET shipped = $1 WHERE id = 1 AND shipped < $1").bind(to as i64).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Opens a payload.
+    pub async fn payload(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let row = sqlx::query("SELECT body FROM payloads WHERE digest = $1").bind(digest.as_str()).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        let sealed: Vec<u8> = row.try_get(0)?;
+        let open = self.keyring.open_payload(digest, &sealed)?;
+        if self.keyring.hasher().digest("payload", &open) != *digest {
+            return Err(Error::Crypto(format!("the payload {digest} was changed")));
+        }
+        Ok(Some(open))
+    }
+
+    /// Returns payloads as they are stored, for shipping.
+    pub async fn sealed_payloads(&self, digests: &[Digest]) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
+        let mut out = Vec::new();
+        for digest in digests {
+            let row = sqlx::query("SELECT body FROM payloads WHERE digest = $1").bind(digest.as_str()).fetch_optional(&self.pool).await?;
+            if let Some(row) = row {
+                out.push((digest.clone(), row.try_get(0)?));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Writes what is shown of a target. `epoch` must be the one under which the caller holds it.
+    pub async fn show(&self, uid: &TargetUid, address: &str, condition: &Condition, epoch: i64) -> Result<(), Error> {
+        let condition = serde_json::to_string(condition).map_err(|e| Error::Row("condition".into(), e))?;
+        let done = sqlx::query("UPDATE targets SET address = $2, condition = $3 WHERE uid = $1 AND epoch = $4").bind(uid.as_str()).bind(address).bind(&condition).bind(epoch).execute(&self.pool).await?;
+        if done.rows_affected() == 0 {
+            sqlx::query("INSERT INTO targets (uid, address, condition, owner, epoch, expires_at) VALUES ($1, $2, $3, '', $4, 0) ON CONFLICT (uid) DO NOTHING")
+                .bind(uid.as_str())
+                .bind(address)
+                .bind(&condition)
+                .bind(epoch)
+                .execute(&self.pool)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Returns what is shown of every target: uid, address, condition.
+    pub async fn shown(&self) -> Result<Vec<(TargetUid, Condition)>, Error> {
+        let rows = sqlx::query("SELECT uid, condition FROM targets").fetch_all(&self.pool).await?;
+        let mut out = Vec::new();
+        for row in rows {
+            let uid: String = row.try_get(0)?;
+            let condition = serde_json::from_str(row.try_get::<&str, _>(1)?).map_err(|e| Error::Row(uid.clone(), e))?;
+            if let Ok(uid) = uid.parse() {
+                out.push((uid, condition));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Closes the database in order.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
