@@ -15,20 +15,27 @@ pub mod domain;
 //TMPCFG pub mod cli;
 #[cfg(feature = "edge")]
 pub mod clock;
-//TMPCFG pub mod config;
-//TMPCFG pub mod daemon;
+#[cfg(feature = "edge")]
+pub mod config;
+#[cfg(feature = "edge")]
+pub mod daemon;
 #[cfg(feature = "edge")]
 pub mod git;
-//TMPCFG pub mod http;
+#[cfg(feature = "edge")]
+pub mod http;
 #[cfg(feature = "edge")]
 pub mod local;
 #[cfg(feature = "edge")]
 pub mod port;
-//TMPCFG pub mod reconcile;
+#[cfg(feature = "edge")]
+pub mod reconcile;
 #[cfg(feature = "edge")]
 pub mod secret_file;
 #[cfg(feature = "edge")]
 pub mod store;
-//TMPCFG pub mod telemetry;
+#[cfg(feature = "edge")]
+pub mod telemetry;
+#[cfg(feature = "edge")]
+pub mod testing;
 #[cfg(feature = "edge")]
 pub mod workqueue;

@@ -7,6 +7,7 @@
 mod keyring;
 mod log;
 
+pub(crate) use keyring::unhex;
 pub use keyring::{Keyring, RootKey};
 pub use log::{Appended, Draft};
 

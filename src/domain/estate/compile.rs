@@ -273,10 +273,12 @@ impl Pass<'_> {
             let mut faults = shared.clone();
             let spec = entry.spec.replace("{region}", region.as_str());
             let mut kind = TargetKind::Broken;
+            let mut input_lines = BTreeMap::new();
             let values_at = Some(Place::file(spec.clone()));
             if let (Some(text), Some(template)) = (self.text(&spec, &mut faults), template.clone()) {
                 match parse_environment_spec(&spec, &text) {
                     Ok(parsed) => {
+                        input_lines = lines_of(parsed.values.as_ref());
                         if let Some(input) = &template.bundle.schema.environment {
                             let values = self.effective(input, &address, &spec, &text, parsed.values.as_ref(), parsed.span, &mut faults);
                             kind = if template.bundle.is_customer_managed() {
@@ -304,6 +306,7 @@ impl Pass<'_> {
                 after: Vec::new(),
                 made_by: made_by.clone(),
                 values_at,
+                input_lines,
                 faults,
             });
         }
@@ -397,6 +400,7 @@ impl Pass<'_> {
             after: Vec::new(),
             made_by: made_by.clone(),
             values_at: entry.spec.clone().map(Place::file),
+            input_lines: BTreeMap::new(),
             faults: shared.to_vec(),
         };
         self.out.targets.entry(target.address.clone()).or_insert(target);
@@ -506,6 +510,7 @@ impl Pass<'_> {
                 after: Vec::new(),
                 made_by: made_by.clone(),
                 values_at: Some(Place::at(file, instance.span, text)),
+                input_lines: lines_of(instance.values.as_ref()),
                 faults,
             });
         }
@@ -527,6 +532,7 @@ impl Pass<'_> {
             after: Vec::new(),
             made_by: made_by.clone(),
             values_at: None,
+            input_lines: BTreeMap::new(),
             faults: vec![fault],
         };
         self.out.targets.entry(target.address.clone()).or_insert(target);
@@ -577,6 +583,7 @@ impl Pass<'_> {
             after: Vec::new(),
             made_by: made_by.clone(),
             values_at: Some(Place::at(file, at, &text)),
+            input_lines: lines_of(spec.pipeline.as_ref()),
             faults,
         });
     }
@@ -647,6 +654,7 @@ impl Pass<'_> {
                 after: Vec::new(),
                 made_by: made_by.clone(),
                 values_at: None,
+                input_lines: BTreeMap::new(),
                 faults,
             });
         }
@@ -698,6 +706,7 @@ impl Pass<'_> {
                 after: Vec::new(),
                 made_by: made_by.clone(),
                 values_at: Some(made_by.clone()),
+                input_lines: BTreeMap::new(),
                 faults: shared.clone(),
             });
         }
@@ -707,6 +716,11 @@ impl Pass<'_> {
             self.out.after.push((Address::stack(&entry.name), pattern.clone(), place));
         }
     }
+}
+
+/// Returns the line of each key of a mapping.
+fn lines_of(node: Option<&Node>) -> BTreeMap<String, u32> {
+    node.map(Node::entries).unwrap_or_default().iter().map(|(k, v)| (k.key_text(), v.span.line)).collect()
 }
 
 fn compatible(template: &TemplateVersion, host: Option<&TemplateVersion>, reference: &TemplateRef, environment: &Address, place: &Place, faults: &mut Vec<Finding>) {

@@ -110,6 +110,8 @@ pub struct Target {
     pub made_by: Place,
     /// The file that holds its values, for messages.
     pub values_at: Option<Place>,
+    /// The lines on which its spec sets its inputs.
+    pub input_lines: BTreeMap<String, u32>,
     /// Faults of the files that it is made of.
     pub faults: Vec<Finding>,
 }

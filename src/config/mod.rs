@@ -1,0 +1,306 @@
+//! The daemon's configuration: the operator's side of every gate. `docs/formats/config.md` describes the file.
+//!
+//! [`raw`] mirrors the file; [`Config::load`] gives it meaning and reports every fault at once. This module is the
+//! only one that reads the environment.
+
+pub mod raw;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::domain::estate::{Grant, May, Placement};
+use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
+use crate::domain::policy::{ApprovalRule, Mode};
+use crate::git::{Auth, Remote};
+pub use raw::{Encryption, ForcePush};
+
+/// Where the file is looked for when nothing else is said.
+pub const DEFAULT_PATH: &str = "/etc/isoform/config.yaml";
+
+/// A source that is followed.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What it may do.
+    pub grant: Grant,
+    /// Where it is.
+    pub remote: Remote,
+    /// What happens when its history was rewritten.
+    pub force_push: ForcePush,
+}
+
+/// The configuration, with its meaning.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Placements.
+    pub placements: BTreeMap<PlacementName, Placement>,
+    /// Sources.
+    pub sources: BTreeMap<SourceName, Source>,
+    /// The state folder.
+    pub state: PathBuf,
+    /// The file with the root key.
+    pub root_key: PathBuf,
+    /// The folder of the local world.
+    pub cloud: PathBuf,
+    /// How fast the local world is.
+    pub pace: f64,
+    /// How bundles are encrypted.
+    pub encryption: Encryption,
+    /// How often sources are polled.
+    pub poll: Duration,
+    /// How often stacks are swept.
+    pub sweep: Duration,
+    /// Workers in all, and for one account and region.
+    pub workers: usize,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("reading the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file does not have the right shape.
+    #[error("{path}: {message}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+    /// The values do not hold together.
+    #[error("{path} has {} fault{}:\n{}", faults.len(), if faults.len() == 1 { "" } else { "s" }, faults.iter().map(|f| format!("  {f}")).collect::<Vec<_>>().join("\n"))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// Each fault, with its key first.
+        faults: Vec<String>,
+    },
+}
+
+/// Reads the environment: one variable, if it is set and not empty.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+impl Config {
+    /// Reads a file and gives it meaning.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let file: raw::File = serde_yaml::from_str(&text).map_err(|e| Error::Shape { path: path.to_owned(), message: e.to_string() })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        Self::resolve(&file, base).map_err(|faults| Error::Faults { path: path.to_owned(), faults })
+    }
+
+    /// Gives meaning to a file; relative paths are taken from `base`.
+    pub fn resolve(file: &raw::File, base: &Path) -> Result<Self, Vec<String>> {
+        let mut faults = Vec::new();
+        if file.isoform != 1 {
+            faults.push(format!("isoform: the format {} is not known; write 1", file.isoform));
+        }
+        let accounts = accounts(file, &mut faults);
+        let placements = placements(file, &accounts, &mut faults);
+        let sources = sources(file, base, &placements, &mut faults);
+        let state = base.join(&file.state.path);
+        let root_key = match file.state.key.strip_prefix("file:") {
+            Some(path) => base.join(path),
+            None => {
+                faults.push("state.key: write file:<path>; a KMS key is not supported yet, and a key itself never stands here".into());
+                PathBuf::new()
+            }
+        };
+        // A key beside what it opens protects nothing. The demo is the exception, and says so.
+        if root_key.starts_with(&state) {
+            faults.push(format!("state.key: {} lies inside the state folder; keep the root key outside of it and of its backups", root_key.display()));
+        }
+        let mut duration = |name: &str, value: &Option<String>, default: u64| match value.as_deref().map(parse_duration) {
+            None => Duration::from_secs(default),
+            Some(Ok(d)) if d >= Duration::from_millis(100) => d,
+            Some(Ok(_)) => {
+                faults.push(format!("{name}: at least 100ms"));
+                Duration::from_secs(default)
+            }
+            Some(Err(message)) => {
+                faults.push(format!("{name}: {message}"));
+                Duration::from_secs(default)
+            }
+        };
+        let (poll, sweep) = (duration("poll", &file.poll, 30), duration("sweep", &file.sweep, 300));
+        let Some(local) = &file.local else {
+            faults.push("local: the embedded engine is the only one in this release; write local: { path: … }".into());
+            return Err(faults);
+        };
+        for (name, store) in &file.bundle_stores {
+            if !store.url.starts_with("local://") {
+                faults.push(format!("bundle_stores.{name}.url: only local:// in this release"));
+            }
+        }
+        for (name, placement) in &file.placements {
+            for (region, store) in placement.bundle_store.iter().filter(|(_, s)| !file.bundle_stores.contains_key(*s)) {
+                faults.push(format!("placements.{name}.bundle_store.{region}: there is no bundle store `{store}`"));
+            }
+        }
+        let pace = local.pace.unwrap_or(1.0);
+        if !(0.0..=10_000.0).contains(&pace) {
+            faults.push("local.pace: a number from 0 to 10000".into());
+        }
+        let workers = file.workers.unwrap_or(8);
+        if !(1..=256).contains(&workers) {
+            faults.push("workers: a number from 1 to 256".into());
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let encryption = file.bundle_stores.values().next().map(|s| s.encryption).unwrap_or_default();
+        Ok(Self { placements, sources, state, root_key, cloud: base.join(&local.path), pace, encryption, poll, sweep, workers })
+    }
+
+    /// Returns the path of the socket between command line and daemon.
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("isoform.sock")
+    }
+}
+
+fn accounts(file: &raw::File, faults: &mut Vec<String>) -> BTreeMap<String, AccountId> {
+    let mut accounts = BTreeMap::new();
+    for (name, account) in &file.accounts {
+        match account.id.parse() {
+            Ok(id) => {
+                accounts.insert(name.clone(), id);
+            }
+            Err(error) => faults.push(format!("accounts.{name}.id: {error}")),
+        }
+    }
+    accounts
+}
+
+fn placements(file: &raw::File, accounts: &BTreeMap<String, AccountId>, faults: &mut Vec<String>) -> BTreeMap<PlacementName, Placement> {
+    let mut placements = BTreeMap::new();
+    for (name, raw) in &file.placements {
+        let at = format!("placements.{name}");
+        let account = accounts.get(&raw.account).cloned();
+        if account.is_none() {
+            faults.push(format!("{at}.account: there is no account `{}`", raw.account));
+        }
+        let mut regions = Vec::new();
+        for region in &raw.regions {
+            match region.parse() {
+                Ok(region) => regions.push(region),
+                Err(error) => faults.push(format!("{at}.regions: {error}")),
+            }
+        }
+        if raw.regions.is_empty() {
+            faults.push(format!("{at}.regions: at least one"));
+        }
+        let mut rule = ApprovalRule::default();
+        if let Some(approve) = &raw.gates.approve {
+            rule = ApprovalRule { count: approve.count.max(1), from: approve.from.clone(), not_author: approve.not_author, expires: None };
+            match approve.expires.as_deref().map(parse_duration) {
+                Some(Ok(d)) => rule.expires = Some(d),
+                Some(Err(message)) => faults.push(format!("{at}.gates.approve.expires: {message}")),
+                None => {}
+            }
+            if !approve.from.is_empty() && (approve.from.len() as u32) < approve.count {
+                faults.push(format!("{at}.gates.approve: {} approvals are asked of {} people", approve.count, approve.from.len()));
+            }
+        }
+        match (name.parse::<PlacementName>(), account) {
+            (Ok(name), Some(account)) if !regions.is_empty() => {
+                placements.insert(
+                    name.clone(),
+                    Placement { name, account, regions, mode: raw.mode.unwrap_or(Mode::Observe), critical: raw.critical, blast_radius: raw.blast_radius.unwrap_or(10), rule },
+                );
+            }
+            (Err(error), _) => faults.push(format!("{at}: {error}")),
+            _ => {}
+        }
+    }
+    placements
+}
+
+fn sources(file: &raw::File, base: &Path, placements: &BTreeMap<PlacementName, Placement>, faults: &mut Vec<String>) -> BTreeMap<SourceName, Source> {
+    let mut sources = BTreeMap::new();
+    for (name, raw) in &file.sources {
+        let at = format!("sources.{name}");
+        let path = |text: &Option<String>| text.as_ref().map(|t| base.join(t.strip_prefix("file:").unwrap_or(t)));
+        let auth = Auth { ssh_key: path(&raw.auth.ssh_key), known_hosts: path(&raw.auth.known_hosts), token: path(&raw.auth.token), user: raw.auth.user.clone() };
+        let url = if raw.url.starts_with("./") || raw.url.starts_with("../") {
+            let joined = base.join(&raw.url);
+            joined.canonicalize().unwrap_or(joined).display().to_string()
+        } else {
+            raw.url.clone()
+        };
+        let remote = Remote::new(&url, &raw.branch, auth);
+        if let Err(error) = &remote {
+            faults.push(format!("{at}.url: {error}"));
+        }
+        let may = match &raw.may {
+            Some(m) => May {
+                templates: m.templates.clone(),
+                environments: m.environments.clone(),
+                services: m.services.clone(),
+                components: m.components.clone(),
+                stacks: m.stacks.clone(),
+                placements: m.placements.clone(),
+                stack_names: m.stack_names.clone(),
+            },
+            None => {
+                faults.push(format!("{at}.may: say what the repository may define; nothing is allowed by silence"));
+                continue;
+            }
+        };
+        for wanted in may.placements.iter().filter(|p| !p.contains('*') && !placements.keys().any(|k| k.as_str() == p.as_str())) {
+            faults.push(format!("{at}.may.placements: there is no placement `{wanted}`"));
+        }
+        match (name.parse::<SourceName>(), remote) {
+            (Ok(source), Ok(remote)) => {
+                let grant = Grant { source: source.clone(), mode: raw.mode.unwrap_or(Mode::Auto), may };
+                sources.insert(source, Source { grant, remote, force_push: raw.force_push });
+            }
+            (Err(error), _) => faults.push(format!("{at}: {error}")),
+            _ => {}
+        }
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "isoform: 1\naccounts: {a: {id: '000000000001'}}\nplacements: {beta: {account: a, regions: [us-east-1], mode: auto}}\nsources: {p: {url: /srv/p.git, may: {services: ['*'], placements: [beta]}}}\nstate: {path: state, key: 'file:root.key'}\nlocal: {path: cloud}\n";
+
+    fn faults(text: &str) -> Vec<String> {
+        let file: raw::File = serde_yaml::from_str(text).unwrap();
+        Config::resolve(&file, Path::new("/x")).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_good_file_has_its_meaning() {
+        let file: raw::File = serde_yaml::from_str(GOOD).unwrap();
+        let config = Config::resolve(&file, Path::new("/x")).unwrap();
+        assert_eq!((config.state.as_path(), config.placements.len(), config.poll), (Path::new("/x/state"), 1, Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn every_fault_is_shown_at_once() {
+        let text = GOOD.replace("'000000000001'", "'1'").replace("/srv/p.git", "ext::sh").replace("file:root.key", "file:state/root.key").replace("[beta]}", "[beta, gamma]}");
+        let found = faults(&text);
+        for (fault, key) in found.iter().zip(["accounts.a.id", "placements.beta.account", "sources.p.url", "sources.p.may.placements", "sources.p.may.placements", "state.key"]) {
+            assert!(fault.starts_with(key), "{fault} should begin with {key}: {found:?}");
+        }
+        assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
+    fn unknown_keys_and_secrets_in_the_file_are_refused() {
+        assert!(serde_yaml::from_str::<raw::File>(&GOOD.replace("local:", "locl:")).is_err());
+        assert!(faults(&GOOD.replace("'file:root.key'", "'0123456789'"))[0].contains("state.key"));
+    }
+}

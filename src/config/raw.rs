@@ -1,0 +1,198 @@
+//! What the configuration file says, before it means anything.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::policy::Mode;
+
+/// The file. Unknown keys are faults.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct File {
+    pub isoform: u32,
+    #[serde(default)]
+    pub accounts: BTreeMap<String, Account>,
+    #[serde(default)]
+    pub placements: BTreeMap<String, Placement>,
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    #[serde(default)]
+    pub bundle_stores: BTreeMap<String, BundleStore>,
+    pub state: State,
+    #[serde(default)]
+    pub local: Option<Local>,
+    #[serde(default)]
+    pub poll: Option<String>,
+    #[serde(default)]
+    pub sweep: Option<String>,
+    #[serde(default)]
+    pub workers: Option<usize>,
+}
+
+/// An account.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Account {
+    pub id: String,
+}
+
+/// A placement.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Placement {
+    pub account: String,
+    pub regions: Vec<String>,
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    #[serde(default)]
+    pub critical: bool,
+    #[serde(default)]
+    pub gates: Gates,
+    #[serde(default)]
+    pub blast_radius: Option<usize>,
+    #[serde(default)]
+    pub bundle_store: BTreeMap<String, String>,
+}
+
+/// Gates of a placement.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Gates {
+    #[serde(default)]
+    pub approve: Option<Approve>,
+}
+
+/// Who approves.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Approve {
+    #[serde(default = "one")]
+    pub count: u32,
+    #[serde(default)]
+    pub from: Vec<String>,
+    #[serde(default)]
+    pub not_author: bool,
+    #[serde(default)]
+    pub expires: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A source.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Source {
+    pub url: String,
+    #[serde(default = "main")]
+    pub branch: String,
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    #[serde(default)]
+    pub may: Option<May>,
+    #[serde(default)]
+    pub auth: Auth,
+    #[serde(default)]
+    pub force_push: ForcePush,
+}
+
+fn main() -> String {
+    "main".into()
+}
+
+/// What happens when history was rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForcePush {
+    /// The old head stays until an operator accepts the new one.
+    #[default]
+    Refuse,
+    /// As `refuse`, and it is reported as waiting for an approval.
+    Approve,
+    /// The new head is taken.
+    Follow,
+}
+
+/// Globs of what a source may define.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct May {
+    #[serde(default)]
+    pub templates: Vec<String>,
+    #[serde(default)]
+    pub environments: Vec<String>,
+    #[serde(default)]
+    pub services: Vec<String>,
+    #[serde(default)]
+    pub components: Vec<String>,
+    #[serde(default)]
+    pub stacks: Vec<String>,
+    #[serde(default)]
+    pub placements: Vec<String>,
+    #[serde(default)]
+    pub stack_names: Vec<String>,
+}
+
+/// Files with secrets of a source.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Auth {
+    #[serde(default)]
+    pub ssh_key: Option<String>,
+    #[serde(default)]
+    pub known_hosts: Option<String>,
+    #[serde(default)]
+    pub token: Option<String>,
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// A bundle store.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct BundleStore {
+    pub url: String,
+    #[serde(default)]
+    pub encryption: Encryption,
+}
+
+/// How bundles are encrypted at rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encryption {
+    /// By the store, with its own key.
+    SseS3,
+    /// Sealed before they are put, under the key service.
+    #[default]
+    ClientKms,
+}
+
+/// The daemon's own data.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct State {
+    pub path: String,
+    pub key: String,
+}
+
+/// The embedded engine.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Local {
+    pub path: String,
+    #[serde(default)]
+    pub pace: Option<f64>,
+}

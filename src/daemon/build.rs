@@ -1,0 +1,112 @@
+//! The composition root: the only place that knows which adapter stands behind a port.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, Encryption};
+use crate::domain::audit::{Body, Stream};
+use crate::domain::estate::Placement;
+use crate::domain::model::{Actor, Region};
+use crate::local::{LocalEngine, LocalKeys, LocalObjects, World};
+use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine};
+use crate::reconcile::{Line, Settings, restore};
+use crate::store::{RootKey, Store};
+use crate::workqueue::WorkQueue;
+
+/// The ports of a local world.
+pub struct LocalPorts {
+    world: World,
+    keys: Option<Arc<LocalKeys>>,
+}
+
+impl Ports for LocalPorts {
+    fn engine(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn StackEngine>, Error> {
+        Ok(Arc::new(LocalEngine::new(self.world.clone(), placement.account.clone(), region.clone())))
+    }
+
+    fn store(&self, _: &Placement, _: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
+        Ok(self.home())
+    }
+
+    fn home(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(LocalObjects::new(self.world.clone(), "bundles"))
+    }
+
+    fn sealing(&self) -> Option<Arc<dyn KeyService>> {
+        self.keys.clone().map(|k| k as Arc<dyn KeyService>)
+    }
+}
+
+/// Opens the ports that a configuration names.
+pub async fn open_ports(config: &Config, clock: &Clock) -> anyhow::Result<(World, Arc<LocalPorts>)> {
+    let world = World::open(&config.cloud, clock.clone(), config.pace).await.with_context(|| format!("opening the local world in {}", config.cloud.display()))?;
+    let keys = match config.encryption {
+        Encryption::ClientKms => Some(Arc::new(LocalKeys::open(&world, "bundles").context("opening the key of the local world")?)),
+        Encryption::SseS3 => None,
+    };
+    Ok((world.clone(), Arc::new(LocalPorts { world, keys })))
+}
+
+/// A daemon that is put together and does not run yet.
+pub struct Built {
+    /// The line.
+    pub line: Arc<Line>,
+    /// The configuration.
+    pub config: Config,
+    /// Stops everything.
+    pub stop: CancellationToken,
+    /// Entries that were taken over from the bundle store.
+    pub restored: u64,
+    _lock: File,
+}
+
+/// Puts a daemon together: locks the state folder, opens store and ports, folds the log.
+pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Built> {
+    crate::secret_file::folder(&config.state).with_context(|| format!("making {}", config.state.display()))?;
+    let lock = lock(&config)?;
+    let root = RootKey::read(&config.root_key).context("opening the root key; `isoform config key <file>` makes one")?;
+    let mut store = Store::open(&config.state, &root).await?;
+    let (_, ports) = open_ports(&config, &clock).await?;
+    let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now()).await.context("finding out who the state belongs to")?;
+    let stop = CancellationToken::new();
+    let queue = WorkQueue::new(clock.clone(), config.workers, config.workers.div_ceil(2).max(4));
+    let settings = Settings {
+        installation: identity.installation,
+        log: identity.log,
+        state: config.state.clone(),
+        sources: config.sources.clone(),
+        placements: config.placements.clone(),
+        encryption: config.encryption,
+    };
+    let line = Line::open(store, ports, clock, settings, queue, stop.clone()).await.context("folding the log")?;
+    let modes: BTreeMap<String, _> = config
+        .placements
+        .values()
+        .map(|p| (format!("placement/{}", p.name), p.mode))
+        .chain(config.sources.values().map(|s| (format!("source/{}", s.grant.source), s.grant.mode)))
+        .collect();
+    let started = Body::Started { version: env!("CARGO_PKG_VERSION").into(), modes };
+    line.log(Stream::Daemon, Actor::daemon("start"), started).await?;
+    Ok(Built { line, config, stop, restored: identity.restored, _lock: lock })
+}
+
+/// One daemon for one state folder.
+fn lock(config: &Config) -> anyhow::Result<File> {
+    let path = config.state.join("lock");
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            bail!("another isoform (process {}) holds {}", holder.trim(), config.state.display());
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(error).with_context(|| format!("locking {}", path.display())),
+    }
+    std::fs::write(&path, std::process::id().to_string())?;
+    Ok(file)
+}

@@ -1,0 +1,7 @@
+//! The process: what is put together, what runs, and how it ends.
+
+mod build;
+mod run;
+
+pub use build::{Built, LocalPorts, build, open_ports};
+pub use run::run;

@@ -1,0 +1,162 @@
+//! What runs: workers, the poller, the watcher, the sweeper, the shipper and the socket. The only place that spawns.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::Built;
+use crate::domain::audit::{Body, Stream};
+use crate::domain::model::Actor;
+use crate::http::{Hint, Socket};
+use crate::reconcile::Line;
+
+const DEBOUNCE: Duration = Duration::from_millis(200);
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Runs a daemon until `shutdown` ends, and drains it. Returns whether it drained in time.
+///
+/// A running stack update is not waited for: the log resumes it.
+pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
+    let Built { line, config, stop, .. } = &built;
+    let tracker = TaskTracker::new();
+    let (hints, inbox) = mpsc::channel::<Hint>(64);
+    for _ in 0..config.workers {
+        tracker.spawn(worker(line.clone()));
+    }
+    tracker.spawn(looker(line.clone(), inbox, config.poll));
+    tracker.spawn(sweeper(line.clone(), config.sweep));
+    tracker.spawn(shipper(line.clone()));
+    let watched: Vec<PathBuf> = config.sources.values().filter_map(|s| s.remote.local_path().map(|p| p.to_owned())).collect();
+    let _watcher = watch(&watched, hints.clone());
+    let path = config.socket();
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let socket = Socket { line: line.clone(), hints: hints.clone() };
+    tracker.spawn(crate::http::serve(listener, socket, stop.clone()));
+    let _ = hints.send(Hint { trigger: "start".into(), actor: Actor::daemon("start") }).await;
+    tracing::info!("listening on {}", path.display());
+    tokio::select! {
+        () = shutdown => {}
+        () = stop.cancelled() => {}
+    }
+    tracing::info!("stopping: no new work; every step in progress ends");
+    stop.cancel();
+    line.queue.stop();
+    tracker.close();
+    let drained = tokio::time::timeout(GRACE, tracker.wait()).await.is_ok();
+    let _ = std::fs::remove_file(&path);
+    if drained {
+        line.log(Stream::Daemon, Actor::daemon("stop"), Body::Stopped).await?;
+        line.checkpoint(1).await?;
+        line.ship().await?;
+    } else {
+        tracing::warn!("did not drain in {} s; still running: {:?}", GRACE.as_secs(), line.queue.running());
+    }
+    line.store.close().await;
+    Ok(drained)
+}
+
+async fn worker(line: Arc<Line>) {
+    while let Some(guard) = line.queue.next(&line.stop).await {
+        let after = line.reconcile(&guard).await;
+        let uid = guard.key().clone();
+        drop(guard);
+        if let Some(after) = after {
+            line.enqueue(&uid, after);
+        }
+    }
+}
+
+/// Looks at the sources whenever somebody hints, and at every poll.
+async fn looker(line: Arc<Line>, mut inbox: mpsc::Receiver<Hint>, poll: Duration) {
+    let mut turn: u64 = 0;
+    loop {
+        turn += 1;
+        // Jitter without a random source: the installation and the turn spread the polls of a fleet.
+        let spread = u64::from_str_radix(line.settings.installation.short(), 16).unwrap_or(0).wrapping_mul(turn) % 200;
+        let wait = poll.mul_f64(0.9 + spread as f64 / 1000.0);
+        let hint = tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            hint = inbox.recv() => match hint {
+                Some(hint) => hint,
+                None => return,
+            },
+            () = line.clock.sleep(wait) => Hint { trigger: "poll".into(), actor: Actor::daemon("poll") },
+        };
+        // A push comes with its own hint and with file events: what arrives together is one look, and a person's word wins.
+        let mut best = hint;
+        if best.trigger == "file" {
+            line.clock.sleep(DEBOUNCE).await;
+        }
+        while let Ok(more) = inbox.try_recv() {
+            if more.trigger == "push" || best.trigger == "file" {
+                best = more;
+            }
+        }
+        if let Err(error) = line.look(&best.trigger, &best.actor).await {
+            tracing::error!("a look failed: {error}");
+        }
+    }
+}
+
+async fn sweeper(line: Arc<Line>, every: Duration) {
+    loop {
+        tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            () = line.clock.sleep(every) => {}
+        }
+        if let Err(error) = line.sweep().await {
+            tracing::warn!("a sweep failed: {error}");
+        }
+    }
+}
+
+async fn shipper(line: Arc<Line>) {
+    let mut turns = 0u32;
+    loop {
+        tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            () = line.clock.sleep(Duration::from_secs(5)) => {}
+        }
+        turns += 1;
+        // At least every 100 entries or 60 s.
+        let least = if turns.is_multiple_of(10) { 1 } else { 100 };
+        if let Err(error) = line.checkpoint(least).await {
+            tracing::warn!("a checkpoint failed: {error}");
+        }
+        if let Err(error) = line.ship().await {
+            tracing::warn!("shipping the log failed: {error}");
+        }
+    }
+}
+
+/// Watches the refs of local repositories. Without it the poll finds a push.
+fn watch(paths: &[PathBuf], hints: mpsc::Sender<Hint>) -> Option<notify::RecommendedWatcher> {
+    let handler = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|e| e.kind.is_modify() || e.kind.is_create() || e.kind.is_remove()) {
+            let _ = hints.try_send(Hint { trigger: "file".into(), actor: Actor::daemon("file event") });
+        }
+    };
+    let mut watcher = notify::recommended_watcher(handler).map_err(|e| tracing::warn!("local repositories cannot be watched: {e}")).ok()?;
+    for path in paths {
+        let git = if path.join(".git").is_dir() { path.join(".git") } else { path.clone() };
+        for part in ["refs/heads", "packed-refs"] {
+            if git.join(part).exists()
+                && let Err(error) = watcher.watch(&git.join(part), RecursiveMode::Recursive)
+            {
+                tracing::warn!("{} cannot be watched: {error}", git.join(part).display());
+            }
+        }
+    }
+    Some(watcher)
+}

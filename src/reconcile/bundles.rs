@@ -1,0 +1,148 @@
+//! Bundles in the bundle store, and the payload that pins a deployment.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Error, Line};
+use crate::config::Encryption;
+use crate::domain::bundle;
+use crate::domain::model::{Digest, sha256_hex};
+use crate::domain::plan::Desired;
+use crate::domain::seal::{self, EncryptionContext, FrameLength, Header, MessageId};
+use crate::domain::template::Files;
+use crate::port::{self, KeyService, ObjectStore, Put, body};
+
+const LARGEST: u64 = 64 << 20;
+
+/// Everything of a deployment that is no id: kept as a sealed payload.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Pinning {
+    /// The file that was rendered.
+    pub file: String,
+    /// The complete data.
+    pub data: Value,
+    /// The rendered text.
+    pub rendered: String,
+    pub parameters: BTreeMap<String, String>,
+    pub secrets: Vec<String>,
+    pub tags: BTreeMap<String, String>,
+    pub capabilities: Vec<String>,
+    pub notification_arns: Vec<String>,
+    pub rollback_triggers: Vec<String>,
+    pub monitoring_minutes: u64,
+    pub consumed: BTreeMap<String, String>,
+}
+
+impl Pinning {
+    pub fn new(file: &str, data: &Value, desired: &Desired) -> Self {
+        Self {
+            file: file.to_owned(),
+            data: data.clone(),
+            rendered: desired.template.to_string(),
+            parameters: desired.parameters.clone(),
+            secrets: desired.secrets.clone(),
+            tags: desired.tags.clone(),
+            capabilities: desired.capabilities.clone(),
+            notification_arns: desired.notification_arns.clone(),
+            rollback_triggers: desired.rollback_triggers.clone(),
+            monitoring_minutes: desired.monitoring_minutes,
+            consumed: desired.consumed.clone(),
+        }
+    }
+}
+
+/// The context that every bundle is sealed under: a key service can show what was opened.
+pub(super) fn context(version: &str, digest: &Digest) -> EncryptionContext {
+    let name = version.split('@').next().unwrap_or(version);
+    EncryptionContext::from([
+        ("isoform:format".to_owned(), "bundle-v1".to_owned()),
+        ("isoform:kind".to_owned(), "bundle".to_owned()),
+        ("isoform:template".to_owned(), name.to_owned()),
+        ("isoform:bundle".to_owned(), digest.to_string()),
+    ])
+}
+
+/// Opens a bundle from a store and checks its identity.
+pub async fn open_bundle(store: &dyn ObjectStore, keys: Option<&dyn KeyService>, digest: &Digest) -> Result<Files, Error> {
+    let bytes = port::read_all(store, &key(digest), None, LARGEST).await?;
+    let archive = if bytes.starts_with(&[seal::VERSION]) {
+        let keys = keys.ok_or_else(|| Error::Broken("the bundle is sealed, and no key service is configured".into()))?;
+        let sealed = seal::Sealed::parse(&bytes[..], &seal::Limits::default()).map_err(sealed_error)?;
+        let header = sealed.header().clone();
+        let expected = EncryptionContext::from([("isoform:bundle".to_owned(), digest.to_string())]);
+        header.require_context(&expected).map_err(sealed_error)?;
+        let data_key = keys.unwrap(&header.encrypted_data_keys, &header.context).await?;
+        let mut plain = Vec::new();
+        sealed.open(data_key).map_err(sealed_error)?.copy_to(&mut plain).map_err(sealed_error)?;
+        plain
+    } else {
+        bytes
+    };
+    let files = bundle::unpack(&archive, &bundle::Limits::default()).map_err(|e| Error::Broken(format!("the bundle {digest}: {e}")))?;
+    if bundle::digest(&files) != *digest {
+        return Err(port::Error::Untrusted(format!("the bundle under {digest} has another content")).into());
+    }
+    Ok(files)
+}
+
+fn sealed_error(error: seal::Error) -> Error {
+    Error::Broken(format!("the sealed bundle: {error}"))
+}
+
+fn key(digest: &Digest) -> String {
+    format!("bundles/{}", digest.hex())
+}
+
+impl Line {
+    /// Puts a bundle if it is not there. Sealing is not repeatable, so one that is there is opened and compared.
+    pub(super) async fn put_bundle(&self, digest: &Digest, files: &Files, version: &str) -> Result<(), Error> {
+        let home = self.ports.home();
+        if home.head(&key(digest)).await?.is_some() {
+            let sealing = self.ports.sealing();
+            return open_bundle(home.as_ref(), sealing.as_deref(), digest).await.map(drop);
+        }
+        let archive = bundle::pack(files).map_err(|e| Error::Broken(format!("packing {version}: {e}")))?;
+        let bytes = match (self.settings.encryption, self.ports.sealing()) {
+            (Encryption::ClientKms, Some(keys)) => {
+                let context = context(version, digest);
+                let (data_key, wrapped) = keys.data_key(&context).await?;
+                let header = Header { message_id: MessageId::new(random()?), context, encrypted_data_keys: vec![wrapped], frame_length: FrameLength::default() };
+                seal::seal(&archive, data_key, &header).map_err(sealed_error)?
+            }
+            (Encryption::ClientKms, None) => return Err(Error::Broken("bundles must be sealed, and no key service is configured".into())),
+            (Encryption::SseS3, _) => archive,
+        };
+        let options = Put { sha256: Some(sha256_hex(&bytes)), ..Put::default() };
+        match home.put(&key(digest), body(bytes), &options).await {
+            Ok(_) | Err(port::Error::Exists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // The provenance statement stands beside the bundle: who made it of what. In-toto, Statement v1.
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{ "name": version, "digest": { "isoform-bundle-v1": digest.hex() } }],
+            "predicateType": "https://isoform.invalid/provenance/v1",
+            "predicate": { "installation": self.settings.installation, "version": env!("CARGO_PKG_VERSION"), "files": files.iter().map(|(p, b)| (p.clone(), json!(sha256_hex(&b.bytes)))).collect::<serde_json::Map<_, _>>() },
+        });
+        let statement = crate::domain::model::canonical_json(&statement);
+        match home.put(&format!("{}.provenance.json", key(digest)), body(statement), &Put::default()).await {
+            Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the payload that pins a deployment.
+    pub(super) async fn pinning(&self, digest: &Digest) -> Result<Pinning, Error> {
+        let bytes = self.store.payload(digest).await?.ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
+        serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("the payload {digest} cannot be read: {e}")))
+    }
+}
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+    let mut bytes = [0u8; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Broken("no randomness".into()))?;
+    Ok(bytes)
+}

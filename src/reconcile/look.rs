@@ -1,0 +1,529 @@
+//! A look: from the heads of all sources to an accepted, compiled snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Error, Line, Snapshot};
+use crate::config::ForcePush;
+use crate::domain::audit::{Body, Look, Stream};
+use crate::domain::bundle;
+use crate::domain::catalogue::Registered;
+use crate::domain::deployment::EventKind;
+use crate::domain::estate::{Compiled, May, SourceTree, TemplateVersion, Templates, compile};
+use crate::domain::model::{Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName, SyncResult, TargetUid, Timestamp, canonical_json, hex};
+use crate::domain::schema::incompatibilities;
+use crate::domain::spec::{TemplateRef, parse_sync};
+use crate::domain::template::{Bundle, BundleKind, Files, find_bundles, load_bundle, text_of};
+use crate::git::{self, CommitInfo, Mirror, Tree};
+use crate::port::{self, Put, body};
+
+/// How many snapshots are kept at hand for waves that wait.
+const KEPT: usize = 50;
+
+struct Heads {
+    revisions: BTreeMap<SourceName, Revision>,
+    trees: BTreeMap<SourceName, Tree>,
+    commits: BTreeMap<SourceName, CommitInfo>,
+}
+
+impl Line {
+    fn mirror(&self, source: &SourceName) -> PathBuf {
+        self.settings.state.join("mirrors").join(format!("{source}.git"))
+    }
+
+    /// Looks at all sources. Returns the newest snapshot, and whether this look made it.
+    ///
+    /// At unchanged heads nothing is fetched, no port is called and nothing is logged.
+    pub async fn look(&self, trigger: &str, actor: &Actor) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
+        let _one = self.looking.lock().await;
+        let newest = self.newest();
+        let mut revisions = newest.as_ref().map(|s| s.revisions.clone()).unwrap_or_default();
+        let before = revisions.clone();
+        for (name, source) in &self.settings.sources {
+            match git::tip(&source.remote, &self.client).await {
+                Ok(Some(head)) => {
+                    if revisions.get(name) != Some(&head) && self.admit(name, revisions.get(name), &head).await? {
+                        revisions.insert(name.clone(), head);
+                    }
+                }
+                Ok(None) => self.refuse(name, None, "git.branch-missing: the branch does not exist; what is deployed stays").await?,
+                // Unknown is not empty: the last accepted head stands.
+                Err(error) => self.refuse(name, None, &format!("git.unreachable: {error}")).await?,
+            }
+        }
+        revisions.retain(|name, _| self.settings.sources.contains_key(name));
+        if revisions == before || revisions.is_empty() {
+            return Ok((newest, false));
+        }
+        let id = SnapshotId(newest.as_ref().map_or(0, |s| s.id.0) + 1);
+        crate::testing::crash_point("accept.before-record");
+        self.log(Stream::Daemon, actor.clone(), Body::Accepted { snapshot: id, revisions: revisions.clone(), trigger: trigger.to_owned() }).await?;
+        crate::testing::crash_point("accept.after-record");
+        let snapshot = self.compile_snapshot(id, revisions, trigger, actor, self.clock.now(), true).await?;
+        self.adopt(snapshot.clone()).await?;
+        Ok((Some(snapshot), true))
+    }
+
+    /// Decides whether a new head may take the place of the old one.
+    async fn admit(&self, name: &SourceName, old: Option<&Revision>, new: &Revision) -> Result<bool, Error> {
+        let source = &self.settings.sources[name];
+        if self.shared().refused.get(name).is_some_and(|(r, _)| r.as_ref() == Some(new)) && !self.shared().let_in.contains(new) && source.force_push != ForcePush::Follow {
+            return Ok(false);
+        }
+        let (path, remote, wanted, before) = (self.mirror(name), source.remote.clone(), new.clone(), old.cloned());
+        let fetched = tokio::task::spawn_blocking(move || -> Result<bool, git::Error> {
+            Mirror::fetch(&path, &remote, &wanted)?;
+            let mirror = Mirror::open(&path)?;
+            before.map_or(Ok(true), |old| mirror.descends(&wanted, &old))
+        })
+        .await
+        .map_err(|_| git::Error::Thread)?;
+        match fetched {
+            Ok(true) => Ok(true),
+            Ok(false) if source.force_push == ForcePush::Follow || self.shared().let_in.contains(new) => Ok(true),
+            Ok(false) => {
+                let policy = if source.force_push == ForcePush::Approve { "waits for an approval" } else { "is refused" };
+                let reason = format!("git.history-rewritten: {} does not descend from {} and {policy}; accept it with `isoform approve --source {name}`", new.short(), old.map_or("nothing", |o| o.short()));
+                self.refuse(name, Some(new), &reason).await?;
+                Ok(false)
+            }
+            Err(error) => {
+                self.refuse(name, None, &format!("git.fetch: {error}")).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes a refusal down, once for each different one.
+    async fn refuse(&self, name: &SourceName, revision: Option<&Revision>, reason: &str) -> Result<(), Error> {
+        let same = self.shared().refused.get(name).is_some_and(|(r, text)| r.as_ref() == revision && text == reason);
+        if !same {
+            tracing::warn!(source.name = %name, "a head was not accepted: {reason}");
+            self.log(Stream::Source(name.clone()), Actor::daemon("look"), Body::Refused { revision: revision.cloned(), reason: reason.to_owned() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn heads(&self, revisions: &BTreeMap<SourceName, Revision>) -> Result<Heads, Error> {
+        let mut heads = Heads { revisions: revisions.clone(), trees: BTreeMap::new(), commits: BTreeMap::new() };
+        for (name, revision) in revisions {
+            let Some(source) = self.settings.sources.get(name) else { continue };
+            let (path, wanted, remote) = (self.mirror(name), revision.clone(), source.remote.clone());
+            let (tree, commit) = tokio::task::spawn_blocking(move || -> Result<(Tree, CommitInfo), git::Error> {
+                let mut mirror = Mirror::open(&path)?;
+                if !mirror.has(&wanted) {
+                    Mirror::fetch(&path, &remote, &wanted)?;
+                    mirror = Mirror::open(&path)?;
+                }
+                Ok((mirror.read(&wanted)?, mirror.commit(&wanted)?))
+            })
+            .await
+            .map_err(|_| git::Error::Thread)??;
+            heads.trees.insert(name.clone(), tree);
+            heads.commits.insert(name.clone(), commit);
+        }
+        Ok(heads)
+    }
+
+    /// Rebuilds the snapshots that may still be needed, after a start.
+    pub(super) async fn recall(&self, accepted: Vec<(SnapshotId, BTreeMap<SourceName, Revision>, String, Timestamp, Actor)>) -> Result<(), Error> {
+        let oldest_needed = {
+            let shared = self.shared();
+            shared.targets.values().filter_map(|k| k.history.applied.as_ref().map(|a| a.snapshot)).min().unwrap_or(SnapshotId(0))
+        };
+        let skip = accepted.len().saturating_sub(KEPT);
+        let last = accepted.last().map(|a| a.0);
+        for (id, revisions, trigger, at, actor) in accepted.into_iter().skip(skip).filter(|a| a.0 >= oldest_needed || Some(a.0) == last) {
+            match self.compile_snapshot(id, revisions, &trigger, &actor, at, Some(id) == last).await {
+                Ok(snapshot) => self.shared().snapshots.push(snapshot),
+                Err(error) => tracing::warn!(snapshot.id = id.0, "a snapshot cannot be read again: {error}"),
+            }
+        }
+        if let Some(newest) = self.newest() {
+            self.mint(&newest.compiled, &newest.uids).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn compile_snapshot(&self, id: SnapshotId, revisions: BTreeMap<SourceName, Revision>, trigger: &str, actor: &Actor, at: Timestamp, register: bool) -> Result<Arc<Snapshot>, Error> {
+        let heads = self.heads(&revisions).await?;
+        let mut findings = Vec::new();
+        let templates = self.templates(&heads, register, actor, &mut findings).await?;
+        let compiled = self.compile_trees(&heads, &templates, findings).await;
+        let uids = self.uids(&compiled);
+        Ok(Arc::new(Snapshot { id, revisions, commits: heads.commits, compiled, at, trigger: trigger.to_owned(), actor: actor.clone(), uids }))
+    }
+
+    async fn compile_trees(&self, heads: &Heads, templates: &Templates, findings: Vec<Finding>) -> Compiled {
+        let trees: Vec<SourceTree<'_>> = heads
+            .trees
+            .iter()
+            .filter_map(|(name, tree)| {
+                let source = self.settings.sources.get(name)?;
+                Some(SourceTree { grant: &source.grant, branch: &source.remote.branch, files: &tree.files })
+            })
+            .collect();
+        let stored = self.stored_inputs().await;
+        let mut compiled = compile(&trees, &self.settings.placements, templates, &|address| stored.get(address).cloned());
+        compiled.findings.extend(findings);
+        compiled.findings.extend(heads.trees.values().flat_map(|t| t.findings.iter().cloned()));
+        for (name, tree) in &heads.trees {
+            if !tree.files.contains_key("isoform.yaml") && !self.settings.sources[name].grant.may.placements.is_empty() {
+                let message = "there is no sync file: the repository is checked, and nothing of it is deployed";
+                compiled.findings.push(Finding::warning("sync.missing", Place::file("isoform.yaml"), message).help("`isoform init` writes one from what it finds"));
+            }
+        }
+        compiled.findings.sort();
+        compiled.findings.dedup();
+        compiled
+    }
+
+    /// The inputs that are deployed: what `${Proton::CURRENT_VAL}` stands for.
+    async fn stored_inputs(&self) -> BTreeMap<Address, serde_json::Value> {
+        let applied: Vec<(Address, Digest)> = {
+            let shared = self.shared();
+            shared.targets.values().filter_map(|k| Some((k.history.address.clone()?, k.history.applied.as_ref()?.payload.clone()))).collect()
+        };
+        let mut out = BTreeMap::new();
+        for (address, payload) in applied {
+            let Ok(pinning) = self.pinning(&payload).await else { continue };
+            let inputs = match address.kind() {
+                "env" => pinning.data.pointer("/environment/inputs"),
+                "svc" => pinning.data.pointer("/service_instance/inputs"),
+                "pipe" => pinning.data.pointer("/pipeline/inputs"),
+                _ => None,
+            };
+            if let Some(inputs) = inputs {
+                out.insert(address, inputs.clone());
+            }
+        }
+        out
+    }
+
+    /// Loads the bundles of all trees, registers what is new, and finds what every reference means.
+    async fn templates(&self, heads: &Heads, register: bool, actor: &Actor, findings: &mut Vec<Finding>) -> Result<Templates, Error> {
+        let mut templates = Templates::default();
+        let mut seen: BTreeMap<(BundleKind, String, u32), (SourceName, String)> = BTreeMap::new();
+        for (name, tree) in &heads.trees {
+            let Some(source) = self.settings.sources.get(name) else { continue };
+            for path in find_bundles(&tree.files) {
+                let Some(major) = path.major else { continue };
+                let (bundle, more) = load_bundle(&tree.files, &path.root);
+                let broken = more.iter().any(Finding::is_error);
+                findings.extend(more);
+                let Some(bundle) = bundle.filter(|_| !broken) else { continue };
+                if !May::allows(&source.grant.may.templates, &path.name) {
+                    let message = format!("the source `{name}` may not define the template `{}`", path.name);
+                    findings.push(Finding::error("template.denied", Place::file(path.root.clone()), message).help(format!("an operator allows it under `sources.{name}.may.templates`")));
+                    continue;
+                }
+                if let Some((other, root)) = seen.insert((bundle.kind, path.name.clone(), major), (name.clone(), path.root.clone())) {
+                    let message = format!("the {} template {}@{major} lies twice: also in `{root}` of the source `{other}`", bundle.kind.word(), path.name);
+                    findings.push(Finding::error("template.ambiguous", Place::file(path.root.clone()), message).help("rename one"));
+                    continue;
+                }
+                let (kind, digest) = (bundle.kind, bundle::digest(&bundle.files));
+                let Some(version) = self.version_of(kind, &path.name, major, &digest, &bundle, register, name, &heads.revisions[name], actor, &path.root, findings).await? else { continue };
+                let reference = TemplateRef { name: path.name.clone(), major, minor: None };
+                let loaded = TemplateVersion { version, digest, bundle: Arc::new(bundle), root: path.root.clone() };
+                templates.add(kind, &reference, loaded);
+            }
+        }
+        self.pinned_templates(heads, &mut templates, findings).await?;
+        Ok(templates)
+    }
+
+    /// Finds or makes the version of a bundle's content.
+    #[expect(clippy::too_many_arguments, reason = "a registration names where everything comes from")]
+    async fn version_of(
+        &self,
+        kind: BundleKind,
+        name: &str,
+        major: u32,
+        digest: &Digest,
+        bundle: &Bundle,
+        register: bool,
+        source: &SourceName,
+        revision: &Revision,
+        actor: &Actor,
+        root: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<String>, Error> {
+        let (known, next, newest) = {
+            let shared = self.shared();
+            let known = shared.catalogue.all().filter(|v| v.kind == kind && v.name == name && v.major == major && v.bundle == *digest).last().map(Registered::version);
+            (known, shared.catalogue.next_minor(kind, name, major, digest), shared.catalogue.newest(kind, name, major).cloned())
+        };
+        let Some(minor) = next.filter(|_| register) else { return Ok(known.or_else(|| newest.map(|n| n.version()))) };
+        if let Some(newest) = &newest
+            && let Ok(files) = open_stored(self, newest).await
+            && let (Some(old), _) = load_bundle(&files, "")
+        {
+            let broken = incompatibilities(&old.schema, &bundle.schema);
+            if !broken.is_empty() {
+                let message = format!("{name}@{major} cannot get the minor {minor}: specs that were valid under {} would be refused: {}", newest.version(), broken.join("; "));
+                findings.push(Finding::error("template.incompatible", Place::file(format!("{root}/schema/schema.yaml")), message).help(format!("make it a new major: `{name}/v{}`", major + 1)));
+                return Ok(None);
+            }
+        }
+        let version = Registered { kind, name: name.to_owned(), major, minor, bundle: digest.clone(), source: source.clone(), revision: revision.clone() };
+        self.put_bundle(digest, &bundle.files, &version.version()).await?;
+        crate::testing::crash_point("register.before-effect");
+        let text = canonical_json(&json!(version));
+        match self.ports.home().put(&version.key(), body(text.clone()), &Put::default()).await {
+            Ok(_) => {}
+            Err(port::Error::Exists(_)) => {
+                let there = port::read_all(self.ports.home().as_ref(), &version.key(), None, 1 << 16).await?;
+                let other: Registered = serde_json::from_slice(&there).map_err(|e| Error::Broken(format!("{} cannot be read: {e}", version.key())))?;
+                if other.bundle != version.bundle {
+                    findings.push(Finding::error("template.taken", Place::file(root), format!("{} is registered with other content", version.version())));
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        crate::testing::crash_point("register.after-effect");
+        let shown = version.version();
+        self.log(Stream::Source(source.clone()), actor.clone(), Body::Registered(version)).await?;
+        Ok(Some(shown))
+    }
+
+    /// Opens the bundles of minors that a sync file pins.
+    async fn pinned_templates(&self, heads: &Heads, templates: &mut Templates, findings: &mut Vec<Finding>) -> Result<(), Error> {
+        let mut wanted: BTreeSet<(BundleKind, TemplateRef)> = BTreeSet::new();
+        for tree in heads.trees.values() {
+            for path in tree.files.keys().filter(|p| p.as_str() == "isoform.yaml" || p.ends_with("/isoform.yaml")) {
+                let Ok(text) = text_of(&tree.files, path) else { continue };
+                let (sync, _) = parse_sync(path, text, if path.contains('/') { Some("") } else { None });
+                wanted.extend(sync.environments.into_iter().map(|e| (BundleKind::Environment, e.template)));
+                for service in sync.services {
+                    wanted.insert((BundleKind::Service, service.template));
+                    wanted.extend(service.overrides.into_iter().filter_map(|o| o.template).map(|t| (BundleKind::Service, t)));
+                }
+            }
+        }
+        for (kind, reference) in wanted.into_iter().filter(|(_, r)| r.minor.is_some()) {
+            let Some(version) = self.shared().catalogue.resolve(kind, &reference).cloned() else { continue };
+            match open_stored(self, &version).await {
+                Ok(files) => {
+                    let (bundle, _) = load_bundle(&files, "");
+                    if let Some(bundle) = bundle {
+                        let root = format!("{}", version.version());
+                        templates.add(kind, &reference, TemplateVersion { version: version.version(), digest: version.bundle.clone(), bundle: Arc::new(bundle), root });
+                    }
+                }
+                Err(error) => findings.push(Finding::error("template.unreadable", Place::file("isoform.yaml"), format!("{} cannot be opened: {error}", version.version()))),
+            }
+        }
+        Ok(())
+    }
+
+    fn uids(&self, compiled: &Compiled) -> BTreeMap<Address, TargetUid> {
+        let shared = self.shared();
+        let mut uids = BTreeMap::new();
+        for address in compiled.targets.keys() {
+            let from = compiled.moved.iter().find(|m| m.to == *address || (m.to == address.base() && m.to.region().is_none())).map(|m| m.from.clone().at(address.region().cloned()));
+            let found = shared.by_address.get(address).or_else(|| from.as_ref().and_then(|f| shared.by_address.get(f)));
+            if let Some(uid) = found {
+                uids.insert(address.clone(), uid.clone());
+            }
+        }
+        uids
+    }
+
+    /// Mints uids for targets that are new, and moves those that have another address.
+    async fn mint(&self, compiled: &Compiled, known: &BTreeMap<Address, TargetUid>) -> Result<BTreeMap<Address, TargetUid>, Error> {
+        let mut uids = known.clone();
+        for (address, target) in &compiled.targets {
+            match known.get(address) {
+                Some(uid) => {
+                    if self.history(uid).and_then(|h| h.address).as_ref() != Some(address) {
+                        self.record(uid, Actor::daemon("moved"), EventKind::Moved { address: address.clone() }, Vec::new()).await?;
+                    }
+                }
+                None => {
+                    let uid: TargetUid = hex(&super::bundles::random::<16>()?).parse().map_err(|e| Error::Broken(format!("{e}")))?;
+                    let given = target.options.stack_name.clone();
+                    let stack_name = match &given {
+                        Some(name) => name.clone(),
+                        None => minted_name(address, &uid)?,
+                    };
+                    self.record(&uid, Actor::daemon("look"), EventKind::Minted { address: address.clone(), stack_name, given: given.is_some() }, Vec::new()).await?;
+                    uids.insert(address.clone(), uid);
+                }
+            }
+        }
+        Ok(uids)
+    }
+
+    /// Makes a compiled snapshot the newest one.
+    async fn adopt(&self, snapshot: Arc<Snapshot>) -> Result<(), Error> {
+        let uids = self.mint(&snapshot.compiled, &snapshot.uids).await?;
+        let commits = snapshot.commits.clone();
+        let snapshot = Arc::new(Snapshot {
+            id: snapshot.id,
+            revisions: snapshot.revisions.clone(),
+            commits,
+            compiled: snapshot.compiled.clone(),
+            at: snapshot.at,
+            trigger: snapshot.trigger.clone(),
+            actor: snapshot.actor.clone(),
+            uids: uids.clone(),
+        });
+        {
+            let mut shared = self.shared();
+            shared.snapshots.push(snapshot.clone());
+            let excess = shared.snapshots.len().saturating_sub(KEPT);
+            shared.snapshots.drain(..excess);
+            for uid in uids.values() {
+                if let Some(known) = shared.targets.get_mut(uid) {
+                    known.attempts = 0;
+                }
+            }
+        }
+        self.ship().await?;
+        self.enqueue_all();
+        Ok(())
+    }
+
+    /// Writes the end of a look down, once every target was looked at and rests.
+    pub(super) async fn close_look(&self) -> Result<(), Error> {
+        let Some(newest) = self.newest() else { return Ok(()) };
+        let look = {
+            let mut shared = self.shared();
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            let mut results = BTreeMap::new();
+            for uid in newest.uids.values() {
+                let Some(known) = shared.targets.get(uid) else { return Ok(()) };
+                let moving = matches!(known.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp);
+                if known.looked < newest.id || moving || known.condition.reason == Reason::NotYet {
+                    return Ok(());
+                }
+                *counts.entry(known.condition.result.to_string()).or_default() += 1;
+                results.insert(uid.to_string(), (known.condition.result, known.condition.reason));
+            }
+            if !shared.synced.insert(newest.id) {
+                return Ok(());
+            }
+            Look {
+                snapshot: newest.id,
+                trigger: newest.trigger.clone(),
+                revisions: newest.revisions.clone(),
+                signature: "not-checked".into(),
+                counts,
+                faults: newest.compiled.findings.iter().filter(|f| f.is_error()).count(),
+                results: Digest::of("s1", &canonical_json(&json!(results))),
+            }
+        };
+        self.log(Stream::Daemon, newest.actor.clone(), Body::Synced(look)).await?;
+        self.checkpoint(1).await?;
+        self.ship().await
+    }
+
+    /// Lists the stacks of every placement, so that a stack which moved is seen.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let mut places = BTreeMap::new();
+        for placement in self.settings.placements.values() {
+            for region in &placement.regions {
+                places.entry((placement.account.clone(), region.clone())).or_insert_with(|| placement.clone());
+            }
+        }
+        let mut swept = BTreeMap::new();
+        for ((_, region), placement) in places {
+            let engine = self.ports.engine(&placement, &region)?;
+            let mut token = None;
+            loop {
+                let page = engine.list(token.as_deref()).await?;
+                for stack in page.items {
+                    swept.insert(stack.stack_id.clone(), crate::domain::plan::Watermark { stack_id: stack.stack_id, status: stack.status, updated: stack.updated, operation: stack.operation });
+                }
+                token = page.next;
+                if token.is_none() {
+                    break;
+                }
+            }
+        }
+        let moved: Vec<TargetUid> = {
+            let mut shared = self.shared();
+            shared.swept = swept;
+            shared.swept_at = Some(self.clock.now());
+            let moved = |k: &super::Known| match (&k.history.owned, &k.history.applied) {
+                (Some(stack), Some(applied)) => shared.swept.get(stack) != applied.watermark.as_ref(),
+                _ => false,
+            };
+            shared.targets.iter().filter(|(_, k)| moved(k)).map(|(u, _)| u.clone()).collect()
+        };
+        for uid in moved {
+            self.enqueue(&uid, Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// Compiles files that are not committed, for `isoform diff`: nothing is written and nothing is registered.
+    pub(super) async fn compile_files(&self, source: &SourceName, files: Files) -> Result<(Compiled, BTreeMap<Address, TargetUid>), Error> {
+        let newest = self.newest();
+        let revisions = newest.as_ref().map(|s| s.revisions.clone()).unwrap_or_default();
+        let mut heads = self.heads(&revisions).await?;
+        heads.trees.insert(source.clone(), Tree { files, findings: Vec::new() });
+        if !heads.revisions.contains_key(source) {
+            heads.revisions.insert(source.clone(), "0".repeat(40).parse().map_err(|e| Error::Broken(format!("{e}")))?);
+        }
+        let mut findings = Vec::new();
+        let templates = self.templates(&heads, false, &Actor::daemon("diff"), &mut findings).await?;
+        let templates = self.with_changed_bundles(&heads, templates);
+        let compiled = self.compile_trees(&heads, &templates, findings).await;
+        let uids = self.uids(&compiled);
+        Ok((compiled, uids))
+    }
+
+    /// A bundle that is changed and not committed has no version yet: it is what its major would follow.
+    fn with_changed_bundles(&self, heads: &Heads, mut templates: Templates) -> Templates {
+        for tree in heads.trees.values() {
+            for path in find_bundles(&tree.files) {
+                let Some(major) = path.major else { continue };
+                let reference = TemplateRef { name: path.name.clone(), major, minor: None };
+                let (Some(bundle), findings) = load_bundle(&tree.files, &path.root) else { continue };
+                if findings.iter().any(Finding::is_error) {
+                    continue;
+                }
+                let digest = bundle::digest(&bundle.files);
+                if templates.get(bundle.kind, &reference).is_none_or(|v| v.digest != digest || v.version.is_empty()) {
+                    let version = format!("{}@{major} (changed)", path.name);
+                    templates.add(bundle.kind, &reference, TemplateVersion { version, digest, root: path.root.clone(), bundle: Arc::new(bundle) });
+                }
+            }
+        }
+        templates
+    }
+}
+
+async fn open_stored(line: &Line, version: &Registered) -> Result<Files, Error> {
+    let sealing = line.ports.sealing();
+    super::bundles::open_bundle(line.ports.home().as_ref(), sealing.as_deref(), &version.bundle).await
+}
+
+/// Mints a stack's name: `isoform-<address with - for separators>-<uid8>`, at most 128 characters.
+fn minted_name(address: &Address, uid: &TargetUid) -> Result<StackName, Error> {
+    let plain: String = address.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let room = 128 - "isoform--".len() - uid.short().len();
+    let name = format!("isoform-{}-{}", plain.chars().take(room).collect::<String>().trim_end_matches('-'), uid.short());
+    name.parse().map_err(|e| Error::Broken(format!("{e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minted_names_fit_whatever_the_address() {
+        let uid: TargetUid = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let long = Address::instance(&"s".repeat(100), &"i".repeat(100)).at(Some("eu-west-1".parse().unwrap()));
+        let name = minted_name(&long, &uid).unwrap();
+        assert!(name.as_str().len() <= 128 && name.as_str().ends_with("-01234567"));
+        assert_eq!(minted_name(&Address::environment("beta"), &uid).unwrap().as_str(), "isoform-env-beta-01234567");
+    }
+}

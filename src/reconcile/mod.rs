@@ -1,0 +1,416 @@
+//! The line from a push to an applied and audited change.
+//!
+//! [`Line::look`] turns the heads of all sources into a snapshot; [`Line::reconcile`] brings one target a step nearer
+//! to it. Both are level-triggered: what made them run is forgotten, what is done follows from Git, the log and the
+//! stack. [`perform`] is the only file that changes the world, and it takes nothing but what [`announce`] has put
+//! into the log first. No adapter is known here.
+
+mod announce;
+mod bundles;
+mod drive;
+mod look;
+mod operator;
+mod perform;
+mod ready;
+mod report;
+mod restore;
+mod ship;
+mod target;
+
+pub use bundles::open_bundle;
+pub use operator::{ApproveWhat, OperatorError, Selector};
+pub use report::{DiffReport, EstateReport, Evidence, Proof, TargetDiff, TargetReport};
+pub use restore::restore;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Encryption, Source};
+use crate::domain::audit::{Body, Entry, Stream};
+use crate::domain::catalogue::Catalogue;
+use crate::domain::deployment::{EventKind, History};
+use crate::domain::estate::{Compiled, Placement};
+use crate::domain::model::{Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision, SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp};
+use crate::domain::plan::Watermark;
+use crate::git::CommitInfo;
+use crate::port::{self, Ports};
+use crate::store::{self, Draft, Store};
+use crate::workqueue::WorkQueue;
+
+/// Why the line cannot go on at all; everything about one target becomes a condition instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error("the state store: {0}")]
+    Store(#[from] store::Error),
+    /// A port.
+    #[error("a service: {0}")]
+    Port(#[from] port::Error),
+    /// Git.
+    #[error("git: {0}")]
+    Git(#[from] crate::git::Error),
+    /// An event that may not be recorded: a bug or a damaged log.
+    #[error("the log: {0}")]
+    Illegal(#[from] crate::domain::deployment::IllegalEvent),
+    /// Something is not as it must be.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// What the line is made of.
+pub struct Settings {
+    /// The installation.
+    pub installation: InstallationId,
+    /// The log's id.
+    pub log: String,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Sources.
+    pub sources: BTreeMap<SourceName, Source>,
+    /// Placements.
+    pub placements: BTreeMap<PlacementName, Placement>,
+    /// How bundles are encrypted.
+    pub encryption: Encryption,
+}
+
+/// An accepted snapshot, compiled.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its number.
+    pub id: SnapshotId,
+    /// Revisions of all sources.
+    pub revisions: BTreeMap<SourceName, Revision>,
+    /// Commits, for people.
+    pub commits: BTreeMap<SourceName, CommitInfo>,
+    /// What it asks for.
+    pub compiled: Compiled,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// What made the daemon look.
+    pub trigger: String,
+    /// Who pushed, where known.
+    pub actor: Actor,
+    /// Targets by uid.
+    pub uids: BTreeMap<Address, TargetUid>,
+}
+
+/// What the daemon knows of a target beside its log.
+#[derive(Clone, Debug)]
+struct Known {
+    history: History,
+    /// The number of the newest entry of its stream.
+    stream_seq: u64,
+    condition: Condition,
+    /// The newest snapshot at which it was looked at.
+    looked: SnapshotId,
+    /// Snapshots at which it was in sync, and since when.
+    passes: Vec<(SnapshotId, Timestamp)>,
+    /// Failed tries in a row, for the back-off.
+    attempts: u32,
+    /// Progress of what runs, for people.
+    progress: Option<String>,
+    /// The digest that was wanted when it was last looked at.
+    wanted: Option<Digest>,
+}
+
+#[derive(Default)]
+struct Shared {
+    targets: BTreeMap<TargetUid, Known>,
+    by_address: BTreeMap<Address, TargetUid>,
+    snapshots: Vec<Arc<Snapshot>>,
+    /// Snapshots whose look has been written down.
+    synced: BTreeSet<SnapshotId>,
+    catalogue: Catalogue,
+    /// What the newest sweep saw of each stack.
+    swept: BTreeMap<StackId, Watermark>,
+    swept_at: Option<Timestamp>,
+    /// Approved lists of blast radii.
+    radii: BTreeSet<Digest>,
+    /// Heads of sources whose new history was refused, and those that an operator let in.
+    refused: BTreeMap<SourceName, (Option<Revision>, String)>,
+    let_in: BTreeSet<Revision>,
+    /// Outputs by payload digest.
+    outputs: BTreeMap<Digest, Arc<BTreeMap<String, String>>>,
+}
+
+/// The line, with everything that it holds.
+pub struct Line {
+    /// The log.
+    pub store: Store,
+    /// The services.
+    pub ports: Arc<dyn Ports>,
+    /// The clock.
+    pub clock: Clock,
+    /// The settings.
+    pub settings: Settings,
+    /// The queue of targets.
+    pub queue: WorkQueue<TargetUid>,
+    /// Stops waiting, never work.
+    pub stop: CancellationToken,
+    client: reqwest::Client,
+    shared: Mutex<Shared>,
+    looking: tokio::sync::Mutex<()>,
+    starting: tokio::sync::Mutex<()>,
+    shipping: tokio::sync::Mutex<()>,
+}
+
+impl Line {
+    /// Makes the line and folds the log.
+    pub async fn open(store: Store, ports: Arc<dyn Ports>, clock: Clock, settings: Settings, queue: WorkQueue<TargetUid>, stop: CancellationToken) -> Result<Arc<Self>, Error> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_version_min(reqwest::tls::Version::TLS_1_2)
+            .connect_timeout(Duration::from_secs(10))
+            .build()
+            .map_err(|e| Error::Broken(format!("the HTTP client: {e}")))?;
+        let line = Self {
+            store,
+            ports,
+            clock,
+            settings,
+            queue,
+            stop,
+            client,
+            shared: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
+            shipping: tokio::sync::Mutex::default(),
+        };
+        line.fold().await?;
+        Ok(Arc::new(line))
+    }
+
+    async fn fold(&self) -> Result<(), Error> {
+        let mut from = 1;
+        let mut accepted = Vec::new();
+        loop {
+            let entries = self.store.entries(from, 1000).await?;
+            let Some(last) = entries.last() else { break };
+            from = last.seq + 1;
+            let mut shared = self.shared();
+            for entry in &entries {
+                shared.fold(entry)?;
+                if let Body::Accepted { snapshot, revisions, trigger } = &entry.body {
+                    accepted.push((*snapshot, revisions.clone(), trigger.clone(), entry.at, entry.actor.clone()));
+                }
+            }
+        }
+        for (uid, condition) in self.store.shown().await? {
+            if let Some(known) = self.shared().targets.get_mut(&uid) {
+                known.condition = condition;
+            }
+        }
+        self.recall(accepted).await
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the newest snapshot.
+    pub fn newest(&self) -> Option<Arc<Snapshot>> {
+        self.shared().snapshots.last().cloned()
+    }
+
+    /// Appends an entry of the installation or of a source.
+    pub(crate) async fn log(&self, stream: Stream, actor: Actor, body: Body) -> Result<Entry, Error> {
+        let entry = self.store.append(Draft { stream, stream_seq: None, at: self.clock.now(), actor, body, payloads: Vec::new() }).await?;
+        self.shared().fold(&entry)?;
+        Ok(entry)
+    }
+
+    /// Appends an event of a target and folds it. The event must be legal where it lands.
+    pub(crate) async fn record(&self, uid: &TargetUid, actor: Actor, kind: EventKind, payloads: Vec<(Digest, Vec<u8>)>) -> Result<Entry, Error> {
+        let (mut trial, stream_seq) = match self.shared().targets.get(uid) {
+            Some(known) => (known.history.clone(), known.stream_seq),
+            None => (History::new(uid.clone()), 0),
+        };
+        let at = self.clock.now();
+        let event = crate::domain::deployment::Event { target: uid.clone(), at, actor: actor.clone(), kind: kind.clone() };
+        trial.record(&event)?;
+        let draft = Draft { stream: Stream::Target(uid.clone()), stream_seq: Some(stream_seq + 1), at, actor, body: Body::Target(kind), payloads };
+        let entry = self.store.append(draft).await?;
+        self.shared().fold(&entry)?;
+        Ok(entry)
+    }
+
+    fn known(&self, uid: &TargetUid) -> Option<Known> {
+        self.shared().targets.get(uid).cloned()
+    }
+
+    pub(crate) fn history(&self, uid: &TargetUid) -> Option<History> {
+        self.shared().targets.get(uid).map(|k| k.history.clone())
+    }
+
+    /// Shows a condition of a target.
+    async fn show(&self, uid: &TargetUid, result: SyncResult, reason: Reason, detail: impl Into<String>) -> Result<(), Error> {
+        let detail = detail.into();
+        let now = self.clock.now();
+        let (address, condition, changed) = {
+            let mut shared = self.shared();
+            let Some(known) = shared.targets.get_mut(uid) else { return Ok(()) };
+            let same = known.condition.result == result && known.condition.reason == reason;
+            let changed = !same || known.condition.detail != detail;
+            known.condition = Condition { result, reason, detail, since: if same { known.condition.since } else { now } };
+            if !matches!(result, SyncResult::Applying | SyncResult::Planning) {
+                known.progress = None;
+            }
+            (known.history.address.clone(), known.condition.clone(), changed)
+        };
+        if changed {
+            let address = address.map(|a| a.to_string()).unwrap_or_default();
+            self.store.show(uid, &address, &condition, 1).await?;
+        }
+        Ok(())
+    }
+
+    fn progress(&self, uid: &TargetUid, text: String) {
+        if let Some(known) = self.shared().targets.get_mut(uid) {
+            known.progress = Some(text);
+        }
+    }
+
+    /// Puts a target into the queue. The lane is its account and region.
+    pub fn enqueue(&self, uid: &TargetUid, after: Duration) {
+        let lane = {
+            let shared = self.shared();
+            let address = shared.targets.get(uid).and_then(|k| k.history.address.clone());
+            let target = address.and_then(|a| shared.snapshots.last().and_then(|s| s.compiled.targets.get(&a).map(|t| format!("{}/{}", t.placement.account, t.region))));
+            target.unwrap_or_default()
+        };
+        self.queue.add(uid.clone(), &lane, after);
+    }
+
+    /// Puts every target into the queue.
+    pub fn enqueue_all(&self) {
+        let uids: Vec<TargetUid> = self.shared().targets.keys().cloned().collect();
+        for uid in uids {
+            self.enqueue(&uid, Duration::ZERO);
+        }
+    }
+
+    /// Puts into the queue whoever may go on because a target has changed.
+    fn enqueue_waiting(&self, changed: &TargetUid) {
+        let uids: Vec<TargetUid> = {
+            let shared = self.shared();
+            let waiting = |k: &Known| matches!(k.condition.reason, Reason::Dependency | Reason::Rollout | Reason::RolloutHalted | Reason::NotYet | Reason::Invalid);
+            let address = shared.targets.get(changed).and_then(|k| k.history.address.clone());
+            let users: BTreeSet<Address> = match (&address, shared.snapshots.last()) {
+                (Some(address), Some(snapshot)) => snapshot.compiled.graph.users(address).cloned().collect(),
+                _ => BTreeSet::new(),
+            };
+            shared.targets.iter().filter(|(uid, k)| *uid != changed && (waiting(k) || k.history.address.as_ref().is_some_and(|a| users.contains(a)))).map(|(u, _)| u.clone()).collect()
+        };
+        for uid in uids {
+            self.enqueue(&uid, Duration::ZERO);
+        }
+    }
+
+    /// Tells whether the file FREEZE stops every execution.
+    fn is_frozen(&self) -> bool {
+        self.settings.state.join("FREEZE").exists()
+    }
+
+    /// Returns outputs by their payload.
+    async fn outputs(&self, digest: &Digest) -> Result<Arc<BTreeMap<String, String>>, Error> {
+        if let Some(found) = self.shared().outputs.get(digest) {
+            return Ok(found.clone());
+        }
+        let bytes = self.store.payload(digest).await?.ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
+        let outputs: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("the payload {digest} cannot be read: {e}")))?;
+        let outputs = Arc::new(outputs);
+        self.shared().outputs.insert(digest.clone(), outputs.clone());
+        Ok(outputs)
+    }
+
+    /// Returns the outputs of every target that has any.
+    async fn all_outputs(&self, snapshot: &Snapshot) -> Result<BTreeMap<Address, Arc<BTreeMap<String, String>>>, Error> {
+        let mut all = BTreeMap::new();
+        for (address, target) in &snapshot.compiled.targets {
+            if let crate::domain::estate::TargetKind::CustomerManaged { outputs } = &target.kind {
+                all.insert(address.clone(), Arc::new(outputs.clone()));
+                continue;
+            }
+            let digest = {
+                let shared = self.shared();
+                let uid = snapshot.uids.get(address);
+                uid.and_then(|u| shared.targets.get(u)).and_then(|k| k.history.applied.as_ref()).and_then(|a| a.outputs.clone())
+            };
+            if let Some(digest) = digest {
+                all.insert(address.clone(), self.outputs(&digest).await?);
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Shared {
+    fn fold(&mut self, entry: &Entry) -> Result<(), Error> {
+        match &entry.body {
+            Body::Target(_) => {
+                let Some(event) = entry.event() else { return Ok(()) };
+                let known = self.targets.entry(event.target.clone()).or_insert_with(|| Known {
+                    history: History::new(event.target.clone()),
+                    stream_seq: 0,
+                    condition: Condition { result: SyncResult::Unknown, reason: Reason::NotYet, detail: "not looked at yet".into(), since: entry.at },
+                    looked: SnapshotId(0),
+                    passes: Vec::new(),
+                    attempts: 0,
+                    progress: None,
+                    wanted: None,
+                });
+                // A fold that was done by the appender already is not done twice.
+                if entry.stream_seq <= known.stream_seq {
+                    return Ok(());
+                }
+                known.history.record(&event)?;
+                known.stream_seq = entry.stream_seq;
+                if let EventKind::Minted { address, .. } | EventKind::Moved { address } = &event.kind {
+                    self.by_address.retain(|_, uid| *uid != event.target);
+                    self.by_address.insert(address.clone(), event.target.clone());
+                }
+            }
+            Body::Registered(version) => {
+                self.catalogue.add(version.clone()).map_err(|e| Error::Broken(e.to_string()))?;
+            }
+            Body::BlastRadiusApproved { list, .. } => {
+                self.radii.insert(list.clone());
+            }
+            Body::HistoryAccepted { revision } => {
+                self.let_in.insert(revision.clone());
+            }
+            Body::Synced(look) => {
+                self.synced.insert(look.snapshot);
+            }
+            Body::Refused { revision, reason } => {
+                if let Stream::Source(name) = &entry.stream {
+                    self.refused.insert(name.clone(), (revision.clone(), reason.clone()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Returns what a source must say of faults, as one line.
+pub(crate) fn first_fault(findings: &[Finding]) -> String {
+    let errors: Vec<&Finding> = findings.iter().filter(|f| f.is_error()).collect();
+    match errors.as_slice() {
+        [] => "no faults".into(),
+        [one] => place_of(one),
+        [one, rest @ ..] => format!("{} (and {} more)", place_of(one), rest.len()),
+    }
+}
+
+fn place_of(finding: &Finding) -> String {
+    match finding.place.span {
+        Some(span) => format!("{}:{}:{}: {}", finding.place.file, span.line, span.column, finding.message),
+        None => format!("{}: {}", finding.place.file, finding.message),
+    }
+}
