@@ -12,7 +12,8 @@
 
 pub mod domain;
 
-//TMPCFG pub mod cli;
+#[cfg(feature = "edge")]
+pub mod cli;
 #[cfg(feature = "edge")]
 pub mod clock;
 #[cfg(feature = "edge")]

@@ -82,6 +82,11 @@ impl Mirror {
         Ok(Self { repository: Repository::open_bare(path).map_err(git("opening the mirror"))? })
     }
 
+    /// Opens a repository of somebody else's to read from, and never to write.
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        Ok(Self { repository: Repository::open(path).map_err(git("opening the repository"))? })
+    }
+
     /// Fetches the branch of a remote and checks that the commit is there and readable.
     ///
     /// A mirror that turns out to be damaged is discarded; the next try makes it anew.

@@ -95,42 +95,47 @@ fn key(digest: &Digest) -> String {
     format!("bundles/{}", digest.hex())
 }
 
+/// Puts a bundle if it is not there. Sealing is not repeatable, so one that is there is opened and compared.
+pub async fn put_bundle(ports: &dyn crate::port::Ports, encryption: Encryption, digest: &Digest, files: &Files, version: &str) -> Result<(), Error> {
+    let home = ports.home();
+    if home.head(&key(digest)).await?.is_some() {
+        let sealing = ports.sealing();
+        return open_bundle(home.as_ref(), sealing.as_deref(), digest).await.map(drop);
+    }
+    let archive = bundle::pack(files).map_err(|e| Error::Broken(format!("packing {version}: {e}")))?;
+    let bytes = match (encryption, ports.sealing()) {
+        (Encryption::ClientKms, Some(keys)) => {
+            let context = context(version, digest);
+            let (data_key, wrapped) = keys.data_key(&context).await?;
+            let header = Header { message_id: MessageId::new(random()?), context, encrypted_data_keys: vec![wrapped], frame_length: FrameLength::default() };
+            seal::seal(&archive, data_key, &header).map_err(sealed_error)?
+        }
+        (Encryption::ClientKms, None) => return Err(Error::Broken("bundles must be sealed, and no key service is configured".into())),
+        (Encryption::SseS3, _) => archive,
+    };
+    let options = Put { sha256: Some(sha256_hex(&bytes)), ..Put::default() };
+    match home.put(&key(digest), body(bytes), &options).await {
+        Ok(_) | Err(port::Error::Exists(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // The provenance statement stands beside the bundle: who made it of what. In-toto, Statement v1.
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": version, "digest": { "isoform-bundle-v1": digest.hex() } }],
+        "predicateType": "https://isoform.invalid/provenance/v1",
+        "predicate": { "version": env!("CARGO_PKG_VERSION"), "files": files.iter().map(|(p, b)| (p.clone(), json!(sha256_hex(&b.bytes)))).collect::<serde_json::Map<_, _>>() },
+    });
+    let statement = crate::domain::model::canonical_json(&statement);
+    match home.put(&format!("{}.provenance.json", key(digest)), body(statement), &Put::default()).await {
+        Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Line {
-    /// Puts a bundle if it is not there. Sealing is not repeatable, so one that is there is opened and compared.
+    /// Puts a bundle into the installation's own bundle store.
     pub(super) async fn put_bundle(&self, digest: &Digest, files: &Files, version: &str) -> Result<(), Error> {
-        let home = self.ports.home();
-        if home.head(&key(digest)).await?.is_some() {
-            let sealing = self.ports.sealing();
-            return open_bundle(home.as_ref(), sealing.as_deref(), digest).await.map(drop);
-        }
-        let archive = bundle::pack(files).map_err(|e| Error::Broken(format!("packing {version}: {e}")))?;
-        let bytes = match (self.settings.encryption, self.ports.sealing()) {
-            (Encryption::ClientKms, Some(keys)) => {
-                let context = context(version, digest);
-                let (data_key, wrapped) = keys.data_key(&context).await?;
-                let header = Header { message_id: MessageId::new(random()?), context, encrypted_data_keys: vec![wrapped], frame_length: FrameLength::default() };
-                seal::seal(&archive, data_key, &header).map_err(sealed_error)?
-            }
-            (Encryption::ClientKms, None) => return Err(Error::Broken("bundles must be sealed, and no key service is configured".into())),
-            (Encryption::SseS3, _) => archive,
-        };
-        let options = Put { sha256: Some(sha256_hex(&bytes)), ..Put::default() };
-        match home.put(&key(digest), body(bytes), &options).await {
-            Ok(_) | Err(port::Error::Exists(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // The provenance statement stands beside the bundle: who made it of what. In-toto, Statement v1.
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{ "name": version, "digest": { "isoform-bundle-v1": digest.hex() } }],
-            "predicateType": "https://isoform.invalid/provenance/v1",
-            "predicate": { "installation": self.settings.installation, "version": env!("CARGO_PKG_VERSION"), "files": files.iter().map(|(p, b)| (p.clone(), json!(sha256_hex(&b.bytes)))).collect::<serde_json::Map<_, _>>() },
-        });
-        let statement = crate::domain::model::canonical_json(&statement);
-        match home.put(&format!("{}.provenance.json", key(digest)), body(statement), &Put::default()).await {
-            Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        put_bundle(self.ports.as_ref(), self.settings.encryption, digest, files, version).await
     }
 
     /// Opens the payload that pins a deployment.

@@ -17,10 +17,10 @@ mod restore;
 mod ship;
 mod target;
 
-pub use bundles::open_bundle;
+pub use bundles::{open_bundle, put_bundle};
 pub use operator::{ApproveWhat, OperatorError, Selector};
 pub use report::{DiffReport, EstateReport, Evidence, Proof, TargetDiff, TargetReport};
-pub use restore::restore;
+pub use restore::{restore, segments as shipped_entries};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -284,9 +284,13 @@ impl Line {
         let nobody: TargetUid = "0".repeat(32).parse().map_err(|e| Error::Broken(format!("{e}")))?;
         let fallback = "isoform-new".parse().map_err(|e| Error::Broken(format!("{e}")))?;
         let stack_name = history.as_ref().and_then(|h| h.stack_name.clone()).unwrap_or(fallback);
-        let known = |a: &Address| outputs.get(a).cloned();
-        let context = Context { installation: &self.settings.installation, uid: uid.as_ref().unwrap_or(&nobody), stack_name: &stack_name, outputs: &known, limits: Limits::default() };
-        let rendering = match target.render(&context) {
+        // In a block of its own: nothing of it may live across a wait.
+        let rendered = {
+            let known = |a: &Address| outputs.get(a).cloned();
+            let context = Context { installation: &self.settings.installation, uid: uid.as_ref().unwrap_or(&nobody), stack_name: &stack_name, outputs: &known, limits: Limits::default() };
+            target.render(&context)
+        };
+        let rendering = match rendered {
             Ok(rendering) => rendering,
             Err(findings) => return Ok(Err(findings)),
         };

@@ -82,7 +82,7 @@ async fn take_over(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, ke
 }
 
 /// Reads every segment of a log, in order and without gaps.
-pub(super) async fn segments(home: &dyn ObjectStore, log: &str) -> Result<(Vec<Entry>, Vec<(Digest, Vec<u8>)>), Error> {
+pub async fn segments(home: &dyn ObjectStore, log: &str) -> Result<(Vec<Entry>, Vec<(Digest, Vec<u8>)>), Error> {
     let (mut entries, mut payloads): (Vec<Entry>, Vec<(Digest, Vec<u8>)>) = (Vec::new(), Vec::new());
     let mut previous = GENESIS.to_owned();
     for name in list(home, &format!("log/{log}/")).await? {

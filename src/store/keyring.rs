@@ -148,6 +148,12 @@ impl Keyring {
         UnparsedPublicKey::new(&ED25519, &key[..]).verify(bytes, &signature).is_ok()
     }
 
+    /// Checks that a sealed payload opens and is what its digest says.
+    pub fn check_payload(&self, digest: &Digest, sealed: &[u8]) -> Result<(), Error> {
+        let open = self.open_payload(digest, sealed)?;
+        if self.hasher.digest("payload", &open) == *digest { Ok(()) } else { Err(Error::Crypto(format!("the payload {digest} was changed"))) }
+    }
+
     pub(super) fn seal_payload(&self, digest: &Digest, plain: &[u8]) -> Result<Vec<u8>, Error> {
         seal(&self.payload, PAYLOAD, &format!("payloads|{digest}|body"), plain)
     }

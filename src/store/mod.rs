@@ -58,6 +58,46 @@ pub struct Store {
     head: watch::Sender<u64>,
 }
 
+/// A log as it lies on disk: entries, checkpoints, and sealed payloads by digest.
+pub type RawLog = (Vec<Entry>, Vec<Checkpoint>, std::collections::BTreeMap<Digest, Vec<u8>>);
+
+async fn read_only(folder: &Path) -> Result<SqlitePool, Error> {
+    let options = SqliteConnectOptions::new().filename(folder.join("isoform.db")).read_only(true).busy_timeout(Duration::from_secs(20));
+    Ok(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?)
+}
+
+/// Reads a log without any key and without a daemon. An entry that cannot be read is an error that names it.
+pub async fn read_log(folder: &Path) -> Result<RawLog, Error> {
+    let pool = read_only(folder).await?;
+    let rows = sqlx::query("SELECT seq, stream, stream_seq, at, actor, body, prev_hash, hash FROM log ORDER BY seq").fetch_all(&pool).await?;
+    let entries = rows.iter().map(log::entry).collect::<Result<Vec<_>, _>>()?;
+    let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq").fetch_all(&pool).await?;
+    let mut checkpoints = Vec::new();
+    for r in rows {
+        let at = crate::domain::model::Timestamp(r.try_get(3)?);
+        checkpoints.push(Checkpoint { seq: r.try_get::<i64, _>(0)? as u64, log: r.try_get(1)?, hash: r.try_get(2)?, at, signature: r.try_get(4)? });
+    }
+    let rows = sqlx::query("SELECT digest, body FROM payloads").fetch_all(&pool).await?;
+    let mut payloads = std::collections::BTreeMap::new();
+    for row in rows {
+        let digest: String = row.try_get(0)?;
+        if let Ok(digest) = digest.parse() {
+            payloads.insert(digest, row.try_get(1)?);
+        }
+    }
+    pool.close().await;
+    Ok((entries, checkpoints, payloads))
+}
+
+/// Opens the keys of a state folder without a daemon.
+pub async fn read_keyring(folder: &Path, root_key: &Path) -> Result<Keyring, Error> {
+    let pool = read_only(folder).await?;
+    let rows = sqlx::query("SELECT id, wrapped FROM data_keys").fetch_all(&pool).await?;
+    let wrapped = rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect::<Result<Vec<_>, Error>>()?;
+    pool.close().await;
+    Keyring::open(&RootKey::read(root_key)?, &wrapped)
+}
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
 
 impl Store {

@@ -68,6 +68,19 @@ pub fn validate(files: &Files, placements: Option<&BTreeMap<PlacementName, Place
     out
 }
 
+/// Renders every target of a tree, with names of outputs standing for their values: for comparing two revisions.
+///
+/// Targets with faults are left out.
+pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
+    let mut checked = Checked::default();
+    let (templates, _) = bundles(files, &mut checked);
+    let source = "local".parse().unwrap_or_else(|_| unreachable_name());
+    let grant = Grant { source, mode: Mode::Observe, may: May::everything() };
+    let placements = guess_placements(files);
+    let compiled = compile(&[SourceTree { grant: &grant, branch, files }], &placements, &templates, &current_stored);
+    render_all(&compiled, &mut checked.findings)
+}
+
 fn unreachable_name() -> crate::domain::model::SourceName {
     unreachable!("`local` is a source name")
 }
@@ -150,7 +163,8 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
 }
 
 /// Renders every target with names of outputs standing for their values.
-fn render_all(compiled: &Compiled, findings: &mut Vec<Finding>) {
+fn render_all(compiled: &Compiled, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
     let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = BTreeMap::new();
     let installation: InstallationId = "0".repeat(32).parse().unwrap_or_else(|_| unreachable!("32 zeros are an id"));
     let uid: TargetUid = "0".repeat(32).parse().unwrap_or_else(|_| unreachable!("32 zeros are a uid"));
@@ -170,6 +184,7 @@ fn render_all(compiled: &Compiled, findings: &mut Vec<Finding>) {
         match target.render(&context) {
             Ok(rendering) => {
                 findings.extend(rendering.notes);
+                texts.insert(address.to_string(), rendering.desired.template.to_string());
                 if let Ok(template) = crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template) {
                     let names = template.outputs.keys().map(|n| (n.clone(), placeholder(&address, n))).collect();
                     outputs.insert(address, names);
@@ -178,6 +193,7 @@ fn render_all(compiled: &Compiled, findings: &mut Vec<Finding>) {
             Err(more) => findings.extend(more),
         }
     }
+    texts
 }
 
 /// Stands for an output that is not known yet: passes every filter of Proton's.

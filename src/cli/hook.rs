@@ -1,0 +1,154 @@
+//! The hook of a bare repository: a push shows what it does.
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::client::{Client, socket_path};
+use super::online::rests;
+use super::show::{self, clean};
+use super::{DONE, Global};
+use crate::domain::model::SyncResult;
+use crate::reconcile::{EstateReport, TargetReport};
+
+/// How long a push is held to show what it does.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Subcommand)]
+pub(crate) enum HookCommand {
+    /// Put the hook into a bare repository.
+    Install {
+        /// The bare repository.
+        repository: PathBuf,
+    },
+    /// What the hook runs: reads the updated refs from standard input.
+    PostReceive,
+}
+
+pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Result<u8> {
+    match command {
+        HookCommand::Install { repository } => {
+            let path = install(&repository, &socket_path(global)?)?;
+            anstream::println!("installed {}: a push shows what it does", path.display());
+            Ok(DONE)
+        }
+        HookCommand::PostReceive => {
+            // Nothing that goes wrong here may fail a push: it has been received already.
+            if let Err(error) = post_receive(global).await {
+                anstream::println!("isoform: {}; the push is received, the daemon finds it when it runs", clean(&format!("{error:#}")));
+            }
+            Ok(DONE)
+        }
+    }
+}
+
+/// Writes the hook. One that is there and not ours is left alone.
+pub(crate) fn install(repository: &Path, socket: &Path) -> anyhow::Result<PathBuf> {
+    let hooks = repository.join("hooks");
+    if !repository.join("refs").is_dir() {
+        bail!("{} is not a bare repository", repository.display());
+    }
+    std::fs::create_dir_all(&hooks)?;
+    let path = hooks.join("post-receive");
+    if path.exists() && !std::fs::read_to_string(&path).unwrap_or_default().contains("isoform hook") {
+        bail!("{} exists and is not isoform's: call `isoform hook post-receive` from it", path.display());
+    }
+    let program = std::env::current_exe().context("finding this program")?;
+    let quote = |text: &Path| format!("'{}'", text.display().to_string().replace('\'', r"'\''"));
+    let socket = std::path::absolute(socket)?;
+    let text = format!("#!/bin/sh\n# isoform hook: shows what a push does. It can never fail a push.\nexec {} --socket {} hook post-receive\n", quote(&program), quote(&socket));
+    std::fs::write(&path, text)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+async fn post_receive(global: &Global) -> anyhow::Result<()> {
+    let mut input = String::new();
+    std::io::stdin().take(1 << 20).read_to_string(&mut input)?;
+    let pushed: Vec<(String, String)> = input
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (_, new, name) = (words.next()?, words.next()?, words.next()?);
+            Some((new.to_owned(), name.strip_prefix("refs/heads/")?.to_owned()))
+        })
+        .collect();
+    let client = Client::connect(global)?;
+    let pusher = std::env::var("GL_USERNAME").or_else(|_| std::env::var("REMOTE_USER")).or_else(|_| std::env::var("USER")).unwrap_or_default();
+    let answer: Value = client.post("hint", &json!({ "trigger": "push", "pusher": pusher })).await?;
+    let estate: EstateReport = client.get("estate", &[]).await?;
+    let mine = estate.commits.values().find(|c| pushed.iter().any(|(new, _)| *new == c.revision.as_str()));
+    let Some(commit) = mine.cloned() else {
+        if let Some((source, reason)) = estate.refused.iter().next() {
+            anstream::println!("isoform: not accepted for {source}: {}", clean(reason));
+        }
+        return Ok(());
+    };
+    if answer.get("new").and_then(Value::as_bool) != Some(true) {
+        anstream::println!("isoform: {} is accepted already", commit.revision.short());
+    }
+    follow(&client, &commit.revision.to_string()).await
+}
+
+async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let short = &revision[..7];
+    let mut said: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+    let mut head = 0u64;
+    let mut faults = false;
+    anstream::println!("isoform: {short} accepted");
+    loop {
+        let estate: EstateReport = client.get("changed", &[("from", &head.to_string())]).await?;
+        head = estate.entries;
+        let current = estate.commits.values().any(|c| c.revision.as_str() == revision);
+        if !current {
+            anstream::println!("isoform: a newer push took over · isoform status");
+            return Ok(());
+        }
+        if !faults && estate.findings.iter().any(|f| f.is_error()) {
+            faults = true;
+            for finding in estate.findings.iter().filter(|f| f.is_error()) {
+                for line in super::finding::render(finding).lines() {
+                    anstream::println!("{line}");
+                }
+            }
+        }
+        for target in &estate.targets {
+            if let Some(line) = news(target, said.get(&target.address.to_string()).map(String::as_str), revision) {
+                anstream::println!("  {:<34} {line}", target.address.to_string());
+                said.insert(target.address.to_string(), line);
+            }
+        }
+        let all: Vec<&TargetReport> = estate.targets.iter().collect();
+        if rests(&estate, &all) && estate.settled {
+            anstream::println!("isoform: {} at {short} · details: isoform audit show {short}", show::verdict(&estate));
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            anstream::println!("isoform: still going on; it needs nobody to wait · follow with: isoform wait --commit {short}");
+            return Ok(());
+        }
+    }
+}
+
+/// Returns what is new about a target, if it is worth a line.
+fn news(target: &TargetReport, before: Option<&str>, revision: &str) -> Option<String> {
+    let line = match target.condition.result {
+        SyncResult::Applying => "executing …".to_owned(),
+        SyncResult::InSync if target.serving.as_deref() == Some(revision) => {
+            let took = target.took_ms.map(|ms| format!(" in {}", show::span(Duration::from_millis(ms)))).unwrap_or_default();
+            format!("✓ updated{took}")
+        }
+        SyncResult::NoEffect if target.serving.as_deref() == Some(revision) => "✓ nothing to change".to_owned(),
+        SyncResult::InSync | SyncResult::NoEffect | SyncResult::Planning | SyncResult::CleaningUp | SyncResult::Unknown => return None,
+        SyncResult::Failed | SyncResult::Stuck => format!("✗ {}: {}", target.condition, clean(&target.condition.detail)),
+        _ => format!("⏸ {}: {}", target.condition, clean(&target.condition.detail)),
+    };
+    let line: String = line.chars().take(160).collect();
+    (before != Some(line.as_str())).then_some(line)
+}

@@ -1,0 +1,463 @@
+//! Commands that ask the daemon.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
+use super::{CHANGES, DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding};
+use crate::domain::bundle;
+use crate::domain::model::{Finding, SyncResult, parse_duration};
+use crate::domain::template::{Blob, Files};
+use crate::port::StackEvent;
+use crate::reconcile::{ApproveWhat, DiffReport, EstateReport, Selector, TargetReport};
+
+/// Arguments of `diff`.
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    /// Two revisions to compare, as in `HEAD~1..HEAD`; absent compares the files of this clone with what is deployed.
+    range: Option<String>,
+    /// The clone.
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+    /// The source that the clone is of.
+    #[arg(long)]
+    source: Option<String>,
+    /// Show the difference of the rendered text too.
+    #[arg(long)]
+    text: bool,
+}
+
+/// Prints a value as JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    anstream::println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Reads the files of a clone: what Git tracks, and what is new and not ignored, as it is on disk.
+pub(crate) fn clone_files(folder: &Path) -> anyhow::Result<(Files, Option<String>)> {
+    let Ok(repository) = git2::Repository::discover(folder) else { return Ok((folder_files(folder)?, None)) };
+    let root = repository.workdir().context("this is a bare repository: `diff` wants a clone")?.to_owned();
+    let origin = repository.find_remote("origin").ok().and_then(|r| r.url().ok().map(str::to_owned));
+    let mut names: Vec<String> = repository.index()?.iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect();
+    let mut options = git2::StatusOptions::new();
+    options.include_untracked(true).recurse_untracked_dirs(true);
+    for status in repository.statuses(Some(&mut options))?.iter() {
+        if status.status().is_wt_new()
+            && let Ok(path) = status.path()
+        {
+            names.push(path.to_owned());
+        }
+    }
+    let mut files = Files::new();
+    for name in names {
+        let path = root.join(&name);
+        let plain = path.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() <= 16 << 20);
+        if plain {
+            files.insert(name, Blob::new(std::fs::read(&path)?));
+        }
+    }
+    Ok((files, origin))
+}
+
+/// Reads every plain file below a folder, under the limits of a tree.
+pub(crate) fn folder_files(folder: &Path) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    let mut open = vec![folder.to_owned()];
+    let mut total = 0u64;
+    while let Some(here) = open.pop() {
+        for entry in std::fs::read_dir(&here).with_context(|| format!("reading {}", here.display()))? {
+            let path = entry?.path();
+            let meta = path.symlink_metadata()?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if meta.is_dir() && name != ".git" && name != "target" && name != "node_modules" {
+                open.push(path);
+            } else if meta.is_file() && meta.len() <= 16 << 20 {
+                total += meta.len();
+                if total > 250 << 20 || files.len() > 100_000 {
+                    bail!("{} holds more than 250 MB or 100,000 files", folder.display());
+                }
+                let relative = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
+                files.insert(relative, Blob::new(std::fs::read(&path)?));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// `isoform diff`
+pub(crate) async fn diff(global: &Global, args: &DiffArgs) -> anyhow::Result<u8> {
+    if let Some(range) = &args.range {
+        return super::offline::diff_revisions(global, &args.folder, range);
+    }
+    let (files, origin) = clone_files(&args.folder)?;
+    let client = Client::connect(global)?;
+    let packed = bundle::pack(&files)?;
+    let mut query = Vec::new();
+    if let Some(source) = &args.source {
+        query.push(("source", source.as_str()));
+    }
+    if let Some(origin) = &origin {
+        query.push(("origin", origin.as_str()));
+    }
+    let report: DiffReport = client.post_bytes("diff", &query, packed).await?;
+    show_diff(global, &report, args.text, "against what is deployed")
+}
+
+/// `isoform plan`
+pub(crate) async fn plan(global: &Global, targets: &str) -> anyhow::Result<u8> {
+    let client = Client::connect(global)?;
+    let report: DiffReport = client.post("plan", &json!({ "targets": targets })).await?;
+    show_diff(global, &report, false, "what CloudFormation says of the newest commit")
+}
+
+fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
+    let faults = report.findings.iter().filter(|f| f.is_error()).count();
+    let code = if faults > 0 { FAILED } else if report.targets.is_empty() && report.orphaned.is_empty() { DONE } else { CHANGES };
+    if global.output == Output::Json {
+        print_json(report)?;
+        return Ok(code);
+    }
+    finding::print(&report.findings);
+    let many = |n: usize, word: &str| format!("{n} target{} {word}{}", if n == 1 { "" } else { "s" }, if n == 1 { "s" } else { "" });
+    anstream::println!("{title} · {}, {} do not\n", many(report.targets.len(), "change"), report.unchanged);
+    for target in &report.targets {
+        let losses: Vec<String> = target.changes.iter().filter(|c| c.loses_state()).map(|c| c.loss()).collect();
+        let verdict = if target.create {
+            format!("{GREEN}is created{RESET}   {} resources", target.changes.len())
+        } else if losses.is_empty() {
+            match target.changes.iter().any(|c| c.replacement != crate::domain::plan::Replacement::Never) {
+                true => format!("{YELLOW}replaces resources{RESET}"),
+                false => "in place".to_owned(),
+            }
+        } else {
+            format!("{RED}{}{RESET} · will wait for an approval (placement {})", losses.join("; "), clean(&target.placement))
+        };
+        anstream::println!("{BOLD}{}{RESET}   {verdict}", target.address);
+        if !target.create {
+            for line in show::changes(&target.changes, &|path| target.places.get(path).cloned()) {
+                anstream::println!("{line}");
+            }
+            if target.changes.is_empty() {
+                anstream::println!("     options, tags or outputs only");
+            }
+        }
+        for problem in &target.problems {
+            anstream::println!("   {YELLOW}note{RESET}  {}", clean(problem));
+        }
+        if !target.then.is_empty() {
+            anstream::println!("   {DIM}then  {} {} planned again if its outputs change{RESET}", target.then.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), if target.then.len() == 1 { "is" } else { "are" });
+        }
+        if text {
+            for line in target.text.lines() {
+                let colour = if line.starts_with('+') { GREEN } else if line.starts_with('-') { RED } else { DIM };
+                anstream::println!("   {colour}{}{RESET}", clean(line));
+            }
+        }
+        anstream::println!("");
+    }
+    for address in &report.orphaned {
+        anstream::println!("{YELLOW}orphaned{RESET}  {address}: Git would no longer ask for it; its stack stays\n");
+    }
+    if faults > 0 {
+        anstream::println!("{RED}{faults} error{}{RESET}: what they touch does not move", if faults == 1 { "" } else { "s" });
+    }
+    Ok(code)
+}
+
+/// `isoform status`
+pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
+    let estate: EstateReport = Client::connect(global)?.get("estate", &[]).await?;
+    if global.output == Output::Json {
+        print_json(&estate)?;
+        return Ok(code_of(estate.targets.iter()));
+    }
+    let commits = estate.commits.values().map(|c| format!("{} \"{}\"", c.revision.short(), clean(&c.summary))).collect::<Vec<_>>().join(", ");
+    let swept = estate.swept_at.map_or_else(|| "stacks not swept yet".to_owned(), |at| format!("stacks swept {} ago", show::span(estate.now.since(at))));
+    anstream::println!("{}estate at {}{} · {swept}", BOLD, if commits.is_empty() { "no commit yet" } else { &commits }, RESET);
+    if estate.frozen {
+        anstream::println!("{RED}frozen{RESET}  the file FREEZE stops every execution");
+    }
+    for (source, reason) in &estate.refused {
+        anstream::println!("{YELLOW}source {source}{RESET}  {}", clean(reason));
+    }
+    for target in &estate.targets {
+        let template = target.serving_template.clone().or_else(|| target.template.clone()).unwrap_or_default();
+        let behind = match (&target.serving_template, &target.template) {
+            (Some(serving), Some(wanted)) if serving != wanted => format!("  {YELLOW}wants {wanted}{RESET}"),
+            _ => String::new(),
+        };
+        let (sign, colour) = show::sign(&target.condition);
+        let progress = target.progress.as_deref().map(|p| format!("  {p}")).unwrap_or_default();
+        anstream::println!("  {:<34} {colour}{sign}{RESET} {:<26} {DIM}{template}{RESET}{behind}{progress}", target.address.to_string(), target.condition.to_string());
+    }
+    anstream::println!("{} · log at entry {}", show::verdict(&estate), estate.entries);
+    let faults = estate.findings.iter().filter(|f| f.is_error()).count();
+    if faults > 0 {
+        anstream::println!("  {RED}{faults} fault{} in the newest commit{RESET}: isoform why <target>", if faults == 1 { "" } else { "s" });
+    }
+    for target in &estate.targets {
+        next_step(target);
+    }
+    Ok(code_of(estate.targets.iter()))
+}
+
+fn next_step(target: &TargetReport) {
+    let address = &target.address;
+    match (&target.review, target.condition.result) {
+        (Some((digest, _, _)), SyncResult::Pending) if target.condition.reason == crate::domain::model::Reason::Approval => {
+            anstream::println!("  {YELLOW}waits for you{RESET}:   isoform approve {address} --review {}", digest.short(12));
+        }
+        (_, SyncResult::Failed | SyncResult::Stuck | SyncResult::Drifted | SyncResult::Foreign) => anstream::println!("  {RED}{}{RESET}:   isoform why {address}", target.condition),
+        _ if show::is_held(&target.condition) => anstream::println!("  {YELLOW}{}{RESET}:   {}", target.condition, target.help),
+        _ => {}
+    }
+}
+
+fn code_of<'a>(targets: impl Iterator<Item = &'a TargetReport>) -> u8 {
+    let mut code = DONE;
+    for target in targets {
+        match target.condition.result {
+            SyncResult::Failed | SyncResult::Stuck => return FAILED,
+            SyncResult::Superseded => code = SUPERSEDED,
+            _ if show::is_held(&target.condition) => code = HELD,
+            _ => {}
+        }
+    }
+    code
+}
+
+/// `isoform targets`
+pub(crate) async fn targets(global: &Global, explain: bool) -> anyhow::Result<u8> {
+    let estate: EstateReport = Client::connect(global)?.get("estate", &[]).await?;
+    if global.output == Output::Json {
+        print_json(&estate.targets)?;
+        return Ok(DONE);
+    }
+    for target in &estate.targets {
+        let made = if explain { format!("   {DIM}{}{RESET}", clean(target.made_by.as_deref().unwrap_or_default())) } else { String::new() };
+        let stack = target.stack_name.as_deref().unwrap_or_default();
+        anstream::println!("{:<34} {:<10} {stack}{made}", target.address.to_string(), target.placement.as_deref().unwrap_or("-"));
+    }
+    Ok(DONE)
+}
+
+#[derive(Deserialize)]
+struct Targets {
+    targets: Vec<TargetReport>,
+}
+
+/// `isoform why`
+pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
+    let client = Client::connect(global)?;
+    let found: Value = client.get("target", &[("address", address)]).await?;
+    if global.output == Output::Json {
+        print_json(&found)?;
+        return Ok(DONE);
+    }
+    let found: Targets = serde_json::from_value(found)?;
+    for target in &found.targets {
+        let (_, colour) = show::sign(&target.condition);
+        anstream::println!("{BOLD}{}{RESET}  {colour}{}{RESET}  since {}", target.address, target.condition, show::time(target.condition.since));
+        let row = |name: &str, text: String| anstream::println!("  {DIM}{name:<9}{RESET}{text}");
+        if !target.condition.detail.is_empty() {
+            row("detail", clean(&target.condition.detail));
+        }
+        if let Some(serving) = &target.serving {
+            row("serving", format!("{} {}", serving.get(..7).unwrap_or(serving), target.serving_template.clone().unwrap_or_default()));
+        }
+        if let Some(stack) = &target.stack_name {
+            row("stack", stack.clone());
+        }
+        if let Some((outcome, cause, at)) = &target.last {
+            let cause = cause.as_deref().map(|c| format!(": {}", clean(c))).unwrap_or_default();
+            row("last", format!("{outcome:?} at {}{cause}", show::time(*at)));
+        }
+        if let Some((digest, summary, losses)) = &target.review {
+            row("review", format!("{} · {summary}", digest.short(12)));
+            for loss in losses {
+                row("loses", format!("{RED}{}{RESET}", clean(loss)));
+            }
+            for line in show::changes(&target.changes, &|_| None) {
+                anstream::println!("         {line}");
+            }
+            if !target.approvals.is_empty() {
+                row("approved", format!("by {}", target.approvals.iter().map(|a| clean(a)).collect::<Vec<_>>().join(", ")));
+            }
+        }
+        if !target.uses.is_empty() {
+            row("uses", target.uses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        }
+        if !target.used_by.is_empty() {
+            row("used by", target.used_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        }
+        if let Some(made) = &target.made_by {
+            row("made by", clean(made));
+        }
+        row("next", format!("{BOLD}{}{RESET}", target.help));
+        if let (Some((digest, _, _)), true) = (&target.review, target.condition.reason == crate::domain::model::Reason::Approval) {
+            row("", format!("isoform approve {} --review {}", target.address, digest.short(12)));
+        }
+        if !target.findings.is_empty() {
+            anstream::println!("");
+            finding::print(&target.findings);
+        }
+    }
+    Ok(code_of(found.targets.iter()))
+}
+
+/// `isoform logs`
+pub(crate) async fn logs(global: &Global, address: &str) -> anyhow::Result<u8> {
+    let found: Value = Client::connect(global)?.get("events", &[("address", address)]).await?;
+    if global.output == Output::Json {
+        print_json(&found)?;
+        return Ok(DONE);
+    }
+    let events: BTreeMap<String, Vec<StackEvent>> = serde_json::from_value(found.get("events").cloned().unwrap_or_default())?;
+    for (target, events) in events {
+        anstream::println!("{BOLD}{target}{RESET}");
+        for event in events {
+            let colour = if event.status.contains("FAILED") || event.status.contains("ROLLBACK") { RED } else if event.status.ends_with("_COMPLETE") { GREEN } else { DIM };
+            let reason = event.reason.as_deref().map(|r| format!("   {}", clean(r))).unwrap_or_default();
+            anstream::println!("  {}  {colour}{:<28}{RESET} {:<28} {}{reason}", show::time(event.at), event.status, clean(&event.logical), clean(&event.kind));
+        }
+    }
+    Ok(DONE)
+}
+
+/// `isoform sync`
+pub(crate) async fn sync(global: &Global, wait_for: bool, timeout: &str) -> anyhow::Result<u8> {
+    let client = Client::connect(global)?;
+    let answer: Value = client.post("hint", &json!({ "trigger": "operator" })).await?;
+    if wait_for {
+        return follow(global, &client, &|_| true, timeout).await;
+    }
+    if global.output == Output::Json {
+        print_json(&answer)?;
+    } else if answer.get("new").and_then(Value::as_bool) == Some(true) {
+        anstream::println!("a new snapshot was accepted; follow it with `isoform sync --wait`");
+    } else {
+        anstream::println!("nothing new");
+    }
+    Ok(DONE)
+}
+
+/// `isoform wait`
+pub(crate) async fn wait(global: &Global, target: Option<&str>, commit: Option<&str>, timeout: &str) -> anyhow::Result<u8> {
+    let client = Client::connect(global)?;
+    if let Some(commit) = commit {
+        let limit = parse_duration(timeout).map_err(anyhow::Error::msg)?;
+        let begun = Instant::now();
+        loop {
+            let estate: EstateReport = client.get("estate", &[]).await?;
+            if estate.commits.values().any(|c| c.revision.as_str().starts_with(commit)) {
+                break;
+            }
+            if begun.elapsed() > limit {
+                anstream::eprintln!("{commit} was not seen in {timeout}");
+                return Ok(TIMEOUT);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    } else if target.is_none() {
+        bail!("name a target or --commit");
+    }
+    let glob = target.unwrap_or("**").to_owned();
+    follow(global, &client, &move |t| crate::domain::model::glob_matches(&glob, &t.address.to_string()), timeout).await
+}
+
+/// Shows progress until the chosen targets rest; the exit code says how they rest.
+async fn follow(global: &Global, client: &Client, chosen: &(dyn Fn(&TargetReport) -> bool + Sync), timeout: &str) -> anyhow::Result<u8> {
+    let limit = parse_duration(timeout).map_err(anyhow::Error::msg)?;
+    let begun = Instant::now();
+    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    loop {
+        let estate: EstateReport = client.get("estate", &[]).await?;
+        let mine: Vec<&TargetReport> = estate.targets.iter().filter(|t| chosen(t)).collect();
+        if global.output == Output::Text {
+            for target in &mine {
+                let line = show::progress_line(target);
+                let word = target.condition.to_string();
+                if shown.insert(target.address.to_string(), word.clone()).as_ref() != Some(&word) {
+                    anstream::println!("{line}");
+                }
+            }
+        }
+        if rests(&estate, &mine) {
+            if global.output == Output::Json {
+                print_json(&mine)?;
+            } else {
+                anstream::println!("{} · {}", show::verdict(&estate), show::span(begun.elapsed()));
+            }
+            return Ok(code_of(mine.into_iter()));
+        }
+        if begun.elapsed() > limit {
+            anstream::eprintln!("still not at rest after {timeout}");
+            return Ok(TIMEOUT);
+        }
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+}
+
+/// Tells whether targets rest: looked at with the newest snapshot, and nothing will move on its own.
+pub(crate) fn rests(estate: &EstateReport, targets: &[&TargetReport]) -> bool {
+    let moving = |t: &TargetReport| {
+        use crate::domain::model::Reason;
+        matches!(t.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp)
+            || t.condition.reason == Reason::NotYet
+            || (t.condition.reason == Reason::Rollout && t.condition.detail.contains("to bake"))
+            || (t.looked < estate.snapshot && t.condition.result != SyncResult::Orphaned)
+    };
+    if targets.iter().any(|t| moving(t)) {
+        return false;
+    }
+    // What waits for another target moves as soon as that one does.
+    let all_rest = estate.targets.iter().all(|t| !moving(t));
+    all_rest || !targets.iter().any(|t| matches!(t.condition.reason, crate::domain::model::Reason::Dependency | crate::domain::model::Reason::Rollout))
+}
+
+/// `isoform approve`
+pub(crate) async fn approve(global: &Global, target: Option<String>, review: Option<String>, snapshot: Option<String>, source: Option<String>) -> anyhow::Result<u8> {
+    let what = match (target, snapshot, source) {
+        (Some(target), None, None) => ApproveWhat::Review { target, review },
+        (None, Some(commit), None) => ApproveWhat::Snapshot(commit),
+        (None, None, Some(name)) => ApproveWhat::Source(name),
+        _ => bail!("name a target, --snapshot <commit> or --source <name>"),
+    };
+    let answer: Value = Client::connect(global)?.post("approve", &what).await?;
+    said(global, &answer)
+}
+
+/// Commands that only say something to the daemon.
+pub(crate) async fn say(global: &Global, what: &str, which: Which, reason: &str, hold: Option<String>, overwrite: bool) -> anyhow::Result<u8> {
+    let selector = match which {
+        Which { all: true, .. } => Selector::All,
+        Which { placement: Some(name), .. } => Selector::Placement(name),
+        Which { source: Some(name), .. } => Selector::Source(name),
+        Which { target: Some(target), .. } => Selector::Targets(target),
+        _ => bail!("name a target, --placement, --source or --all"),
+    };
+    let body = json!({ "what": what, "selector": selector, "reason": reason, "hold": hold, "overwrite": overwrite });
+    let answer: Value = Client::connect(global)?.post("say", &body).await?;
+    said(global, &answer)
+}
+
+fn said(global: &Global, answer: &Value) -> anyhow::Result<u8> {
+    if global.output == Output::Json {
+        print_json(answer)?;
+    } else {
+        anstream::println!("{}", clean(answer.get("said").and_then(Value::as_str).unwrap_or_default()));
+    }
+    Ok(DONE)
+}
+
+/// Counts the errors among findings.
+pub(crate) fn errors(findings: &[Finding]) -> usize {
+    findings.iter().filter(|f| f.is_error()).count()
+}
