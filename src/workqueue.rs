@@ -116,11 +116,11 @@ impl<K: Ord + Clone> WorkQueue<K> {
         self.0.changed.notify_waiters();
     }
 
-    /// Tells whether nothing runs and nothing is due now.
-    pub fn is_idle(&self) -> bool {
+    /// Tells whether nothing runs and nothing becomes due within a while.
+    pub fn is_quiet(&self, within: Duration) -> bool {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.0.clock.now();
-        state.running.is_empty() && state.due.values().all(|(at, _)| *at > now)
+        let until = self.0.clock.now().plus(within);
+        state.running.is_empty() && state.due.values().all(|(at, _)| *at > until)
     }
 
     /// Returns the keys that run.

@@ -10,7 +10,6 @@ use clap::Args;
 use git2::{IndexAddOption, Repository, RepositoryInitOptions, Signature};
 
 use super::client::Client;
-use super::online::rests;
 use super::show::{self, BOLD, DIM, RESET};
 use super::{DONE, FAILED, Global, hook, offline};
 use crate::clock::Clock;
@@ -202,7 +201,7 @@ async fn watch(socket: &Path, fresh: bool, stop: &tokio_util::sync::Cancellation
                 }
             }
         }
-        if rests(&estate, &targets) && estate.settled {
+        if estate.settled {
             anstream::println!("{} · {} · log at entry {}", show::verdict(&estate), show::span(begun.elapsed()), estate.entries);
             return Ok(targets.iter().all(|t| matches!(t.condition.result, crate::domain::model::SyncResult::InSync | crate::domain::model::SyncResult::NoEffect)));
         }

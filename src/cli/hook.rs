@@ -10,7 +10,6 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::client::{Client, socket_path};
-use super::online::rests;
 use super::show::{self, clean};
 use super::{DONE, Global};
 use crate::domain::model::SyncResult;
@@ -124,8 +123,7 @@ async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
                 said.insert(target.address.to_string(), line);
             }
         }
-        let all: Vec<&TargetReport> = estate.targets.iter().collect();
-        if rests(&estate, &all) && estate.settled {
+        if estate.settled {
             anstream::println!("isoform: {} at {short} · details: isoform audit show {short}", show::verdict(&estate));
             return Ok(());
         }

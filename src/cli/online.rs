@@ -405,21 +405,15 @@ async fn follow(global: &Global, client: &Client, chosen: &(dyn Fn(&TargetReport
     }
 }
 
-/// Tells whether targets rest: looked at with the newest snapshot, and nothing will move on its own.
+/// Tells whether targets rest: the look has ended, or these were looked at and wait for nobody.
 pub(crate) fn rests(estate: &EstateReport, targets: &[&TargetReport]) -> bool {
-    let moving = |t: &TargetReport| {
-        use crate::domain::model::Reason;
+    use crate::domain::model::Reason;
+    let waits = |t: &TargetReport| {
         matches!(t.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp)
-            || t.condition.reason == Reason::NotYet
-            || (t.condition.reason == Reason::Rollout && t.condition.detail.contains("to bake"))
+            || matches!(t.condition.reason, Reason::NotYet | Reason::Dependency | Reason::Rollout | Reason::StackMoved)
             || (t.looked < estate.snapshot && t.condition.result != SyncResult::Orphaned)
     };
-    if targets.iter().any(|t| moving(t)) {
-        return false;
-    }
-    // What waits for another target moves as soon as that one does.
-    let all_rest = estate.targets.iter().all(|t| !moving(t));
-    all_rest || !targets.iter().any(|t| matches!(t.condition.reason, crate::domain::model::Reason::Dependency | crate::domain::model::Reason::Rollout))
+    estate.settled || (!targets.is_empty() && !targets.iter().any(|t| waits(t)))
 }
 
 /// `isoform approve`

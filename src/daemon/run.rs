@@ -71,6 +71,9 @@ async fn worker(line: Arc<Line>) {
         if let Some(after) = after {
             line.enqueue(&uid, after);
         }
+        if let Err(error) = line.close_look().await {
+            tracing::warn!("the end of a look could not be written: {error}");
+        }
     }
 }
 

@@ -23,6 +23,8 @@ use crate::port::{self, Put, body};
 
 /// How many snapshots are kept at hand for waves that wait.
 const KEPT: usize = 50;
+/// What becomes due later than this does not keep a look open: a wave may bake for hours.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 struct Heads {
     revisions: BTreeMap<SourceName, Revision>,
@@ -390,9 +392,14 @@ impl Line {
         Ok(())
     }
 
-    /// Writes the end of a look down, once every target was looked at and rests.
-    pub(super) async fn close_look(&self) -> Result<(), Error> {
+    /// Writes the end of a look down, once every target was looked at and nothing moves any more.
+    ///
+    /// Called by whoever has just finished with a target: the last one finds everything quiet.
+    pub async fn close_look(&self) -> Result<(), Error> {
         let Some(newest) = self.newest() else { return Ok(()) };
+        if !self.queue.is_quiet(QUIET) {
+            return Ok(());
+        }
         let look = {
             let mut shared = self.shared();
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();

@@ -184,7 +184,7 @@ impl Line {
             installation: self.settings.installation.to_string(),
             snapshot: id.0,
             commits,
-            settled: shared.synced.contains(&id) && targets.iter().all(|t| t.progress.is_none()),
+            settled: shared.synced.contains(&id) && self.queue.is_quiet(super::look::QUIET),
             targets,
             levels,
             findings,

@@ -79,7 +79,6 @@ impl Line {
         }
         let after = self.wanted(guard, history, &newest, &address).await?;
         self.looked(uid, newest.id);
-        self.close_look().await?;
         Ok(after)
     }
 
