@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::client::{Client, socket_path};
 use super::show::{self, clean};
 use super::{DONE, Global};
-use crate::domain::model::SyncResult;
+use crate::domain::model::{Reason, SyncResult};
 use crate::reconcile::{EstateReport, TargetReport};
 
 /// How long a push is held to show what it does.
@@ -117,7 +117,7 @@ async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
                 }
             }
         }
-        for target in &estate.targets {
+        for target in estate.targets.iter().filter(|t| t.looked >= estate.snapshot || t.condition.result == SyncResult::Applying) {
             if let Some(line) = news(target, said.get(&target.address.to_string()).map(String::as_str), revision) {
                 anstream::println!("  {:<34} {line}", target.address.to_string());
                 said.insert(target.address.to_string(), line);
@@ -144,6 +144,8 @@ fn news(target: &TargetReport, before: Option<&str>, revision: &str) -> Option<S
         }
         SyncResult::NoEffect if target.serving.as_deref() == Some(revision) => "✓ nothing to change".to_owned(),
         SyncResult::InSync | SyncResult::NoEffect | SyncResult::Planning | SyncResult::CleaningUp | SyncResult::Unknown => return None,
+        // What waits for another target goes on by itself; the last line counts it.
+        _ if matches!(target.condition.reason, Reason::Dependency | Reason::Rollout | Reason::NotYet) => return None,
         SyncResult::Failed | SyncResult::Stuck => format!("✗ {}: {}", target.condition, clean(&target.condition.detail)),
         _ => format!("⏸ {}: {}", target.condition, clean(&target.condition.detail)),
     };

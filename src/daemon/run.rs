@@ -112,13 +112,13 @@ async fn looker(line: Arc<Line>, mut inbox: mpsc::Receiver<Hint>, poll: Duration
 
 async fn sweeper(line: Arc<Line>, every: Duration) {
     loop {
+        if let Err(error) = line.sweep().await {
+            tracing::warn!("a sweep failed: {error}");
+        }
         tokio::select! {
             biased;
             () = line.stop.cancelled() => return,
             () = line.clock.sleep(every) => {}
-        }
-        if let Err(error) = line.sweep().await {
-            tracing::warn!("a sweep failed: {error}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::world::{Failure, World, WorldError, all, get, put, remove};
 use crate::domain::cfn::{EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate, parse_template, unknown};
 use crate::domain::model::{AccountId, KeyedHasher, Region, StackId, StackName, sha256_hex};
-use crate::domain::plan::{Change, ChangeSetStatus, Observed, Replacement, ResourceState, StackStatus, StatusClass, compare};
+use crate::domain::plan::{Change, ChangeSetStatus, Observed, Replacement, ResourceState, StackStatus, StatusClass, compare, replacement_of};
 use crate::port::{
     ChangeSet, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary, read_all,
 };
@@ -187,11 +187,10 @@ impl LocalEngine {
         for logical in order.iter().filter(|l| present(l)) {
             let resource = &template.resources[logical];
             let properties = evaluate(&resource.properties, &scope)?;
-            let change = changes.iter().find(|c| c.logical == *logical);
-            let kept = stack.resources.get(logical).and_then(|r| r.physical.clone());
-            let replaced = change.is_some_and(|c| c.replacement == Replacement::Always || (c.replacement == Replacement::Conditional && !c.properties.iter().all(|p| p.after_unknown)));
-            let physical = match kept {
-                Some(id) if !replaced => id,
+            // Now that every value is known, "perhaps" becomes yes or no.
+            let kept = stack.resources.get(logical).filter(|r| r.kind == resource.kind && replacement_of(&r.kind, &r.properties, &properties) != Replacement::Always);
+            let physical = match kept.and_then(|r| r.physical.clone()) {
+                Some(id) => id,
                 _ => physical_id(&home, logical, &resource.kind, &properties, stack.operations + 1),
             };
             let state = ResourceState { kind: resource.kind.clone(), physical: Some(physical), properties, deletion_policy: resource.deletion_policy };

@@ -35,8 +35,8 @@ pub(super) fn physical_id(home: &Home<'_>, logical: &str, kind: &str, properties
         ("SNS", "Topic") => arn(home, "sns", &format!("{}-{logical}-{}", home.stack, hash[..12].to_uppercase())),
         ("ElasticLoadBalancingV2", _) => arn(home, "elasticloadbalancing", &format!("{}/{}/{}", name.to_lowercase(), short(home.stack, logical), &hash[..16])),
         ("IAM", "ManagedPolicy") => format!("arn:aws:iam::{}:policy/{}-{logical}-{}", home.account, home.stack, hash[..12].to_uppercase()),
-        ("ECS", "Service" | "TaskDefinition") => arn(home, "ecs", &format!("{}/{}", name.to_lowercase(), short(home.stack, logical))),
-        ("SQS", "Queue") => format!("https://sqs.{}.amazonaws.com/{}/{}", home.region, home.account, short(home.stack, logical)),
+        ("ECS", "Service" | "TaskDefinition") => arn(home, "ecs", &format!("{}/{}-{}", name.to_lowercase(), short(home.stack, logical), &hash[..8])),
+        ("SQS", "Queue") => format!("https://sqs.{}.amazonaws.com/{}/{}-{}", home.region, home.account, short(home.stack, logical), &hash[..8]),
         _ => format!("{}-{logical}-{}", home.stack, hash[..12].to_uppercase()),
     }
 }

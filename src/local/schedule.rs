@@ -90,9 +90,13 @@ impl<'a> Schedule<'a> {
         for logical in order.iter().filter(|l| by_logical.contains_key(l.as_str())) {
             let change = by_logical[logical.as_str()];
             let Some(state) = target.resources.get(logical) else { continue };
-            let creates = change.action == Action::Add || change.replacement != Replacement::Never;
+            let creates = self.is_new(logical, &target);
+            if !creates && self.stack.resources.get(logical).is_some_and(|old| old.properties == state.properties) {
+                // A value that was not known turned out to be the same.
+                continue;
+            }
             let verb = if creates { "CREATE" } else { "UPDATE" };
-            let reason = (change.replacement != Replacement::Never && change.action == Action::Modify).then_some("Requested update requires the creation of a new physical resource; hence creating one.");
+            let reason = (creates && change.action == Action::Modify).then_some("Requested update requires the creation of a new physical resource; hence creating one.");
             self.resource(logical, state, &format!("{verb}_IN_PROGRESS"), reason);
             self.work(&state.kind);
             if let Some(failure) = failures.iter().find(|f| f.logical == *logical && glob_matches(&f.stack, self.stack.name.as_str())) {
@@ -109,7 +113,7 @@ impl<'a> Schedule<'a> {
         if create {
             self.stack_status(S::CreateComplete, None);
         } else {
-            let leaving: Vec<&Change> = changes.iter().filter(|c| c.action == Action::Remove || (c.action == Action::Modify && c.replacement != Replacement::Never)).collect();
+            let leaving: Vec<&Change> = changes.iter().filter(|c| c.action == Action::Remove || (c.action == Action::Modify && self.is_new(&c.logical, &target))).collect();
             self.stack_status(S::UpdateCompleteCleanupInProgress, None);
             for change in leaving {
                 self.leave(change);
@@ -117,6 +121,11 @@ impl<'a> Schedule<'a> {
             self.stack_status(S::UpdateComplete, None);
         }
         Ending { operation: self.end(target), used: None }
+    }
+
+    /// Tells whether a resource gets another physical id.
+    fn is_new(&self, logical: &str, target: &Stack) -> bool {
+        self.stack.resources.get(logical).map(|r| &r.physical) != target.resources.get(logical).map(|r| &r.physical)
     }
 
     fn leave(&mut self, change: &Change) {

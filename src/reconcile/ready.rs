@@ -129,6 +129,13 @@ fn blocked(shared: &Shared, snapshot: &Snapshot, target: &Target, uid: &TargetUi
         }
     }
     let position = target.stage.as_ref()?;
+    // A sibling whose files have faults may belong to an earlier wave: nobody can tell, so nothing later moves.
+    let broken = |t: &&Target| t.stage.is_none() && t.address.kind() == target.address.kind() && same_owner(t, target) && t.faults.iter().any(|f| f.is_error());
+    if position.stage > 0
+        && let Some(sibling) = snapshot.compiled.targets.values().find(broken)
+    {
+        return Some(Wait { reason: Reason::Rollout, detail: format!("waits for {}, whose files have faults", sibling.address), after: None });
+    }
     let resumed = shared.targets.get(uid).and_then(|k| k.history.resumed);
     for earlier in (0..position.stage).rev() {
         let Some(stage) = snapshot.compiled.rollouts.get(&position.rollout).and_then(|r| r.get(earlier)) else { continue };

@@ -66,7 +66,9 @@ impl Line {
         let (Some(history), Some(newest)) = (self.history(uid), self.newest()) else { return Ok(None) };
         let Some(address) = history.address.clone() else { return Ok(None) };
         if newest.uids.get(&address) != Some(uid) {
-            return self.orphaned(guard, &history).await;
+            let after = self.orphaned(guard, &history, &newest).await?;
+            self.looked(uid, newest.id);
+            return Ok(after);
         }
         // What runs is never left: nothing newer can interrupt it.
         if history.current.as_ref().is_some_and(|d| d.is_executing()) {
@@ -94,8 +96,14 @@ impl Line {
         }
     }
 
-    async fn orphaned(&self, guard: &TargetGuard<TargetUid>, history: &History) -> Result<Option<Duration>, Error> {
+    async fn orphaned(&self, guard: &TargetGuard<TargetUid>, history: &History, newest: &Snapshot) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
+        if newest.compiled.incomplete {
+            // Unknown is not empty: a file that cannot be read does not say that this is no longer asked for.
+            let errors: Vec<Finding> = newest.compiled.findings.iter().filter(|f| f.is_error()).cloned().collect();
+            self.show(uid, SyncResult::Unknown, Reason::Invalid, format!("a file has faults, so it cannot be told whether this is still asked for: {}", first_fault(&errors))).await?;
+            return Ok(None);
+        }
         if history.applied.is_none() && history.owned.is_none() {
             // Nothing was ever deployed: it is forgotten, not orphaned.
             self.show(uid, SyncResult::Orphaned, Reason::Removed, "Git no longer asks for it; nothing was deployed").await?;

@@ -42,6 +42,8 @@ pub struct Compiled {
     pub findings: Vec<Finding>,
     /// Who needs whom.
     pub graph: Graph,
+    /// Whether a fault of a source's own files keeps from telling what it asks for: then nothing of it is orphaned.
+    pub incomplete: bool,
     /// What `after` of a stack names, as written.
     pub after: Vec<(Address, String, Place)>,
     /// Files that something bound to a template or target.
@@ -60,9 +62,11 @@ pub fn current_stored(_: &Address) -> Option<Value> {
 pub fn compile(trees: &[SourceTree<'_>], placements: &BTreeMap<PlacementName, Placement>, templates: &Templates, stored: &Stored<'_>) -> Compiled {
     let mut out = Compiled::default();
     for tree in trees {
+        let before = out.findings.iter().filter(|f| f.is_error()).count();
         let sync = read_sync(tree, &mut out.findings);
         let mut pass = Pass { tree, placements, templates, stored, sync: &sync, out: &mut out, environments: BTreeMap::new() };
         pass.run();
+        out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         for (name, stages) in &sync.rollouts {
             out.rollouts.insert(name.clone(), stages.clone());
         }

@@ -131,6 +131,13 @@ fn modify(logical: &str, old: &ResourceState, resource: &Resource, after: &Value
     })
 }
 
+/// Tells whether a change from known to known values replaces a resource of this type.
+pub fn replacement_of(kind: &str, before: &Value, after: &Value) -> Replacement {
+    let mut properties = Vec::new();
+    walk(&mut Walk { facts: resource_type(kind), out: &mut properties }, "", "", Some(before), Some(after));
+    properties.iter().map(|p| p.replaces).max().unwrap_or(Replacement::Never)
+}
+
 struct Walk<'a> {
     facts: Option<ResourceType>,
     out: &'a mut Vec<PropertyChange>,
