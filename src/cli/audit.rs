@@ -273,23 +273,34 @@ struct Evident {
 
 async fn verify_log(global: &Global, file: Option<PathBuf>, state: Option<PathBuf>, cloud: Option<PathBuf>, key: Option<String>, root_key: Option<PathBuf>) -> anyhow::Result<u8> {
     let result = match file {
-        Some(path) => from_file(&path),
+        Some(path) => from_file(&path).map(|e| (e, None)),
         None => from_state(global, state, cloud, root_key).await,
     };
-    let evident = match result {
-        Ok(evident) => evident,
+    let (mut evident, cloud) = match result {
+        Ok(found) => found,
         Err(error) => return told(global, Err(format!("{error:#}")), &[]),
     };
-    let Some(Body::Created { public_key, .. }) = evident.entries.first().map(|e| &e.body) else {
+    let Some(Body::Created { public_key, .. }) = evident.entries.first().map(|e| e.body.clone()) else {
         return told(global, Err("the log does not begin with its creation: it was cut at the beginning".into()), &[]);
     };
     if let Some(trusted) = &key
-        && trusted != public_key
+        && *trusted != public_key
     {
         return told(global, Err("the log names another public key than the one you trust: it is another log".into()), &[]);
     }
-    let trusted = key.as_ref().unwrap_or(public_key);
-    match verify(&evident.entries, &evident.checkpoints, &|bytes, signature| Keyring::check(trusted, bytes, signature)) {
+    let trusted = key.unwrap_or(public_key);
+    let check = |bytes: &[u8], signature: &str| Keyring::check(&trusted, bytes, signature);
+    // First what lies here, by itself; then against the shipped copy, whose checkpoints count too.
+    let mut result = verify(&evident.entries, &evident.checkpoints, &check);
+    if result.is_ok()
+        && let Some(cloud) = cloud.filter(|c| c.exists())
+    {
+        if let Err(error) = shipped(&cloud, &mut evident).await {
+            return told(global, Err(format!("{error:#}")), &evident.notes);
+        }
+        result = verify(&evident.entries, &evident.checkpoints, &check);
+    }
+    match result {
         Ok(verified) => {
             let signed = verified.signed_at.map(|at| format!(", signed {}", show::time(at))).unwrap_or_default();
             let tail = if verified.unsigned > 0 { format!("; the last {} are not signed yet", verified.unsigned) } else { String::new() };
@@ -329,8 +340,8 @@ fn from_file(path: &std::path::Path) -> anyhow::Result<Evident> {
     Ok(evident)
 }
 
-/// Reads a state folder without a daemon, and compares it with what was shipped.
-async fn from_state(global: &Global, state: Option<PathBuf>, cloud: Option<PathBuf>, root_key: Option<PathBuf>) -> anyhow::Result<Evident> {
+/// Reads a state folder without a daemon; returns the folder of the shipped copy too.
+async fn from_state(global: &Global, state: Option<PathBuf>, cloud: Option<PathBuf>, root_key: Option<PathBuf>) -> anyhow::Result<(Evident, Option<PathBuf>)> {
     let (state, cloud, root_key) = match state {
         Some(state) => (state, cloud, root_key),
         None => {
@@ -350,10 +361,7 @@ async fn from_state(global: &Global, state: Option<PathBuf>, cloud: Option<PathB
         }
         evident.notes.push(format!("{} payloads open and have their digests", payloads.len()));
     }
-    if let Some(cloud) = cloud.filter(|c| c.exists()) {
-        shipped(&cloud, &mut evident).await?;
-    }
-    Ok(evident)
+    Ok((evident, cloud))
 }
 
 fn nearby(global: &Global) -> anyhow::Result<Config> {

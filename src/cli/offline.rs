@@ -62,7 +62,7 @@ pub(crate) enum BundleCommand {
         /// The directory.
         folder: PathBuf,
         /// `name@major.minor`, for the encryption context.
-        #[arg(long)]
+        #[arg(long = "as")]
         version: String,
     },
     /// Open a bundle of the bundle store into a new folder.

@@ -41,6 +41,7 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     let socket = Socket { line: line.clone(), hints: hints.clone() };
     tracker.spawn(crate::http::serve(listener, socket, stop.clone()));
     let _ = hints.send(Hint { trigger: "start".into(), actor: Actor::daemon("start") }).await;
+    line.enqueue_all();
     tracing::info!("listening on {}", path.display());
     tokio::select! {
         () = shutdown => {}

@@ -193,7 +193,8 @@ impl Line {
         let result = if matches!(first.reason, Reason::Suspended | Reason::Frozen) { SyncResult::Held } else { SyncResult::Pending };
         self.show(uid, result, first.reason, detail).await?;
         let timed = reasons.iter().any(|r| matches!(r, Reason::Window | Reason::Frozen | Reason::Suspended));
-        Ok(Some(timed.then_some(Duration::from_secs(2))))
+        // Later than what keeps a look open: a freeze may last for days.
+        Ok(Some(timed.then_some(Duration::from_secs(3))))
     }
 
     /// Tells whether the stack is what it was when the deployment began.

@@ -13,7 +13,7 @@ use crate::domain::audit::{Body, Look, Stream};
 use crate::domain::bundle;
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
-use crate::domain::estate::{Compiled, May, SourceTree, TemplateVersion, Templates, compile};
+use crate::domain::estate::{Compiled, May, SourceTree, TemplateVersion, Templates, compile, rendering_faults};
 use crate::domain::model::{Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName, SyncResult, TargetUid, Timestamp, canonical_json, hex};
 use crate::domain::schema::incompatibilities;
 use crate::domain::spec::{TemplateRef, parse_sync};
@@ -145,8 +145,12 @@ impl Line {
                 Err(error) => tracing::warn!(snapshot.id = id.0, "a snapshot cannot be read again: {error}"),
             }
         }
+        // The daemon may have died between accepting a snapshot and minting what it brought.
         if let Some(newest) = self.newest() {
-            self.mint(&newest.compiled, &newest.uids).await?;
+            let uids = self.mint(&newest.compiled, &newest.uids).await?;
+            let mut shared = self.shared();
+            shared.snapshots.pop();
+            shared.snapshots.push(Arc::new(newest.with_uids(uids)));
         }
         Ok(())
     }
@@ -157,7 +161,27 @@ impl Line {
         let templates = self.templates(&heads, register, actor, &mut findings).await?;
         let compiled = self.compile_trees(&heads, &templates, findings).await;
         let uids = self.uids(&compiled);
+        let compiled = self.with_rendering_faults(compiled, &uids).await?;
         Ok(Arc::new(Snapshot { id, revisions, commits: heads.commits, compiled, at, trigger: trigger.to_owned(), actor: actor.clone(), uids }))
+    }
+
+    /// Renders everything once, so that every fault of a commit is shown at once and not one after the other.
+    async fn with_rendering_faults(&self, mut compiled: Compiled, uids: &BTreeMap<Address, TargetUid>) -> Result<Compiled, Error> {
+        let mut known = BTreeMap::new();
+        for (address, uid) in uids {
+            if let Some(digest) = self.history(uid).and_then(|h| h.applied).and_then(|a| a.outputs) {
+                known.insert(address.clone(), (*self.outputs(&digest).await?).clone());
+            }
+        }
+        tokio::task::spawn_blocking(move || {
+            let findings = rendering_faults(&compiled, &known);
+            compiled.findings.extend(findings);
+            compiled.findings.sort();
+            compiled.findings.dedup();
+            compiled
+        })
+        .await
+        .map_err(|_| Error::Broken("the renderer failed".into()))
     }
 
     async fn compile_trees(&self, heads: &Heads, templates: &Templates, findings: Vec<Finding>) -> Compiled {
@@ -365,17 +389,7 @@ impl Line {
     /// Makes a compiled snapshot the newest one.
     async fn adopt(&self, snapshot: Arc<Snapshot>) -> Result<(), Error> {
         let uids = self.mint(&snapshot.compiled, &snapshot.uids).await?;
-        let commits = snapshot.commits.clone();
-        let snapshot = Arc::new(Snapshot {
-            id: snapshot.id,
-            revisions: snapshot.revisions.clone(),
-            commits,
-            compiled: snapshot.compiled.clone(),
-            at: snapshot.at,
-            trigger: snapshot.trigger.clone(),
-            actor: snapshot.actor.clone(),
-            uids: uids.clone(),
-        });
+        let snapshot = Arc::new(snapshot.with_uids(uids.clone()));
         {
             let mut shared = self.shared();
             shared.snapshots.push(snapshot.clone());
@@ -519,6 +533,21 @@ fn minted_name(address: &Address, uid: &TargetUid) -> Result<StackName, Error> {
     let room = 128 - "isoform--".len() - uid.short().len();
     let name = format!("isoform-{}-{}", plain.chars().take(room).collect::<String>().trim_end_matches('-'), uid.short());
     name.parse().map_err(|e| Error::Broken(format!("{e}")))
+}
+
+impl Snapshot {
+    fn with_uids(&self, uids: BTreeMap<Address, TargetUid>) -> Self {
+        Self {
+            id: self.id,
+            revisions: self.revisions.clone(),
+            commits: self.commits.clone(),
+            compiled: self.compiled.clone(),
+            at: self.at,
+            trigger: self.trigger.clone(),
+            actor: self.actor.clone(),
+            uids,
+        }
+    }
 }
 
 #[cfg(test)]

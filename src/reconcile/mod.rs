@@ -226,17 +226,42 @@ impl Line {
 
     /// Appends an event of a target and folds it. The event must be legal where it lands.
     pub(crate) async fn record(&self, uid: &TargetUid, actor: Actor, kind: EventKind, payloads: Vec<(Digest, Vec<u8>)>) -> Result<Entry, Error> {
-        let (mut trial, stream_seq) = match self.shared().targets.get(uid) {
-            Some(known) => (known.history.clone(), known.stream_seq),
-            None => (History::new(uid.clone()), 0),
-        };
-        let at = self.clock.now();
-        let event = crate::domain::deployment::Event { target: uid.clone(), at, actor: actor.clone(), kind: kind.clone() };
-        trial.record(&event)?;
-        let draft = Draft { stream: Stream::Target(uid.clone()), stream_seq: Some(stream_seq + 1), at, actor, body: Body::Target(kind), payloads };
-        let entry = self.store.append(draft).await?;
-        self.shared().fold(&entry)?;
-        Ok(entry)
+        // A worker and an operator may speak of one target at once: whoever comes second folds what the first said and
+        // asks again whether its own event is still legal.
+        for _ in 0..20 {
+            let (mut trial, stream_seq) = match self.shared().targets.get(uid) {
+                Some(known) => (known.history.clone(), known.stream_seq),
+                None => (History::new(uid.clone()), 0),
+            };
+            let at = self.clock.now();
+            let event = crate::domain::deployment::Event { target: uid.clone(), at, actor: actor.clone(), kind: kind.clone() };
+            trial.record(&event)?;
+            let draft = Draft { stream: Stream::Target(uid.clone()), stream_seq: Some(stream_seq + 1), at, actor: actor.clone(), body: Body::Target(kind.clone()), payloads: payloads.clone() };
+            match self.store.append(draft).await {
+                Ok(entry) => {
+                    self.catch_up(uid, &entry).await?;
+                    return Ok(entry);
+                }
+                Err(store::Error::Conflict(_)) => {
+                    for entry in self.store.stream(&Stream::Target(uid.clone())).await? {
+                        self.shared().fold(&entry)?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(store::Error::Conflict(uid.to_string()).into())
+    }
+
+    /// Folds an entry, and first those before it that somebody else has appended and not folded yet.
+    async fn catch_up(&self, uid: &TargetUid, entry: &Entry) -> Result<(), Error> {
+        let next = self.shared().targets.get(uid).map_or(1, |k| k.stream_seq + 1);
+        if entry.stream_seq > next {
+            for earlier in self.store.stream(&Stream::Target(uid.clone())).await? {
+                self.shared().fold(&earlier)?;
+            }
+        }
+        self.shared().fold(entry)
     }
 
     fn known(&self, uid: &TargetUid) -> Option<Known> {

@@ -29,7 +29,7 @@ pub async fn restore(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, 
     }
     let found = list(home, "keys/").await?;
     match found.first() {
-        Some(key) => take_over(store, home, root, key).await,
+        Some(key) => take_over(store, home, root, key, now).await,
         None => begin(store, home, now).await,
     }
 }
@@ -50,7 +50,7 @@ async fn begin(store: &Store, home: &dyn ObjectStore, now: Timestamp) -> Result<
     Ok(Identity { installation, log, restored: 0 })
 }
 
-async fn take_over(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, key: &str) -> Result<Identity, Error> {
+async fn take_over(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, key: &str, now: Timestamp) -> Result<Identity, Error> {
     let bytes = port::read_all(home, key, None, 1 << 20).await?;
     let keys: Value = serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("{key} cannot be read: {e}")))?;
     let text = |name: &str| keys.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| Error::Broken(format!("{key} lacks `{name}`")));
@@ -75,6 +75,11 @@ async fn take_over(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, ke
     store.import(&entries, &payloads).await?;
     for checkpoint in &checkpoints {
         store.add_checkpoint(checkpoint).await?;
+    }
+    if entries.is_empty() {
+        // The old state died before its first segment was shipped: the log begins again under its own name and keys.
+        let created = Body::Created { log: log.clone(), installation: installation.clone(), public_key, version: env!("CARGO_PKG_VERSION").into() };
+        store.append(Draft { stream: Stream::Daemon, stream_seq: Some(1), at: now, actor: Actor::daemon("start"), body: created, payloads: Vec::new() }).await?;
     }
     store.set_meta("installation", &installation).await?;
     store.set_meta("log", &log).await?;

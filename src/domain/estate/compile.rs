@@ -155,7 +155,13 @@ impl Pass<'_> {
 
     fn place(&self, at: &(String, Span)) -> Place {
         let text = text_of(self.tree.files, &at.0).unwrap_or_default();
-        Place::at(at.0.clone(), at.1, text)
+        let mut place = Place::at(at.0.clone(), at.1, text);
+        // A flow mapping puts everything of an entry on one line, secret parameters too: only its name is shown.
+        place.excerpt = place.excerpt.map(|line| {
+            let shown: String = line.chars().take(at.1.end_column as usize).collect();
+            if shown.len() < line.len() { format!("{shown} …") } else { shown }
+        });
+        place
     }
 
     fn text(&mut self, path: &str, faults: &mut Vec<Finding>) -> Option<String> {

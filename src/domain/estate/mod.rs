@@ -11,7 +11,7 @@ mod validate;
 pub use compile::{Compiled, SourceTree, compile, current_stored};
 pub use target::{Context, Rendering, StagePosition, Target, TargetKind};
 pub(crate) use validate::placeholder;
-pub use validate::{Checked, rendered, validate};
+pub use validate::{Checked, rendered, rendering_faults, validate};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

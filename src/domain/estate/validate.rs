@@ -60,12 +60,19 @@ pub fn validate(files: &Files, placements: Option<&BTreeMap<PlacementName, Place
         out.targets = compiled.targets.len();
         bound = compiled.bound.clone();
         out.findings.extend(compiled.findings.iter().cloned());
-        render_all(&compiled, &mut out.findings);
+        render_all(&compiled, &BTreeMap::new(), &mut out.findings);
     }
     loose_specs(files, &bound, &roots, &mut out);
     out.findings.sort_by(|a, b| (&a.place.file, a.place.span, &a.code).cmp(&(&b.place.file, b.place.span, &b.code)));
     out.findings.dedup();
     out
+}
+
+/// Renders every target with the outputs that are known, and returns what is wrong with the renderings.
+pub fn rendering_faults(compiled: &Compiled, outputs: &BTreeMap<Address, BTreeMap<String, String>>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    render_all(compiled, outputs, &mut findings);
+    findings
 }
 
 /// Renders every target of a tree, with names of outputs standing for their values: for comparing two revisions.
@@ -78,7 +85,7 @@ pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
     let grant = Grant { source, mode: Mode::Observe, may: May::everything() };
     let placements = guess_placements(files);
     let compiled = compile(&[SourceTree { grant: &grant, branch, files }], &placements, &templates, &current_stored);
-    render_all(&compiled, &mut checked.findings)
+    render_all(&compiled, &BTreeMap::new(), &mut checked.findings)
 }
 
 fn unreachable_name() -> crate::domain::model::SourceName {
@@ -163,9 +170,10 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
 }
 
 /// Renders every target with names of outputs standing for their values.
-fn render_all(compiled: &Compiled, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
+fn render_all(compiled: &Compiled, real: &BTreeMap<Address, BTreeMap<String, String>>, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::new();
     let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = BTreeMap::new();
+    let mut guessed: BTreeSet<Address> = BTreeSet::new();
     let installation: InstallationId = "0".repeat(32).parse().unwrap_or_else(|_| unreachable!("32 zeros are an id"));
     let uid: TargetUid = "0".repeat(32).parse().unwrap_or_else(|_| unreachable!("32 zeros are a uid"));
     let stack_name: StackName = "validate".parse().unwrap_or_else(|_| unreachable!("a word is a stack name"));
@@ -186,11 +194,24 @@ fn render_all(compiled: &Compiled, findings: &mut Vec<Finding>) -> BTreeMap<Stri
                 findings.extend(rendering.notes);
                 texts.insert(address.to_string(), rendering.desired.template.to_string());
                 if let Ok(template) = crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template) {
-                    let names = template.outputs.keys().map(|n| (n.clone(), placeholder(&address, n))).collect();
+                    // What is deployed has the real values; what will come stands as a name.
+                    let own = real.get(&address);
+                    let mut names = BTreeMap::new();
+                    for name in template.outputs.keys() {
+                        let value = own.and_then(|o| o.get(name)).cloned().unwrap_or_else(|| {
+                            guessed.insert(address.clone());
+                            placeholder(&address, name)
+                        });
+                        names.insert(name.clone(), value);
+                    }
                     outputs.insert(address, names);
                 }
             }
-            Err(more) => findings.extend(more),
+            Err(more) => {
+                // A template may branch on a value that is only a name yet: then a missing name is certain, and nothing else.
+                let certain = !target.producers().iter().any(|p| guessed.contains(p));
+                findings.extend(more.into_iter().filter(|f| certain || (f.code == "render.undefined" && f.message.ends_with("is not defined"))));
+            }
         }
     }
     texts
