@@ -62,8 +62,8 @@ pub(crate) enum BundleCommand {
         /// The directory.
         folder: PathBuf,
         /// `name@major.minor`, for the encryption context.
-        #[arg(long = "as")]
-        version: String,
+        #[arg(long = "as", value_name = "VERSION")]
+        named: String,
     },
     /// Open a bundle of the bundle store into a new folder.
     Open {
@@ -286,12 +286,12 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
             anstream::println!("{} {} files → {}", bundle::digest(&files), files.len(), out.display());
             Ok(DONE)
         }
-        BundleCommand::Put { folder, version } => {
+        BundleCommand::Put { folder, named } => {
             let files = checked_bundle(&folder)?;
             let config = Config::load(&config_path(global))?;
             let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
             let digest = bundle::digest(&files);
-            crate::reconcile::put_bundle(ports.as_ref(), config.encryption, &digest, &files, &version).await?;
+            crate::reconcile::put_bundle(ports.as_ref(), config.encryption, &digest, &files, &named).await?;
             anstream::println!("{digest}");
             Ok(DONE)
         }

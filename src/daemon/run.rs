@@ -38,7 +38,7 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    let socket = Socket { line: line.clone(), hints: hints.clone() };
+    let socket = Socket { line: line.clone() };
     tracker.spawn(crate::http::serve(listener, socket, stop.clone()));
     let _ = hints.send(Hint { trigger: "start".into(), actor: Actor::daemon("start") }).await;
     line.enqueue_all();
@@ -66,9 +66,19 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
 
 async fn worker(line: Arc<Line>) {
     while let Some(guard) = line.queue.next(&line.stop).await {
-        let after = line.reconcile(&guard).await;
         let uid = guard.key().clone();
-        drop(guard);
+        // In a task of its own: a panic stalls this one target and leaves the worker.
+        let one = tokio::spawn({
+            let line = line.clone();
+            async move { line.reconcile(&guard).await }
+        });
+        let after = match one.await {
+            Ok(after) => after,
+            Err(_) => {
+                line.panicked(&uid).await;
+                None
+            }
+        };
         if let Some(after) = after {
             line.enqueue(&uid, after);
         }

@@ -16,7 +16,6 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::bundle;
@@ -40,8 +39,6 @@ pub struct Hint {
 pub struct Socket {
     /// The line.
     pub line: Arc<Line>,
-    /// Where hints go.
-    pub hints: mpsc::Sender<Hint>,
 }
 
 /// The user on the other side of the socket.
@@ -219,12 +216,16 @@ async fn hint(State(socket): State<Socket>, ConnectInfo(peer): ConnectInfo<Peer>
         actor.display = pusher.chars().filter(|c| !c.is_control()).collect();
     }
     // The answer comes after the look, so that whoever hints knows what it came to.
-    let (snapshot, new) = socket.line.look(trigger, &actor).await?;
-    if trigger == "operator" {
-        socket.line.sweep().await?;
-        socket.line.enqueue_all();
-    }
-    let _ = &socket.hints;
+    let line = socket.line.clone();
+    let (snapshot, new) = whole(async move {
+        let looked = line.look(trigger, &actor).await?;
+        if trigger == "operator" {
+            line.sweep().await?;
+            line.enqueue_all();
+        }
+        Ok::<_, Error>(looked)
+    })
+    .await??;
     answer(json!({ "v": 1, "snapshot": snapshot.as_ref().map(|s| s.id.0), "new": new }))
 }
 
@@ -256,10 +257,15 @@ async fn plan(State(socket): State<Socket>, Json(body): Json<Value>) -> Answer {
 }
 
 async fn approve(State(socket): State<Socket>, ConnectInfo(peer): ConnectInfo<Peer>, Json(what): Json<ApproveWhat>) -> Answer {
-    let said = socket.line.approve(&what, &peer.actor("socket")).await?;
-    if matches!(what, ApproveWhat::Source(_)) {
-        socket.line.look("operator", &peer.actor("socket")).await?;
-    }
+    let (line, actor) = (socket.line.clone(), peer.actor("socket"));
+    let said = whole(async move {
+        let said = line.approve(&what, &actor).await?;
+        if matches!(what, ApproveWhat::Source(_)) {
+            line.look("operator", &actor).await?;
+        }
+        Ok::<_, OperatorError>(said)
+    })
+    .await??;
     answer(json!({ "v": 1, "said": said }))
 }
 
@@ -276,8 +282,16 @@ struct Say {
 }
 
 async fn say(State(socket): State<Socket>, ConnectInfo(peer): ConnectInfo<Peer>, Json(body): Json<Say>) -> Answer {
-    let actor = peer.actor("socket");
-    let line = &socket.line;
+    let (line, actor) = (socket.line.clone(), peer.actor("socket"));
+    whole(say_whole(line, actor, body)).await?
+}
+
+/// Lets a change end even if the caller hangs up: half of one would leave the log ahead of what the daemon knows.
+async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Failure> {
+    tokio::spawn(work).await.map_err(|_| Failure(StatusCode::INTERNAL_SERVER_ERROR, "a fault of isoform".into()))
+}
+
+async fn say_whole(line: Arc<Line>, actor: Actor, body: Say) -> Answer {
     let named = || match &body.selector {
         Selector::Targets(text) => Ok(text.clone()),
         _ => Err(Failure(StatusCode::BAD_REQUEST, "name one target".into())),

@@ -7,13 +7,13 @@ use serde_json::json;
 use super::perform::Performed;
 use super::target::refused;
 use super::{Error, Line, Snapshot};
-use crate::domain::deployment::{Deployment, EventKind, Next, Outcome, Settlement, Step};
+use crate::domain::deployment::{Deployment, EventKind, Next, Outcome, Phase, Settlement, Step};
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Reason, StackId, SyncResult, TargetUid};
 use crate::domain::plan::{ChangeSetStatus, Observed, Review, StatusClass, generation_of};
-use crate::domain::policy::{GateInput, Hold, gate};
+use crate::domain::policy::{GateInput, Hold, Mode, gate};
 use crate::domain::render::EPOCH;
-use crate::port::{StackEngine, StackEvent, StackRef};
+use crate::port::{self, StackEngine, StackEvent, StackRef};
 use crate::testing::crash_point;
 use crate::workqueue::TargetGuard;
 
@@ -23,15 +23,32 @@ impl Line {
         let uid = guard.key();
         let engine = self.ports.engine(&target.placement, &target.region)?;
         loop {
-            let Some(deployment) = self.history(uid).and_then(|h| h.current) else { return Ok(Some(Duration::ZERO)) };
+            let Some(deployment) = self.history(uid).and_then(|h| h.current) else { return Ok(Some(self.again(uid))) };
             if self.stop.is_cancelled() {
                 return Ok(None);
+            }
+            if deployment.rejected.is_some() && !deployment.is_executing() {
+                self.step(guard, target, engine.as_ref(), Step::Discard).await?;
+                self.settle(guard, Outcome::Rejected, Reason::Rejected, deployment.rejected.clone(), None).await?;
+                continue;
+            }
+            if deployment.phase == Phase::Executing {
+                match self.resume_execution(guard, engine.as_ref(), target, snapshot, &deployment).await? {
+                    Some(after) => return Ok(after),
+                    None => continue,
+                }
             }
             match deployment.next(&self.settings.installation) {
                 Next::Do(step) => {
                     if let Step::Propose { .. } = step
                         && let Some(stack) = self.dead(engine.as_ref(), &deployment).await?
                     {
+                        // Deleting is an execution too: what holds one holds the other.
+                        let suspended = self.history(uid).and_then(|h| h.suspended).is_some_and(|(_, until, _)| until.is_none_or(|u| u > self.clock.now()));
+                        if self.is_frozen() || suspended {
+                            self.show(uid, SyncResult::Held, if suspended { Reason::Suspended } else { Reason::Frozen }, "the rest of a failed creation is to be deleted").await?;
+                            return Ok(Some(Duration::from_secs(3)));
+                        }
                         self.step(guard, target, engine.as_ref(), Step::Clear { stack }).await?;
                         continue;
                     }
@@ -50,6 +67,37 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// When to look again after a deployment has ended: at once, but later and later while the stack keeps moving.
+    fn again(&self, uid: &TargetUid) -> Duration {
+        let mut shared = self.shared();
+        let Some(known) = shared.targets.get_mut(uid) else { return Duration::ZERO };
+        let moved = known.history.last.as_ref().is_some_and(|(_, s, _)| s.outcome == Outcome::Superseded && s.reason == Reason::StackMoved);
+        if !moved {
+            return Duration::ZERO;
+        }
+        known.attempts += 1;
+        Duration::from_millis(50).saturating_mul(1 << known.attempts.min(12))
+    }
+
+    /// An execution was announced and its answer was lost: finds out whether it happened before anything is repeated.
+    ///
+    /// One that did not happen passes every gate and the fence once more. `None` means that it went on.
+    async fn resume_execution(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, snapshot: &Snapshot, deployment: &Deployment) -> Result<Option<Option<Duration>>, Error> {
+        let uid = guard.key();
+        let Some(change_set) = deployment.change_set.clone() else { return Err(Error::Broken("nothing to execute".into())) };
+        let stack = deployment.stack.clone().ok_or_else(|| Error::Broken("no stack".into()))?;
+        let ran = match engine.review(&change_set).await {
+            Ok(read) => matches!(read.status, ChangeSetStatus::Executing | ChangeSetStatus::Executed),
+            Err(port::Error::NotFound(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if ran || !self.operation_events(engine, &stack, deployment).await?.is_empty() {
+            self.record(uid, Actor::daemon("line"), EventKind::Executed, Vec::new()).await?;
+            return Ok(None);
+        }
+        self.gate(guard, engine, target, snapshot, deployment).await
     }
 
     /// Finds the rest of a failed creation: only deleting is possible, and only where the log says it is ours.
@@ -102,7 +150,12 @@ impl Line {
         let Some(change_set) = deployment.change_set.clone() else { return Err(Error::Broken("nothing to review".into())) };
         let mut wait = Duration::from_millis(15);
         let read = loop {
-            let read = engine.review(&change_set).await?;
+            let read = match engine.review(&change_set).await {
+                Ok(read) => read,
+                // Discarded before a crash, or by somebody else: what is not there cannot run.
+                Err(port::Error::NotFound(_)) => return self.settle(guard, Outcome::Superseded, Reason::StackMoved, Some("the change set is gone".into()), None).await,
+                Err(error) => return Err(error.into()),
+            };
             if read.status != ChangeSetStatus::Creating {
                 break read;
             }
@@ -114,6 +167,9 @@ impl Line {
             ChangeSetStatus::NoChanges => {
                 self.step(guard, target, engine, Step::Discard).await?;
                 let Some(stack) = deployment.stack.clone() else { return Err(Error::Broken("no stack".into())) };
+                if (target.stack_policy.is_some() || target.options.termination_protection.is_some()) && self.mode(target) == Mode::Auto && !self.is_frozen() {
+                    self.step(guard, target, engine, Step::Configure).await?;
+                }
                 let observed = engine.describe(&StackRef::Id(stack)).await?;
                 return self.settle(guard, Outcome::NoEffect, Reason::NoChanges, None, observed.as_ref()).await;
             }
@@ -158,8 +214,9 @@ impl Line {
         let now = self.clock.now();
         let history = self.history(uid);
         let suspended = history.as_ref().and_then(|h| h.suspended.clone()).filter(|(_, until, _)| until.is_none_or(|u| u > now));
-        let mode = target.placement.mode.min(self.settings.sources.get(&target.source).map_or(target.placement.mode, |s| s.grant.mode));
-        let author = snapshot.commits.get(&target.source).map(|c| c.author.clone());
+        let mode = self.mode(target);
+        let pinned = self.shared().snapshots.iter().find(|s| s.id == deployment.pinned.snapshot).cloned();
+        let author = pinned.as_deref().unwrap_or(snapshot).commits.get(&target.source).map(|c| c.author.clone());
         // The same recorded inputs and another digest: the renderer writes other bytes than the release before.
         let renderer_changed = history.as_ref().and_then(|h| h.applied.clone()).is_some_and(|a| a.inputs == deployment.pinned.inputs && a.epoch != EPOCH);
         let holds: Vec<Hold> = gate(&GateInput {
@@ -314,6 +371,8 @@ impl Line {
                     }
                     self.pass(uid, snapshot, at);
                 }
+                // The fold has recorded the pass already: who waits is woken here.
+                self.enqueue_waiting(uid);
             }
             Outcome::Superseded => {}
             _ => {

@@ -43,8 +43,9 @@ impl Line {
     pub async fn look(&self, trigger: &str, actor: &Actor) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
         let _one = self.looking.lock().await;
         let newest = self.newest();
-        let mut revisions = newest.as_ref().map(|s| s.revisions.clone()).unwrap_or_default();
-        let before = revisions.clone();
+        // From the log and not from what was compiled: a commit that cannot be read is accepted once all the same.
+        let (last, before) = self.shared().accepted.clone().unwrap_or_default();
+        let mut revisions = before.clone();
         for (name, source) in &self.settings.sources {
             match git::tip(&source.remote, &self.client).await {
                 Ok(Some(head)) => {
@@ -58,10 +59,18 @@ impl Line {
             }
         }
         revisions.retain(|name, _| self.settings.sources.contains_key(name));
-        if revisions == before || revisions.is_empty() {
+        if revisions.is_empty() {
             return Ok((newest, false));
         }
-        let id = SnapshotId(newest.as_ref().map_or(0, |s| s.id.0) + 1);
+        if revisions == before {
+            if newest.as_ref().is_some_and(|s| s.id == last) {
+                return Ok((newest, false));
+            }
+            let snapshot = self.compile_snapshot(last, revisions, trigger, actor, self.clock.now(), true).await?;
+            self.adopt(snapshot.clone()).await?;
+            return Ok((Some(snapshot), true));
+        }
+        let id = SnapshotId(last.0 + 1);
         crate::testing::crash_point("accept.before-record");
         self.log(Stream::Daemon, actor.clone(), Body::Accepted { snapshot: id, revisions: revisions.clone(), trigger: trigger.to_owned() }).await?;
         crate::testing::crash_point("accept.after-record");
@@ -80,6 +89,8 @@ impl Line {
         let fetched = tokio::task::spawn_blocking(move || -> Result<bool, git::Error> {
             Mirror::fetch(&path, &remote, &wanted)?;
             let mirror = Mirror::open(&path)?;
+            // A tree that cannot be read is refused here, where it stands for one source and not for all.
+            mirror.read(&wanted)?;
             before.map_or(Ok(true), |old| mirror.descends(&wanted, &old))
         })
         .await
@@ -352,7 +363,8 @@ impl Line {
         let shared = self.shared();
         let mut uids = BTreeMap::new();
         for address in compiled.targets.keys() {
-            let from = compiled.moved.iter().find(|m| m.to == *address || (m.to == address.base() && m.to.region().is_none())).map(|m| m.from.clone().at(address.region().cloned()));
+            // An address that is still asked for cannot have moved away.
+            let from = compiled.moved.iter().filter(|m| !compiled.targets.contains_key(&m.from)).find(|m| m.to == *address || (m.to == address.base() && m.to.region().is_none())).map(|m| m.from.clone().at(address.region().cloned()));
             let found = shared.by_address.get(address).or_else(|| from.as_ref().and_then(|f| shared.by_address.get(f)));
             if let Some(uid) = found {
                 uids.insert(address.clone(), uid.clone());
@@ -371,6 +383,8 @@ impl Line {
                         self.record(uid, Actor::daemon("moved"), EventKind::Moved { address: address.clone() }, Vec::new()).await?;
                     }
                 }
+                // A name that is given is claimed only by who may have it.
+                None if target.options.stack_name.is_some() && (target.faults.iter().any(Finding::is_error) || compiled.contested.contains(address)) => {}
                 None => {
                     let uid: TargetUid = hex(&super::bundles::random::<16>()?).parse().map_err(|e| Error::Broken(format!("{e}")))?;
                     let given = target.options.stack_name.clone();
@@ -403,7 +417,8 @@ impl Line {
         }
         self.ship().await?;
         self.enqueue_all();
-        Ok(())
+        // With no target at all there is nobody else who could write the end of the look down.
+        self.close_look().await
     }
 
     /// Writes the end of a look down, once every target was looked at and nothing moves any more.
@@ -447,6 +462,7 @@ impl Line {
 
     /// Lists the stacks of every placement, so that a stack which moved is seen.
     pub async fn sweep(&self) -> Result<(), Error> {
+        let begun = self.clock.now();
         let mut places = BTreeMap::new();
         for placement in self.settings.placements.values() {
             for region in &placement.regions {
@@ -470,6 +486,14 @@ impl Line {
         }
         let moved: Vec<TargetUid> = {
             let mut shared = self.shared();
+            // What moved while the list was read is known better from its own end.
+            let busy: Vec<_> = shared.targets.values().filter(|k| k.history.current.is_some() || k.history.last.as_ref().is_some_and(|(_, _, at)| *at >= begun)).filter_map(|k| k.history.owned.clone()).collect();
+            for stack in busy {
+                match shared.swept.get(&stack).cloned() {
+                    Some(known) => swept.insert(stack, known),
+                    None => swept.remove(&stack),
+                };
+            }
             shared.swept = swept;
             shared.swept_at = Some(self.clock.now());
             let moved = |k: &super::Known| match (&k.history.owned, &k.history.applied) {

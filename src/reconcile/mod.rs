@@ -123,6 +123,8 @@ struct Shared {
     targets: BTreeMap<TargetUid, Known>,
     by_address: BTreeMap<Address, TargetUid>,
     snapshots: Vec<Arc<Snapshot>>,
+    /// The newest accepted heads, as the log tells them: whether or not they could be compiled.
+    accepted: Option<(SnapshotId, BTreeMap<SourceName, Revision>)>,
     /// Snapshots whose look has been written down.
     synced: BTreeSet<SnapshotId>,
     catalogue: Catalogue,
@@ -331,7 +333,9 @@ impl Line {
             };
             shared.targets.iter().filter(|(uid, k)| *uid != changed && (waiting(k) || k.history.address.as_ref().is_some_and(|a| users.contains(a)))).map(|(u, _)| u.clone()).collect()
         };
-        for uid in uids {
+        // What runs now has read the state from before this change: it runs once more.
+        let running = self.queue.running().into_iter().filter(|uid| uid != changed);
+        for uid in uids.into_iter().chain(running) {
             self.enqueue(&uid, Duration::ZERO);
         }
     }
@@ -393,6 +397,12 @@ impl Shared {
                 if entry.stream_seq <= known.stream_seq {
                     return Ok(());
                 }
+                if let EventKind::Settled(settlement) = &event.kind
+                    && matches!(settlement.outcome, crate::domain::deployment::Outcome::Applied | crate::domain::deployment::Outcome::NoEffect)
+                    && let Some(deployment) = &known.history.current
+                {
+                    known.passes.push((deployment.pinned.snapshot, event.at));
+                }
                 known.history.record(&event)?;
                 known.stream_seq = entry.stream_seq;
                 if let EventKind::Minted { address, .. } | EventKind::Moved { address } = &event.kind {
@@ -400,6 +410,7 @@ impl Shared {
                     self.by_address.insert(address.clone(), event.target.clone());
                 }
             }
+            Body::Accepted { snapshot, revisions, .. } => self.accepted = Some((*snapshot, revisions.clone())),
             Body::Registered(version) => {
                 self.catalogue.add(version.clone()).map_err(|e| Error::Broken(e.to_string()))?;
             }

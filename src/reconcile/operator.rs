@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Error, Line};
 use crate::domain::audit::{Body, Stream};
-use crate::domain::deployment::{EventKind, Outcome, Phase, Settlement};
+use crate::domain::deployment::{EventKind, Phase};
 use crate::domain::model::{Actor, Address, Digest, Reason, SourceName, SyncResult, TargetUid, glob_matches};
 
 /// Why an operator's word was not taken.
@@ -168,16 +168,6 @@ impl Line {
         let (uid, address) = self.one(target)?;
         let review = self.waiting_review(&uid, &address)?;
         self.record(&uid, actor.clone(), EventKind::Rejected { review: review.clone(), reason: reason.to_owned() }, Vec::new()).await?;
-        let settlement = Settlement {
-            outcome: Outcome::Rejected,
-            status: None,
-            watermark: None,
-            outputs: None,
-            output_names: Vec::new(),
-            cause: Some(format!("rejected by {}: {reason}", actor.display)),
-            reason: Reason::Rejected,
-        };
-        self.record(&uid, actor.clone(), EventKind::Settled(Box::new(settlement)), Vec::new()).await?;
         self.ship().await?;
         self.enqueue(&uid, Duration::ZERO);
         Ok(format!("rejected {} of {address}", review.short(8)))

@@ -59,9 +59,9 @@ impl Line {
             let failed: Vec<&Address> = peers
                 .iter()
                 .filter(|(_, k)| {
-                    matches!(k.condition.result, SyncResult::Failed | SyncResult::Stuck)
-                        && k.looked >= snapshot.id
-                        && k.history.failed.as_ref().is_some_and(|(_, _, at)| resumed.is_none_or(|r| r < *at))
+                    // From the log, so that a restart does not resume a wave that has halted.
+                    let last = k.history.last.as_ref();
+                    k.history.failed.as_ref().is_some_and(|(_, _, at)| resumed.is_none_or(|r| r < *at)) && last.is_some_and(|(pinned, _, _)| pinned.snapshot >= snapshot.id)
                 })
                 .map(|(a, _)| *a)
                 .collect();
@@ -71,7 +71,7 @@ impl Line {
             }
         }
         if let Some(most) = stage.max_in_flight {
-            let moving = peers.iter().filter(|(_, k)| k.history.current.as_ref().is_some_and(|d| d.held.is_empty())).count();
+            let moving = peers.iter().filter(|(_, k)| k.history.current.is_some() && matches!(k.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp)).count();
             if moving >= most as usize {
                 return Some(Wait { reason: Reason::Rollout, detail: format!("{moving} of its wave are in motion, at most {most} may be"), after: Some(Duration::from_millis(200)) });
             }

@@ -62,16 +62,20 @@ async fn take_over(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, ke
         wrapped.push((id, bytes.to_vec()));
     }
     store.adopt_keys(root, &wrapped).await?;
+    // Whoever can write to the bundle store can write a public key there, and not one that belongs to our signing key.
+    if store.keyring().public_key() != public_key {
+        return Err(Error::Broken(format!("{key} names a public key that is not the signing key's")));
+    }
     let (entries, payloads) = segments(home, &log).await?;
-    let mut checkpoints = Vec::new();
+    let mut checkpoints: Vec<crate::domain::audit::Checkpoint> = Vec::new();
     for name in list(home, &format!("checkpoints/{log}/")).await? {
         let bytes = port::read_all(home, &name, None, 10_000).await?;
         checkpoints.push(serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("{name} cannot be read: {e}")))?);
     }
-    // Checkpoints beyond what was shipped belong to the tail that died with the old state: at most ten seconds of it.
     let last = entries.last().map_or(0, |e| e.seq);
-    checkpoints.retain(|c: &crate::domain::audit::Checkpoint| c.seq <= last);
     verify(&entries, &checkpoints, &|bytes, signature| Keyring::check(&public_key, bytes, signature)).map_err(|e| Error::Broken(format!("the shipped log: {e}")))?;
+    store.set_meta("installation", &installation).await?;
+    store.set_meta("log", &log).await?;
     store.import(&entries, &payloads).await?;
     for checkpoint in &checkpoints {
         store.add_checkpoint(checkpoint).await?;
@@ -81,8 +85,6 @@ async fn take_over(store: &mut Store, home: &dyn ObjectStore, root: &RootKey, ke
         let created = Body::Created { log: log.clone(), installation: installation.clone(), public_key, version: env!("CARGO_PKG_VERSION").into() };
         store.append(Draft { stream: Stream::Daemon, stream_seq: Some(1), at: now, actor: Actor::daemon("start"), body: created, payloads: Vec::new() }).await?;
     }
-    store.set_meta("installation", &installation).await?;
-    store.set_meta("log", &log).await?;
     Ok(Identity { installation: installation.parse().map_err(|e| Error::Broken(format!("{e}")))?, log, restored: last })
 }
 

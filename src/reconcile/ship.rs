@@ -59,13 +59,16 @@ impl Line {
         }
     }
 
-    /// Signs a checkpoint over the newest entry, if `least` entries came since the last one.
+    /// Signs a checkpoint over the newest entry that is shipped, if `least` entries came since the last one.
     pub async fn checkpoint(&self, least: u64) -> Result<(), Error> {
-        let (head, hash, _) = self.store.head().await?;
+        // Only what is shipped is signed: a checkpoint over entries that died with this machine would condemn the rest.
+        self.ship().await?;
+        let (_, _, head) = self.store.head().await?;
         let last = self.store.checkpoints().await?.last().map_or(0, |c| c.seq);
         if head < last + least.max(1) {
             return Ok(());
         }
+        let Some(hash) = self.store.entries(head, 1).await?.pop().map(|e| e.hash) else { return Ok(()) };
         let at = self.clock.now();
         let signature = self.store.keyring().sign(&checkpoint_bytes(&self.settings.log, head, &hash, at));
         let checkpoint = Checkpoint { log: self.settings.log.clone(), seq: head, hash, at, signature };

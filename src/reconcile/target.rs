@@ -34,8 +34,20 @@ impl Line {
         }
     }
 
+    /// Stalls a target whose reconciliation panicked: the same input is not tried again by itself.
+    pub async fn panicked(&self, uid: &TargetUid) {
+        tracing::error!(target.id = %uid, "a target made isoform panic; it is stalled");
+        if let Some(newest) = self.newest() {
+            self.looked(uid, newest.id);
+        }
+        let _ = self.show(uid, SyncResult::Stuck, Reason::Internal, "isoform panicked over this target").await;
+    }
+
     /// Turns an error into a condition and a time. The one place that decides about retries.
     async fn stalled(&self, uid: &TargetUid, error: &Error) -> Option<Duration> {
+        if let Some(newest) = self.newest() {
+            self.looked(uid, newest.id);
+        }
         let attempts = {
             let mut shared = self.shared();
             let known = shared.targets.get_mut(uid)?;
@@ -65,11 +77,6 @@ impl Line {
         let uid = guard.key();
         let (Some(history), Some(newest)) = (self.history(uid), self.newest()) else { return Ok(None) };
         let Some(address) = history.address.clone() else { return Ok(None) };
-        if newest.uids.get(&address) != Some(uid) {
-            let after = self.orphaned(guard, &history, &newest).await?;
-            self.looked(uid, newest.id);
-            return Ok(after);
-        }
         // What runs is never left: nothing newer can interrupt it.
         if history.current.as_ref().is_some_and(|d| d.is_executing()) {
             let pinned = history.current.as_ref().map(|d| d.pinned.snapshot).unwrap_or_default();
@@ -78,6 +85,15 @@ impl Line {
                 let after = self.drive(guard, &target, &newest, false).await?;
                 return Ok(after.or(Some(Duration::ZERO)));
             }
+        }
+        if newest.uids.get(&address) != Some(uid) {
+            let pinned = history.current.as_ref().map(|d| d.pinned.snapshot).unwrap_or_default();
+            if let Some(target) = self.target_at(pinned, &newest, &address) {
+                self.supersede(guard, &target, "Git no longer asks for it").await?;
+            }
+            let after = self.orphaned(guard, &history, &newest).await?;
+            self.looked(uid, newest.id);
+            return Ok(after);
         }
         let after = self.wanted(guard, history, &newest, &address).await?;
         self.looked(uid, newest.id);
@@ -154,6 +170,12 @@ impl Line {
                 return Ok(None);
             }
         };
+        if let Some(stack) = &history.owned
+            && !stack.as_str().contains(&format!(":{}:{}:stack/", target.region, target.placement.account))
+        {
+            self.show(uid, SyncResult::Failed, Reason::Invalid, format!("its stack is {stack}, and the placement `{}` is elsewhere: a stack cannot move; give the target a new name", target.placement.name)).await?;
+            return Ok(None);
+        }
         let digest = rendering.desired.digest(self.store.keyring().hasher());
         if let Some(known) = self.shared().targets.get_mut(uid) {
             known.wanted = Some(digest.clone());
@@ -166,7 +188,8 @@ impl Line {
         if let Some(applied) = history.applied.as_ref().filter(|a| a.digest == digest) {
             let swept = history.owned.as_ref().and_then(|s| self.shared().swept.get(s).cloned());
             let accepted = history.accepted.as_ref().is_some_and(|(w, _)| *w == swept);
-            if swept.is_some() && swept != applied.watermark && !accepted {
+            let gone = swept.is_none() && self.shared().swept_at.is_some();
+            if (swept.is_some() || gone) && swept != applied.watermark && !accepted {
                 self.show(uid, SyncResult::Drifted, Reason::OutOfBand, "the stack was changed by somebody else since it was last applied").await?;
                 return Ok(None);
             }
@@ -255,11 +278,21 @@ impl Line {
         .map_err(|_| Error::Broken("the renderer failed".into()))
     }
 
+    /// Returns how far isoform may go with a target: the stricter of its source's and its placement's modes.
+    pub(super) fn mode(&self, target: &Target) -> Mode {
+        target.placement.mode.min(self.settings.sources.get(&target.source).map_or(Mode::Observe, |s| s.grant.mode))
+    }
+
     /// Looks at the stack and begins a deployment, or says what stands in the way.
     async fn change(&self, guard: &TargetGuard<TargetUid>, history: &History, snapshot: &Arc<Snapshot>, target: &Target, rendering: Rendering, digest: Digest) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
         if let Some(wait) = self.radius(snapshot, target).await? {
             return self.wait(uid, wait).await;
+        }
+        if self.mode(target) == Mode::Observe {
+            // Nothing is made for it, not even a change set: `isoform diff` and `isoform plan` show what it would do.
+            self.show(uid, SyncResult::Pending, Reason::Observe, "the mode is observe: it would change, and nothing is done").await?;
+            return Ok(None);
         }
         let engine = self.ports.engine(&target.placement, &target.region)?;
         let stack_name = history.stack_name.clone().ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
@@ -320,7 +353,7 @@ impl Line {
             && generation_of(&self.settings.installation, name).is_none()
             && history.accepted.is_none()
         {
-            self.show(uid, SyncResult::Foreign, Reason::NotOurs, format!("`{}` was executed last, which is not isoform's", name.escape_debug())).await?;
+self.show(uid, SyncResult::Drifted, Reason::OutOfBand, format!("`{}` was executed last, which is not isoform's", name.escape_debug())).await?;
             return Ok(Some(None));
         }
         let watermark = observed.watermark();
@@ -417,12 +450,18 @@ impl Line {
             };
             let changed = match (&digest, &history.applied) {
                 (Some(digest), Some(applied)) => applied.digest != *digest || applied.snapshot == snapshot.id,
-                (None, Some(_)) => false,
-                (_, None) => true,
+                _ => true,
             };
             if changed {
                 list.push(address.clone());
-                body.insert(address.to_string(), target.template().map(|t| t.digest.clone()));
+                // What is asked for, without the outputs that come while it rolls out: the list must stay the same until the end.
+                let asked = format!("{:?}|{:?}|{:?}", target.inputs(), target.options, target.stack_policy);
+                let text = match &target.kind {
+                    TargetKind::Stack { text, .. } => crate::domain::model::sha256_hex(text.as_bytes()),
+                    TargetKind::Component { component, .. } => crate::domain::bundle::digest(&component.files).to_string(),
+                    _ => String::new(),
+                };
+                body.insert(address.to_string(), (target.template().map(|t| t.digest.clone()), text, self.store.keyring().hasher().digest("asked", asked.as_bytes())));
             }
         }
         let digest = Digest::of("l1", &canonical_json(&json!({ "placement": like.placement.name, "targets": body })));

@@ -256,7 +256,7 @@ impl EventKind {
     pub fn binds_the_future(&self) -> bool {
         matches!(
             self,
-            Self::Minted { .. } | Self::Moved { .. } | Self::Owned { .. } | Self::Begun(_) | Self::Approved { .. } | Self::Suspended { .. } | Self::DriftResolved { .. } | Self::Announced(Step::Execute { .. })
+            Self::Minted { .. } | Self::Moved { .. } | Self::Owned { .. } | Self::Begun(_) | Self::Approved { .. } | Self::Suspended { .. } | Self::DriftResolved { .. } | Self::Announced(Step::Execute { .. } | Step::Clear { .. })
         )
     }
 

@@ -65,6 +65,8 @@ pub struct Deployment {
     pub executing_since: Option<Timestamp>,
     /// Whether the rest of a failed creation was cleared for it.
     pub cleared: bool,
+    /// Who rejected it, and why.
+    pub rejected: Option<String>,
 }
 
 /// What was applied last.
@@ -203,13 +205,14 @@ impl History {
                     attempt: 1,
                     executing_since: None,
                     cleared: false,
+                    rejected: None,
                 });
             }
             (EventKind::Announced(step), Some(deployment)) => match (step, &deployment.phase) {
                 (Step::Store, Phase::Begun) | (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
                 (Step::Discard, Phase::Stored | Phase::Proposed | Phase::Reviewed) => {}
-                (Step::Configure, Phase::Executed) => {}
-                (Step::Execute { .. }, Phase::Reviewed | Phase::Executing) => {
+                (Step::Configure, Phase::Proposed | Phase::Executed) => {}
+                (Step::Execute { .. }, Phase::Reviewed | Phase::Executing) if deployment.rejected.is_none() => {
                     deployment.phase = Phase::Executing;
                     deployment.executing_since.get_or_insert(event.at);
                 }
@@ -234,11 +237,13 @@ impl History {
                 deployment.losses = losses.clone();
                 deployment.phase = Phase::Reviewed;
             }
-            (EventKind::Held { reasons, .. }, Some(deployment)) if deployment.phase == Phase::Reviewed => deployment.held = reasons.clone(),
-            (EventKind::Approved { review }, Some(deployment)) if deployment.phase == Phase::Reviewed => {
+            (EventKind::Held { reasons, .. }, Some(deployment)) if matches!(deployment.phase, Phase::Reviewed | Phase::Executing) => deployment.held = reasons.clone(),
+            (EventKind::Approved { review }, Some(deployment)) if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() => {
                 deployment.approvals.push(Approval { review: review.clone(), by: event.actor.clone(), at: event.at });
             }
-            (EventKind::Rejected { .. }, Some(deployment)) if deployment.phase == Phase::Reviewed => {}
+            (EventKind::Rejected { reason, .. }, Some(deployment)) if deployment.phase == Phase::Reviewed => {
+                deployment.rejected = Some(format!("rejected by {}: {reason}", event.actor.display));
+            }
             (EventKind::Executed, Some(deployment)) if deployment.phase == Phase::Executing => deployment.phase = Phase::Executed,
             (EventKind::Settled(settlement), Some(_)) => self.settle(settlement, event.at),
             (EventKind::Retried, _) => {

@@ -61,16 +61,32 @@ pub fn current_stored(_: &Address) -> Option<Value> {
 /// Turns the trees of all sources into targets, with every fault of every file.
 pub fn compile(trees: &[SourceTree<'_>], placements: &BTreeMap<PlacementName, Placement>, templates: &Templates, stored: &Stored<'_>) -> Compiled {
     let mut out = Compiled::default();
+    // Environments of all sources first: a service may run in an environment that another source defines.
+    let mut read = Vec::new();
     for tree in trees {
         let before = out.findings.iter().filter(|f| f.is_error()).count();
         let sync = read_sync(tree, &mut out.findings);
-        let mut pass = Pass { tree, placements, templates, stored, sync: &sync, out: &mut out, environments: BTreeMap::new() };
-        pass.run();
-        out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         for (name, stages) in &sync.rollouts {
-            out.rollouts.insert(name.clone(), stages.clone());
+            out.rollouts.entry(name.clone()).or_insert_with(|| stages.clone());
         }
-        out.moved.extend(sync.moved.iter().cloned());
+        let mut pass = Pass { tree, placements, templates, stored, sync: &sync, out: &mut out, environments: BTreeMap::new() };
+        pass.environments();
+        out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
+        read.push((tree, sync));
+    }
+    for (tree, sync) in &read {
+        let before = out.findings.iter().filter(|f| f.is_error()).count();
+        let mut pass = Pass { tree, placements, templates, stored, sync, out: &mut out, environments: BTreeMap::new() };
+        pass.rest();
+        out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
+        for moved in &sync.moved {
+            if allowed(&tree.grant.may, &moved.from) && allowed(&tree.grant.may, &moved.to) {
+                out.moved.push(moved.clone());
+            } else {
+                let message = format!("the source `{}` may not move `{}` to `{}`", tree.grant.source, moved.from, moved.to);
+                out.findings.push(Finding::error("sync.denied", Place::file("isoform.yaml"), message));
+            }
+        }
     }
     link(&mut out);
     out
@@ -133,14 +149,17 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn run(&mut self) {
+    fn environments(&mut self) {
+        for entry in &self.sync.environments {
+            self.environment(entry);
+        }
+    }
+
+    fn rest(&mut self) {
         for (address, target) in &self.out.targets {
             if matches!(target.kind, TargetKind::Environment { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken) && address.kind() == "env" {
                 self.environments.entry(address.name().to_owned()).or_default().push(address.clone());
             }
-        }
-        for entry in &self.sync.environments {
-            self.environment(entry);
         }
         for entry in &self.sync.services {
             self.service(entry);
@@ -618,11 +637,18 @@ impl Pass<'_> {
             let Some(host) = self.out.targets.get(&environment) else { continue };
             let (placement, region, stage) = (host.placement.clone(), host.region.clone(), host.stage.clone());
             let mut faults = shared.clone();
+            if !May::allows(&self.tree.grant.may.placements, placement.name.as_str()) {
+                faults.push(self.denied("placements", placement.name.as_str(), &made_by));
+            }
             let address = Address::component(&entry.name).at(environment.region().cloned());
             let mut attached = None;
             if let Some((service, instance)) = &entry.attach {
                 let to = Address::instance(service, instance).at(environment.region().cloned());
-                match self.out.targets.get_mut(&to) {
+                let foreign = self.out.targets.get(&to).is_some_and(|t| t.source != self.tree.grant.source) && !May::allows(&self.tree.grant.may.services, service);
+                if foreign {
+                    faults.push(self.denied("services", service, &made_by));
+                }
+                match self.out.targets.get_mut(&to).filter(|_| !foreign) {
                     Some(Target { kind: TargetKind::Instance { template, inputs, service: data, environment: home, component, .. }, .. }) => {
                         if *home != environment {
                             let message = format!("`{to}` runs in `{home}`, not in `{environment}`");
@@ -640,6 +666,7 @@ impl Pass<'_> {
                         attached = Some((to, data.clone(), inputs.clone()));
                     }
                     Some(_) => {}
+                    None if foreign => {}
                     None => {
                         let names: Vec<String> = self.out.targets.keys().filter(|a| a.kind() == "svc").map(|a| format!("{}/{}", a.service().unwrap_or_default(), a.name())).collect();
                         let mut finding = Finding::error("sync.attach", made_by.clone(), format!("there is no instance `{service}/{instance}` in this environment"));
@@ -726,6 +753,17 @@ impl Pass<'_> {
             self.out.after.push((Address::stack(&entry.name), pattern.clone(), place));
         }
     }
+}
+
+/// Tells whether a source may define a target of this address.
+fn allowed(may: &May, address: &Address) -> bool {
+    let (globs, name) = match address.kind() {
+        "env" => (&may.environments, address.name()),
+        "svc" | "pipe" => (&may.services, address.service().unwrap_or_default()),
+        "comp" => (&may.components, address.name()),
+        _ => (&may.stacks, address.name()),
+    };
+    May::allows(globs, name)
 }
 
 /// Returns the line of each key of a mapping.
