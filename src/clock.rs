@@ -32,14 +32,19 @@ impl Clock {
 
     /// Returns a clock that stands at `start` until it is advanced.
     pub fn standing(start: Timestamp) -> Self {
-        Self(Kind::Virtual(Arc::new(Virtual { now: Mutex::new(start), moved: Notify::new() })))
+        Self(Kind::Virtual(Arc::new(Virtual {
+            now: Mutex::new(start),
+            moved: Notify::new(),
+        })))
     }
 
     /// Returns the time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Kind::System => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
             }
             Kind::Virtual(clock) => *clock.now.lock().unwrap_or_else(PoisonError::into_inner),

@@ -68,8 +68,12 @@ impl Error {
         match self {
             Self::Throttled => Disposition::WaitFor(Duration::from_secs(2)),
             Self::Busy(_) => Disposition::WaitFor(Duration::from_secs(1)),
-            Self::Unavailable(_) | Self::NotFound(_) | Self::Exists(_) | Self::AlreadyAccepted => Disposition::Retry,
-            Self::Refused(_) | Self::Denied(_) | Self::Unsupported(_) | Self::Untrusted(_) => Disposition::Stall,
+            Self::Unavailable(_) | Self::NotFound(_) | Self::Exists(_) | Self::AlreadyAccepted => {
+                Disposition::Retry
+            }
+            Self::Refused(_) | Self::Denied(_) | Self::Unsupported(_) | Self::Untrusted(_) => {
+                Disposition::Stall
+            }
         }
     }
 }
@@ -105,7 +109,14 @@ pub struct Put {
 
 impl Default for Put {
     fn default() -> Self {
-        Self { if_absent: true, if_match: None, sha256: None, encryption: Encryption::Store, retain_until: None, metadata: BTreeMap::new() }
+        Self {
+            if_absent: true,
+            if_match: None,
+            sha256: None,
+            encryption: Encryption::Store,
+            retain_until: None,
+            metadata: BTreeMap::new(),
+        }
     }
 }
 
@@ -155,15 +166,28 @@ pub trait ObjectStore: Send + Sync {
 }
 
 /// Reads an object whole, up to a limit.
-pub async fn read_all(store: &dyn ObjectStore, key: &str, version: Option<&str>, limit: u64) -> Result<Vec<u8>, Error> {
+pub async fn read_all(
+    store: &dyn ObjectStore,
+    key: &str,
+    version: Option<&str>,
+    limit: u64,
+) -> Result<Vec<u8>, Error> {
     let (meta, body) = store.get(key, version).await?;
     if meta.size > limit {
-        return Err(Error::Untrusted(format!("{key} has {} bytes, at most {limit} are read", meta.size)));
+        return Err(Error::Untrusted(format!(
+            "{key} has {} bytes, at most {limit} are read",
+            meta.size
+        )));
     }
     let mut bytes = Vec::new();
-    body.take(limit + 1).read_to_end(&mut bytes).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+    body.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(|e| Error::Unavailable(e.to_string()))?;
     if bytes.len() as u64 > limit {
-        return Err(Error::Untrusted(format!("{key} has more than {limit} bytes")));
+        return Err(Error::Untrusted(format!(
+            "{key} has more than {limit} bytes"
+        )));
     }
     Ok(bytes)
 }
@@ -177,11 +201,22 @@ pub fn body(bytes: impl Into<Vec<u8>>) -> Body {
 #[async_trait]
 pub trait KeyService: Send + Sync {
     /// Makes a data key: in the clear, and wrapped under the context.
-    async fn data_key(&self, context: &EncryptionContext) -> Result<(DataKey, EncryptedDataKey), Error>;
+    async fn data_key(
+        &self,
+        context: &EncryptionContext,
+    ) -> Result<(DataKey, EncryptedDataKey), Error>;
     /// Unwraps the one of several wrapped keys that is this service's.
-    async fn unwrap(&self, keys: &[EncryptedDataKey], context: &EncryptionContext) -> Result<DataKey, Error>;
+    async fn unwrap(
+        &self,
+        keys: &[EncryptedDataKey],
+        context: &EncryptionContext,
+    ) -> Result<DataKey, Error>;
     /// Wraps a key anew under the newest version of the service's key.
-    async fn rewrap(&self, key: &EncryptedDataKey, context: &EncryptionContext) -> Result<EncryptedDataKey, Error>;
+    async fn rewrap(
+        &self,
+        key: &EncryptedDataKey,
+        context: &EncryptionContext,
+    ) -> Result<EncryptedDataKey, Error>;
     /// Describes the key: its id and version.
     async fn describe(&self) -> Result<String, Error>;
     /// Signs bytes.
@@ -372,7 +407,8 @@ pub trait Forge: Send + Sync {
 /// Every port, by where it stands.
 pub trait Ports: Send + Sync {
     /// CloudFormation of a placement's account in a region.
-    fn engine(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn StackEngine>, Error>;
+    fn engine(&self, placement: &Placement, region: &Region)
+    -> Result<Arc<dyn StackEngine>, Error>;
     /// The bundle store that serves a placement's region.
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error>;
     /// The installation's own bundle store: catalogue, owners, log.

@@ -15,14 +15,21 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// Reads a secret file, or makes it with mode 0600 where there is none.
 ///
 /// A file that group or others can read is refused, so that a slip is seen before it is used.
-pub fn read_or_make(path: &Path, make: impl FnOnce() -> io::Result<Zeroizing<Vec<u8>>>) -> io::Result<Zeroizing<Vec<u8>>> {
+pub fn read_or_make(
+    path: &Path,
+    make: impl FnOnce() -> io::Result<Zeroizing<Vec<u8>>>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
                 folder(parent)?;
             }
             let bytes = make()?;
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             Ok(bytes)
@@ -36,7 +43,13 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = fs::File::open(path)?;
     let mode = file.metadata()?.mode();
     if mode & 0o077 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("its mode is {:04o}: group and others must not read it; chmod 600", mode & 0o7777)));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "its mode is {:04o}: group and others must not read it; chmod 600",
+                mode & 0o7777
+            ),
+        ));
     }
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(64 << 10).read_to_end(&mut bytes)?;
@@ -53,7 +66,10 @@ mod tests {
         let path = folder_of_test.path().join("a/b.key");
         read_or_make(&path, || Ok(Zeroizing::new(vec![1]))).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777,
+            0o700
+        );
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("0640"));
     }

@@ -10,8 +10,14 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging to standard error: lines for people, or JSON for the journal.
 pub fn start(json: bool, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Redacting(io::stderr()));
-    let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Redacting(io::stderr()));
+    let _ = if json {
+        builder.json().try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
 }
 
 struct Redacting<W>(W);
@@ -31,7 +37,10 @@ impl<W: Write> Write for Redacting<W> {
 /// Takes credentials out of a text: user info and queries of URLs, and what follows words such as `password=`.
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for (index, part) in text.split_inclusive(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).enumerate() {
+    for (index, part) in text
+        .split_inclusive(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ','))
+        .enumerate()
+    {
         let _ = index;
         let mut word = part.to_owned();
         if let Some(scheme) = word.find("://") {
@@ -41,14 +50,25 @@ pub fn redact(text: &str) -> String {
                 word.replace_range(rest..rest + at, "‹redacted›");
             }
             if let Some(query) = word.find('?') {
-                let tail = word[query..].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).map_or(word.len(), |i| query + i);
+                let tail = word[query..]
+                    .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ','))
+                    .map_or(word.len(), |i| query + i);
                 word.replace_range(query..tail, "?‹redacted›");
             }
         }
         let lower = word.to_ascii_lowercase();
-        for name in ["password=", "passwd=", "token=", "secret=", "authorization:", "x-amz-security-token="] {
+        for name in [
+            "password=",
+            "passwd=",
+            "token=",
+            "secret=",
+            "authorization:",
+            "x-amz-security-token=",
+        ] {
             if let Some(at) = lower.find(name) {
-                let tail = word[at..].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).map_or(word.len(), |i| at + i);
+                let tail = word[at..]
+                    .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ','))
+                    .map_or(word.len(), |i| at + i);
                 word.replace_range(at + name.len()..tail.max(at + name.len()), "‹redacted›");
                 break;
             }
@@ -72,6 +92,9 @@ mod tests {
         ] {
             assert!(!redact(text).contains(gone), "{}", redact(text));
         }
-        assert_eq!(redact("nothing to see at https://host/path, really"), "nothing to see at https://host/path, really");
+        assert_eq!(
+            redact("nothing to see at https://host/path, really"),
+            "nothing to see at https://host/path, really"
+        );
     }
 }

@@ -11,7 +11,9 @@ pub fn crash_point(name: &str) {
     if named.as_deref() == Some(name) {
         // The signal cannot be caught, so nothing is flushed and nothing is cleaned up.
         let me = std::process::id().to_string();
-        let _ = std::process::Command::new("kill").args(["-9", &me]).status();
+        let _ = std::process::Command::new("kill")
+            .args(["-9", &me])
+            .status();
         std::process::abort();
     }
 }

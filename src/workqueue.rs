@@ -45,7 +45,17 @@ pub struct TargetGuard<K: Ord + Clone> {
 impl<K: Ord + Clone> WorkQueue<K> {
     /// Makes a queue that hands out at most `total` keys at once, and `lane` of one lane.
     pub fn new(clock: Clock, total: usize, lane: usize) -> Self {
-        Self(Arc::new(Shared { state: Mutex::new(State { due: BTreeMap::new(), running: BTreeMap::new(), stopped: false }), changed: Notify::new(), clock, total, lane }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                due: BTreeMap::new(),
+                running: BTreeMap::new(),
+                stopped: false,
+            }),
+            changed: Notify::new(),
+            clock,
+            total,
+            lane,
+        }))
     }
 
     /// Asks for a key to be worked on, not before `after` has passed.
@@ -75,7 +85,12 @@ impl<K: Ord + Clone> WorkQueue<K> {
                 }
                 let now = self.0.clock.now();
                 match self.take(&mut state, now) {
-                    Ok(key) => return Some(TargetGuard { key, queue: self.clone() }),
+                    Ok(key) => {
+                        return Some(TargetGuard {
+                            key,
+                            queue: self.clone(),
+                        });
+                    }
                     Err(wait) => wait,
                 }
             };
@@ -96,8 +111,14 @@ impl<K: Ord + Clone> WorkQueue<K> {
         for lane in state.running.values() {
             *busy.entry(lane).or_default() += 1;
         }
-        let free = |key: &K, lane: &str| !state.running.contains_key(key) && busy.get(lane).copied().unwrap_or(0) < self.0.lane;
-        let first = state.due.iter().filter(|(key, (_, lane))| free(key, lane)).min_by_key(|(_, (at, _))| *at);
+        let free = |key: &K, lane: &str| {
+            !state.running.contains_key(key) && busy.get(lane).copied().unwrap_or(0) < self.0.lane
+        };
+        let first = state
+            .due
+            .iter()
+            .filter(|(key, (_, lane))| free(key, lane))
+            .min_by_key(|(_, (at, _))| *at);
         match first {
             Some((key, (at, lane))) if *at <= now => {
                 let (key, lane) = (key.clone(), lane.clone());
@@ -112,7 +133,11 @@ impl<K: Ord + Clone> WorkQueue<K> {
 
     /// Stops handing out keys. Work in progress goes on.
     pub fn stop(&self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stopped = true;
         self.0.changed.notify_waiters();
     }
 
@@ -125,7 +150,14 @@ impl<K: Ord + Clone> WorkQueue<K> {
 
     /// Returns the keys that run.
     pub fn running(&self) -> BTreeSet<K> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).running.keys().cloned().collect()
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .running
+            .keys()
+            .cloned()
+            .collect()
     }
 }
 
@@ -138,7 +170,13 @@ impl<K: Ord + Clone> TargetGuard<K> {
 
 impl<K: Ord + Clone> Drop for TargetGuard<K> {
     fn drop(&mut self) {
-        self.queue.0.state.lock().unwrap_or_else(PoisonError::into_inner).running.remove(&self.key);
+        self.queue
+            .0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .running
+            .remove(&self.key);
         self.queue.0.changed.notify_waiters();
     }
 }
@@ -149,10 +187,17 @@ mod tests {
 
     fn queue(total: usize, lane: usize) -> (WorkQueue<&'static str>, Clock, CancellationToken) {
         let clock = Clock::standing(Timestamp(0));
-        (WorkQueue::new(clock.clone(), total, lane), clock, CancellationToken::new())
+        (
+            WorkQueue::new(clock.clone(), total, lane),
+            clock,
+            CancellationToken::new(),
+        )
     }
 
-    async fn now(queue: &WorkQueue<&'static str>, stop: &CancellationToken) -> Option<TargetGuard<&'static str>> {
+    async fn now(
+        queue: &WorkQueue<&'static str>,
+        stop: &CancellationToken,
+    ) -> Option<TargetGuard<&'static str>> {
         tokio::select! {
             biased;
             guard = queue.next(stop) => guard,

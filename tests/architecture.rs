@@ -1,6 +1,7 @@
 //! The arrows between modules, and the rules that the compiler does not hold.
 //!
 //! A new arrow is a visible change of the table below: `docs/architecture.md` says why each is there.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,20 +13,66 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("domain::model", &[]),
     ("domain::yaml", &["domain::model"]),
     ("domain::cfn", &["domain::model", "domain::yaml"]),
-    ("domain::spec", &["domain::model", "domain::yaml", "domain::policy"]),
-    ("domain::schema", &["domain::model", "domain::yaml", "domain::spec"]),
-    ("domain::template", &["domain::model", "domain::yaml", "domain::spec", "domain::schema"]),
-    ("domain::catalogue", &["domain::model", "domain::spec", "domain::template"]),
+    (
+        "domain::spec",
+        &["domain::model", "domain::yaml", "domain::policy"],
+    ),
+    (
+        "domain::schema",
+        &["domain::model", "domain::yaml", "domain::spec"],
+    ),
+    (
+        "domain::template",
+        &[
+            "domain::model",
+            "domain::yaml",
+            "domain::spec",
+            "domain::schema",
+        ],
+    ),
+    (
+        "domain::catalogue",
+        &["domain::model", "domain::spec", "domain::template"],
+    ),
     ("domain::graph", &["domain::model"]),
     ("domain::render", &["domain::model", "domain::yaml"]),
     ("domain::plan", &["domain::model", "domain::cfn"]),
     // A policy looks at reviews and at the gate that a sync file adds; the sync file names windows. One circle, of two files.
-    ("domain::policy", &["domain::model", "domain::plan", "domain::spec"]),
+    (
+        "domain::policy",
+        &["domain::model", "domain::plan", "domain::spec"],
+    ),
     ("domain::bundle", &["domain::model", "domain::template"]),
     ("domain::seal", &[]),
-    ("domain::deployment", &["domain::model", "domain::plan", "domain::policy"]),
-    ("domain::audit", &["domain::model", "domain::catalogue", "domain::deployment", "domain::policy"]),
-    ("domain::estate", &["domain::model", "domain::yaml", "domain::cfn", "domain::spec", "domain::schema", "domain::template", "domain::render", "domain::plan", "domain::policy", "domain::graph", "domain::bundle"]),
+    (
+        "domain::deployment",
+        &["domain::model", "domain::plan", "domain::policy"],
+    ),
+    (
+        "domain::audit",
+        &[
+            "domain::model",
+            "domain::catalogue",
+            "domain::deployment",
+            "domain::policy",
+        ],
+    ),
+    (
+        "domain::estate",
+        &[
+            "domain::model",
+            "domain::yaml",
+            "domain::cfn",
+            "domain::spec",
+            "domain::schema",
+            "domain::template",
+            "domain::render",
+            "domain::plan",
+            "domain::policy",
+            "domain::graph",
+            "domain::bundle",
+        ],
+    ),
     ("port", &["domain"]),
     ("clock", &["domain"]),
     ("secret_file", &[]),
@@ -36,10 +83,51 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("git", &["domain", "secret_file"]),
     ("store", &["domain", "secret_file"]),
     ("local", &["domain", "port", "clock", "secret_file"]),
-    ("reconcile", &["domain", "port", "git", "store", "clock", "workqueue", "config", "testing"]),
+    (
+        "reconcile",
+        &[
+            "domain",
+            "port",
+            "git",
+            "store",
+            "clock",
+            "workqueue",
+            "config",
+            "testing",
+        ],
+    ),
     ("http", &["domain", "reconcile", "store", "telemetry"]),
-    ("daemon", &["domain", "port", "local", "store", "clock", "workqueue", "config", "reconcile", "http", "secret_file"]),
-    ("cli", &["domain", "port", "local", "git", "store", "clock", "config", "reconcile", "daemon", "telemetry", "secret_file"]),
+    (
+        "daemon",
+        &[
+            "domain",
+            "port",
+            "local",
+            "store",
+            "clock",
+            "workqueue",
+            "config",
+            "reconcile",
+            "http",
+            "secret_file",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "domain",
+            "port",
+            "local",
+            "git",
+            "store",
+            "clock",
+            "config",
+            "reconcile",
+            "daemon",
+            "telemetry",
+            "secret_file",
+        ],
+    ),
 ];
 
 struct Seen {
@@ -82,7 +170,9 @@ impl<'a> Visit<'a> for Seen {
 }
 
 fn tests(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|a| a.path().is_ident("cfg") && quote(a).contains("test"))
+    attributes
+        .iter()
+        .any(|a| a.path().is_ident("cfg") && quote(a).contains("test"))
 }
 
 fn quote(attribute: &syn::Attribute) -> String {
@@ -127,9 +217,19 @@ fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
 
 /// Returns the module of a file, as the table names modules.
 fn module(path: &Path) -> String {
-    let parts: Vec<String> = path.with_extension("").components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
+    let parts: Vec<String> = path
+        .with_extension("")
+        .components()
+        .map(|c| c.as_os_str().to_string_lossy().into_owned())
+        .collect();
     let depth = if parts[0] == "domain" { 2 } else { 1 };
-    parts.iter().filter(|p| *p != "mod").take(depth).cloned().collect::<Vec<_>>().join("::")
+    parts
+        .iter()
+        .filter(|p| *p != "mod")
+        .take(depth)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("::")
 }
 
 fn parsed() -> Vec<(PathBuf, String, Seen)> {
@@ -144,7 +244,11 @@ fn parsed() -> Vec<(PathBuf, String, Seen)> {
             continue;
         }
         let parsed = syn::parse_file(&std::fs::read_to_string(&file).unwrap()).unwrap();
-        let mut seen = Seen { uses: BTreeSet::new(), asynchronous: Vec::new(), words: Vec::new() };
+        let mut seen = Seen {
+            uses: BTreeSet::new(),
+            asynchronous: Vec::new(),
+            words: Vec::new(),
+        };
         seen.visit_file(&parsed);
         out.push((relative.clone(), module(&relative), seen));
     }
@@ -160,7 +264,10 @@ fn every_arrow_is_in_the_table() {
             continue;
         }
         let Some(allowed) = table.get(module.as_str()) else {
-            faults.push(format!("{}: the module `{module}` is not in the table", file.display()));
+            faults.push(format!(
+                "{}: the module `{module}` is not in the table",
+                file.display()
+            ));
             continue;
         };
         for (line, path) in &seen.uses {
@@ -168,16 +275,39 @@ fn every_arrow_is_in_the_table() {
             let supers = path.iter().take_while(|p| *p == "super").count();
             let inner: Vec<&String> = path.iter().skip(supers).collect();
             let target = if path[0] == "crate" {
-                let depth = if path.get(1).is_some_and(|p| p == "domain") { 2 } else { 1 };
-                path.iter().skip(1).take(depth).cloned().collect::<Vec<_>>().join("::")
-            } else if supers > 0 && module.starts_with("domain::") && inner.first().is_some_and(|p| ARROWS.iter().any(|(m, _)| *m == format!("domain::{p}"))) && file.file_stem().is_some_and(|s| s == "mod") && supers == 1 {
+                let depth = if path.get(1).is_some_and(|p| p == "domain") {
+                    2
+                } else {
+                    1
+                };
+                path.iter()
+                    .skip(1)
+                    .take(depth)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("::")
+            } else if supers > 0
+                && module.starts_with("domain::")
+                && inner
+                    .first()
+                    .is_some_and(|p| ARROWS.iter().any(|(m, _)| *m == format!("domain::{p}")))
+                && file.file_stem().is_some_and(|s| s == "mod")
+                && supers == 1
+            {
                 format!("domain::{}", inner[0])
             } else {
                 continue;
             };
-            let ok = target == module || allowed.iter().any(|a| target == *a || target.starts_with(&format!("{a}::"))) || target.is_empty();
+            let ok = target == module
+                || allowed
+                    .iter()
+                    .any(|a| target == *a || target.starts_with(&format!("{a}::")))
+                || target.is_empty();
             if !ok {
-                faults.push(format!("src/{}:{line}: `{module}` uses `{target}`", file.display()));
+                faults.push(format!(
+                    "src/{}:{line}: `{module}` uses `{target}`",
+                    file.display()
+                ));
             }
         }
     }
@@ -187,13 +317,42 @@ fn every_arrow_is_in_the_table() {
 #[test]
 fn the_domain_is_pure() {
     let mut faults = Vec::new();
-    for (file, module, seen) in parsed().into_iter().filter(|(_, m, _)| m.starts_with("domain")) {
-        faults.extend(seen.asynchronous.iter().map(|line| format!("src/{}:{line}: `{module}` has an async fn", file.display())));
+    for (file, module, seen) in parsed()
+        .into_iter()
+        .filter(|(_, m, _)| m.starts_with("domain"))
+    {
+        faults.extend(
+            seen.asynchronous
+                .iter()
+                .map(|line| format!("src/{}:{line}: `{module}` has an async fn", file.display())),
+        );
         for (line, path) in &seen.uses {
             let text = path.join("::");
-            let bad = ["std::fs", "std::net::Tcp", "std::net::Udp", "std::env", "std::process", "std::thread", "std::time::Instant", "std::time::SystemTime", "tokio", "sqlx", "git2", "axum", "reqwest", "uuid", "rand"];
-            if bad.iter().any(|b| text == *b || text.starts_with(&format!("{b}::"))) {
-                faults.push(format!("src/{}:{line}: `{module}` uses `{text}`", file.display()));
+            let bad = [
+                "std::fs",
+                "std::net::Tcp",
+                "std::net::Udp",
+                "std::env",
+                "std::process",
+                "std::thread",
+                "std::time::Instant",
+                "std::time::SystemTime",
+                "tokio",
+                "sqlx",
+                "git2",
+                "axum",
+                "reqwest",
+                "uuid",
+                "rand",
+            ];
+            if bad
+                .iter()
+                .any(|b| text == *b || text.starts_with(&format!("{b}::")))
+            {
+                faults.push(format!(
+                    "src/{}:{line}: `{module}` uses `{text}`",
+                    file.display()
+                ));
             }
         }
     }
@@ -207,9 +366,28 @@ fn the_never_rules_hold() {
         let name = file.display().to_string();
         for (line, word) in &seen.words {
             let rule = match word.as_str() {
-                "tokio::spawn" if !matches!(name.as_str(), "daemon/run.rs" | "http/mod.rs" | "cli/mod.rs" | "cli/demo.rs" | "cli/offline.rs") => Some("tasks are spawned in daemon/run.rs, and where the command line holds a whole daemon"),
-                "std::env::var" if !matches!(name.as_str(), "config/mod.rs" | "cli/hook.rs") => Some("only config reads the environment, and the hook what Git tells it"),
-                "println" | "eprintln" | "print" | "eprint" | "dbg" if !name.starts_with("cli/") => Some("only the command line prints"),
+                "tokio::spawn"
+                    if !matches!(
+                        name.as_str(),
+                        "daemon/run.rs"
+                            | "http/mod.rs"
+                            | "cli/mod.rs"
+                            | "cli/demo.rs"
+                            | "cli/offline.rs"
+                    ) =>
+                {
+                    Some(
+                        "tasks are spawned in daemon/run.rs, and where the command line holds a whole daemon",
+                    )
+                }
+                "std::env::var" if !matches!(name.as_str(), "config/mod.rs" | "cli/hook.rs") => {
+                    Some("only config reads the environment, and the hook what Git tells it")
+                }
+                "println" | "eprintln" | "print" | "eprint" | "dbg"
+                    if !name.starts_with("cli/") =>
+                {
+                    Some("only the command line prints")
+                }
                 "SystemTime::now" if name != "clock.rs" => Some("only clock.rs reads the clock"),
                 _ => None,
             };
@@ -224,9 +402,21 @@ fn the_never_rules_hold() {
     for file in files.iter().filter(|f| !f.ends_with("perform.rs")) {
         let text = std::fs::read_to_string(file).unwrap();
         for (number, line) in text.lines().enumerate() {
-            for call in ["engine.execute(", "engine.propose(", "engine.discard(", "engine.delete(", "engine.set_stack_policy(", "engine.set_protection(", "engine.cancel("] {
+            for call in [
+                "engine.execute(",
+                "engine.propose(",
+                "engine.discard(",
+                "engine.delete(",
+                "engine.set_stack_policy(",
+                "engine.set_protection(",
+                "engine.cancel(",
+            ] {
                 if line.contains(call) {
-                    faults.push(format!("{}:{}: `{call}`: only perform.rs changes the world", file.display(), number + 1));
+                    faults.push(format!(
+                        "{}:{}: `{call}`: only perform.rs changes the world",
+                        file.display(),
+                        number + 1
+                    ));
                 }
             }
         }
@@ -234,7 +424,10 @@ fn the_never_rules_hold() {
     for (file, module, _) in parsed() {
         for bad in ["util", "common", "helpers", "misc", "manager"] {
             if module.split("::").any(|p| p == bad) {
-                faults.push(format!("src/{}: a module is not called `{bad}`", file.display()));
+                faults.push(format!(
+                    "src/{}: a module is not called `{bad}`",
+                    file.display()
+                ));
             }
         }
     }

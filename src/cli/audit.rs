@@ -69,7 +69,13 @@ pub(crate) async fn audit(global: &Global, command: AuditCommand) -> anyhow::Res
     match command {
         AuditCommand::List { from } => list(global, from).await,
         AuditCommand::Show { what } => show_evidence(global, &what).await,
-        AuditCommand::Verify { file, state, cloud, key, root_key } => verify_log(global, file, state, cloud, key, root_key).await,
+        AuditCommand::Verify {
+            file,
+            state,
+            cloud,
+            key,
+            root_key,
+        } => verify_log(global, file, state, cloud, key, root_key).await,
         AuditCommand::Prove { what } => prove(global, &what).await,
         AuditCommand::Export => export(global).await,
     }
@@ -80,7 +86,9 @@ async fn all(client: &Client, from: u64) -> anyhow::Result<(Vec<Entry>, Vec<Chec
     let mut next = from;
     loop {
         let page: Page = client.get("log", &[("from", &next.to_string())]).await?;
-        let Some(last) = page.entries.last() else { return Ok((entries, page.checkpoints)) };
+        let Some(last) = page.entries.last() else {
+            return Ok((entries, page.checkpoints));
+        };
         next = last.seq + 1;
         entries.extend(page.entries);
     }
@@ -93,7 +101,13 @@ async fn list(global: &Global, from: u64) -> anyhow::Result<u8> {
         return Ok(DONE);
     }
     for entry in &entries {
-        anstream::println!("{:>6}  {}  {:<22} {}", entry.seq, show::time(entry.at), short_stream(&entry.stream), line(entry));
+        anstream::println!(
+            "{:>6}  {}  {:<22} {}",
+            entry.seq,
+            show::time(entry.at),
+            short_stream(&entry.stream),
+            line(entry)
+        );
     }
     Ok(DONE)
 }
@@ -109,20 +123,49 @@ fn short_stream(stream: &Stream) -> String {
 fn line(entry: &Entry) -> String {
     let by = clean(&entry.actor.display);
     match &entry.body {
-        Body::Created { installation, .. } => format!("log created for installation {installation}"),
+        Body::Created { installation, .. } => {
+            format!("log created for installation {installation}")
+        }
         Body::Started { version, .. } => format!("isoform {version} started"),
         Body::Stopped => "stopped in order".into(),
-        Body::Accepted { snapshot, revisions, trigger } => {
-            let heads = revisions.iter().map(|(n, r)| format!("{n} {}", r.short())).collect::<Vec<_>>().join(", ");
-            format!("snapshot {} accepted: {heads} ({trigger}, {by})", snapshot.0)
+        Body::Accepted {
+            snapshot,
+            revisions,
+            trigger,
+        } => {
+            let heads = revisions
+                .iter()
+                .map(|(n, r)| format!("{n} {}", r.short()))
+                .collect::<Vec<_>>()
+                .join(", ");
+            format!(
+                "snapshot {} accepted: {heads} ({trigger}, {by})",
+                snapshot.0
+            )
         }
         Body::Refused { reason, .. } => format!("refused: {}", clean(reason)),
-        Body::HistoryAccepted { revision } => format!("history accepted at {} by {by}", revision.short()),
-        Body::Registered(version) => format!("registered {} as {}", version.version(), version.bundle.short(12)),
-        Body::BlastRadiusApproved { snapshot, .. } => format!("blast radius of snapshot {} approved by {by}", snapshot.0),
+        Body::HistoryAccepted { revision } => {
+            format!("history accepted at {} by {by}", revision.short())
+        }
+        Body::Registered(version) => format!(
+            "registered {} as {}",
+            version.version(),
+            version.bundle.short(12)
+        ),
+        Body::BlastRadiusApproved { snapshot, .. } => {
+            format!("blast radius of snapshot {} approved by {by}", snapshot.0)
+        }
         Body::Synced(look) => {
-            let counts = look.counts.iter().map(|(r, n)| format!("{n} {r}")).collect::<Vec<_>>().join(", ");
-            format!("look at snapshot {} ended: {counts}; {} faults", look.snapshot.0, look.faults)
+            let counts = look
+                .counts
+                .iter()
+                .map(|(r, n)| format!("{n} {r}"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            format!(
+                "look at snapshot {} ended: {counts}; {} faults",
+                look.snapshot.0, look.faults
+            )
         }
         Body::Target(kind) => event(kind, &by),
     }
@@ -130,34 +173,94 @@ fn line(entry: &Entry) -> String {
 
 fn event(kind: &EventKind, by: &str) -> String {
     match kind {
-        EventKind::Minted { address, stack_name, .. } => format!("minted for {address}, stack {stack_name}"),
+        EventKind::Minted {
+            address,
+            stack_name,
+            ..
+        } => format!("minted for {address}, stack {stack_name}"),
         EventKind::Moved { address } => format!("moved to {address}"),
         EventKind::Owned { stack } => format!("owns {stack}"),
-        EventKind::Begun(p) => format!("deployment {} begun: generation {}, {}", p.deployment, p.generation.0, p.digest.short(12)),
+        EventKind::Begun(p) => format!(
+            "deployment {} begun: generation {}, {}",
+            p.deployment,
+            p.generation.0,
+            p.digest.short(12)
+        ),
         EventKind::Announced(Step::Propose { name }) => format!("will make the change set {name}"),
         EventKind::Announced(step) => format!("will {}", step.word()),
         EventKind::Stored { .. } => "bundle and text are stored".into(),
         EventKind::Cleared => "the rest of a failed creation is gone".into(),
-        EventKind::Proposed { change_set, .. } => format!("change set {} exists", change_set.rsplit("changeSet/").next().unwrap_or_default()),
-        EventKind::Reviewed { review, summary, losses, .. } => {
-            let losses = if losses.is_empty() { String::new() } else { format!("; {RED}{}{RESET}", losses.iter().map(|l| clean(l)).collect::<Vec<_>>().join("; ")) };
+        EventKind::Proposed { change_set, .. } => format!(
+            "change set {} exists",
+            change_set.rsplit("changeSet/").next().unwrap_or_default()
+        ),
+        EventKind::Reviewed {
+            review,
+            summary,
+            losses,
+            ..
+        } => {
+            let losses = if losses.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    "; {RED}{}{RESET}",
+                    losses
+                        .iter()
+                        .map(|l| clean(l))
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                )
+            };
             format!("reviewed {}: {summary}{losses}", review.short(12))
         }
-        EventKind::Held { detail, .. } => format!("held: {}", detail.iter().map(|d| clean(d)).collect::<Vec<_>>().join("; ")),
+        EventKind::Held { detail, .. } => format!(
+            "held: {}",
+            detail
+                .iter()
+                .map(|d| clean(d))
+                .collect::<Vec<_>>()
+                .join("; ")
+        ),
         EventKind::Approved { review } => format!("{} approved by {by}", review.short(12)),
-        EventKind::Rejected { review, reason } => format!("{} rejected by {by}: {}", review.short(12), clean(reason)),
+        EventKind::Rejected { review, reason } => {
+            format!("{} rejected by {by}: {}", review.short(12), clean(reason))
+        }
         EventKind::Executed => "CloudFormation took it".into(),
-        EventKind::Settled(s) => format!("settled: {:?}{}{}", s.outcome, s.status.as_ref().map(|s| format!(", {s}")).unwrap_or_default(), s.cause.as_deref().map(|c| format!(": {}", clean(c))).unwrap_or_default()),
+        EventKind::Settled(s) => format!(
+            "settled: {:?}{}{}",
+            s.outcome,
+            s.status
+                .as_ref()
+                .map(|s| format!(", {s}"))
+                .unwrap_or_default(),
+            s.cause
+                .as_deref()
+                .map(|c| format!(": {}", clean(c)))
+                .unwrap_or_default()
+        ),
         EventKind::Retried => format!("tried again by {by}"),
         EventKind::Suspended { reason, .. } => format!("suspended by {by}: {}", clean(reason)),
         EventKind::Resumed => format!("resumed by {by}"),
-        EventKind::DriftResolved { overwrite, reason, .. } => format!("drift {} by {by}: {}", if *overwrite { "is to be overwritten" } else { "accepted" }, clean(reason)),
+        EventKind::DriftResolved {
+            overwrite, reason, ..
+        } => format!(
+            "drift {} by {by}: {}",
+            if *overwrite {
+                "is to be overwritten"
+            } else {
+                "accepted"
+            },
+            clean(reason)
+        ),
     }
 }
 
 /// `isoform history`
 pub(crate) async fn history(global: &Global, target: &str, number: usize) -> anyhow::Result<u8> {
-    let evidence: Evidence = Client::connect(global)?.get("evidence", &[("q", target)]).await?;
+    let evidence: Evidence = Client::connect(global)?
+        .get("evidence", &[("q", target)])
+        .await?;
     if evidence.entries.is_empty() {
         bail!("nothing is known of `{}`", clean(target));
     }
@@ -167,29 +270,51 @@ pub(crate) async fn history(global: &Global, target: &str, number: usize) -> any
         return Ok(DONE);
     }
     for entry in &evidence.entries[skip..] {
-        anstream::println!("{:>6}  {}  {}", entry.seq, show::time(entry.at), line(entry));
+        anstream::println!(
+            "{:>6}  {}  {}",
+            entry.seq,
+            show::time(entry.at),
+            line(entry)
+        );
     }
     Ok(DONE)
 }
 
 async fn show_evidence(global: &Global, what: &str) -> anyhow::Result<u8> {
-    let evidence: Evidence = Client::connect(global)?.get("evidence", &[("q", what)]).await?;
+    let evidence: Evidence = Client::connect(global)?
+        .get("evidence", &[("q", what)])
+        .await?;
     if global.output == Output::Json {
         print_json(&evidence)?;
         return Ok(DONE);
     }
     if evidence.entries.is_empty() {
-        bail!("the log knows nothing of `{}`: write a commit, a deployment, an address or a stack name", clean(what));
+        bail!(
+            "the log knows nothing of `{}`: write a commit, a deployment, an address or a stack name",
+            clean(what)
+        );
     }
-    for entry in evidence.entries.iter().filter(|e| !matches!(e.body, Body::Target(_))) {
+    for entry in evidence
+        .entries
+        .iter()
+        .filter(|e| !matches!(e.body, Body::Target(_)))
+    {
         anstream::println!("{}  {}", show::time(entry.at), line(entry));
     }
     for page in deployments(&evidence) {
         page_of(&evidence, &page);
     }
-    let (first, last) = (evidence.entries.first().map_or(0, |e| e.seq), evidence.entries.last().map_or(0, |e| e.seq));
-    let signed = evidence.signed.map_or_else(|| "no checkpoint yet".to_owned(), |(seq, at)| format!("checkpoint at entry {seq}, signed {}", show::time(at)));
-    anstream::println!("\nentries {first}–{last} of the log · {signed} · `isoform audit verify` walks the chain");
+    let (first, last) = (
+        evidence.entries.first().map_or(0, |e| e.seq),
+        evidence.entries.last().map_or(0, |e| e.seq),
+    );
+    let signed = evidence.signed.map_or_else(
+        || "no checkpoint yet".to_owned(),
+        |(seq, at)| format!("checkpoint at entry {seq}, signed {}", show::time(at)),
+    );
+    anstream::println!(
+        "\nentries {first}–{last} of the log · {signed} · `isoform audit verify` walks the chain"
+    );
     Ok(DONE)
 }
 
@@ -197,10 +322,16 @@ async fn show_evidence(global: &Global, what: &str) -> anyhow::Result<u8> {
 fn deployments(evidence: &Evidence) -> Vec<Vec<Entry>> {
     let mut groups: Vec<Vec<Entry>> = Vec::new();
     for entry in &evidence.entries {
-        let Body::Target(kind) = &entry.body else { continue };
+        let Body::Target(kind) = &entry.body else {
+            continue;
+        };
         if matches!(kind, EventKind::Begun(_)) {
             groups.push(vec![entry.clone()]);
-        } else if let Some(group) = groups.iter_mut().rev().find(|g| g[0].stream == entry.stream) {
+        } else if let Some(group) = groups
+            .iter_mut()
+            .rev()
+            .find(|g| g[0].stream == entry.stream)
+        {
             group.push(entry.clone());
         }
     }
@@ -208,9 +339,15 @@ fn deployments(evidence: &Evidence) -> Vec<Vec<Entry>> {
 }
 
 fn page_of(evidence: &Evidence, entries: &[Entry]) {
-    let Some(Body::Target(EventKind::Begun(pinned))) = entries.first().map(|e| &e.body) else { return };
+    let Some(Body::Target(EventKind::Begun(pinned))) = entries.first().map(|e| &e.body) else {
+        return;
+    };
     let address = match &entries[0].stream {
-        Stream::Target(uid) => evidence.addresses.get(uid.as_str()).map(ToString::to_string).unwrap_or_default(),
+        Stream::Target(uid) => evidence
+            .addresses
+            .get(uid.as_str())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         _ => String::new(),
     };
     let outcome = entries.iter().rev().find_map(|e| match &e.body {
@@ -218,39 +355,108 @@ fn page_of(evidence: &Evidence, entries: &[Entry]) {
         _ => None,
     });
     let outcome = outcome.unwrap_or_else(|| "in motion".into());
-    anstream::println!("\n{BOLD}deployment {}{RESET}  {address}  generation {}  {outcome}", pinned.deployment, pinned.generation.0);
+    anstream::println!(
+        "\n{BOLD}deployment {}{RESET}  {address}  generation {}  {outcome}",
+        pinned.deployment,
+        pinned.generation.0
+    );
     let row = |name: &str, text: String| anstream::println!("  {DIM}{name:<10}{RESET}{text}");
     let commit = evidence.commits.get(pinned.revision.as_str());
     let actor = &entries[0].actor;
-    let message = commit.map(|c| format!(" \"{}\" by {}", clean(&c.summary), clean(&c.author))).unwrap_or_default();
-    row("asked", format!("{}{message} ({}, {}; signature: not checked)   {}", pinned.revision.short(), clean(&actor.via), clean(&actor.display), show::time(entries[0].at)));
-    let bundle = pinned.bundle.as_ref().map(|b| format!(" (bundle {})", b.short(12))).unwrap_or_default();
-    row("rendered", format!("{}{bundle}  {}:{}", pinned.template.clone().unwrap_or_else(|| "plain template".into()), pinned.digest.prefix(), pinned.digest.short(12)));
+    let message = commit
+        .map(|c| format!(" \"{}\" by {}", clean(&c.summary), clean(&c.author)))
+        .unwrap_or_default();
+    row(
+        "asked",
+        format!(
+            "{}{message} ({}, {}; signature: not checked)   {}",
+            pinned.revision.short(),
+            clean(&actor.via),
+            clean(&actor.display),
+            show::time(entries[0].at)
+        ),
+    );
+    let bundle = pinned
+        .bundle
+        .as_ref()
+        .map(|b| format!(" (bundle {})", b.short(12)))
+        .unwrap_or_default();
+    row(
+        "rendered",
+        format!(
+            "{}{bundle}  {}:{}",
+            pinned
+                .template
+                .clone()
+                .unwrap_or_else(|| "plain template".into()),
+            pinned.digest.prefix(),
+            pinned.digest.short(12)
+        ),
+    );
     for entry in entries {
-        let Body::Target(kind) = &entry.body else { continue };
+        let Body::Target(kind) = &entry.body else {
+            continue;
+        };
         match kind {
             EventKind::Reviewed { .. } => row("reviewed", event(kind, "")),
             EventKind::Held { .. } => row("held", event(kind, "")),
-            EventKind::Approved { .. } | EventKind::Rejected { .. } => row("allowed", format!("{}   {}", event(kind, &clean(&entry.actor.display)), show::time(entry.at))),
-            EventKind::Announced(Step::Propose { name }) => row("proposed", format!("change set {name}")),
-            EventKind::Announced(Step::Execute { token }) => row("executed", format!("token {token}   {}", show::time(entry.at))),
-            EventKind::Settled(_) => row("outcome", format!("{}   {}", event(kind, ""), show::time(entry.at))),
+            EventKind::Approved { .. } | EventKind::Rejected { .. } => row(
+                "allowed",
+                format!(
+                    "{}   {}",
+                    event(kind, &clean(&entry.actor.display)),
+                    show::time(entry.at)
+                ),
+            ),
+            EventKind::Announced(Step::Propose { name }) => {
+                row("proposed", format!("change set {name}"));
+            }
+            EventKind::Announced(Step::Execute { token }) => row(
+                "executed",
+                format!("token {token}   {}", show::time(entry.at)),
+            ),
+            EventKind::Settled(_) => row(
+                "outcome",
+                format!("{}   {}", event(kind, ""), show::time(entry.at)),
+            ),
             _ => {}
         }
     }
 }
 
 async fn prove(global: &Global, what: &str) -> anyhow::Result<u8> {
-    let proof: Proof = Client::connect(global)?.get("prove", &[("q", what)]).await?;
+    let proof: Proof = Client::connect(global)?
+        .get("prove", &[("q", what)])
+        .await?;
     if global.output == Output::Json {
         print_json(&proof)?;
     } else {
-        anstream::println!("{BOLD}deployment {}{RESET}  {}", proof.deployment, proof.address.as_ref().map(ToString::to_string).unwrap_or_default());
+        anstream::println!(
+            "{BOLD}deployment {}{RESET}  {}",
+            proof.deployment,
+            proof
+                .address
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default()
+        );
         for (text, held) in &proof.steps {
-            anstream::println!("  {} {}", if *held { format!("{GREEN}✓{RESET}") } else { format!("{RED}✗{RESET}") }, clean(text));
+            anstream::println!(
+                "  {} {}",
+                if *held {
+                    format!("{GREEN}✓{RESET}")
+                } else {
+                    format!("{RED}✗{RESET}")
+                },
+                clean(text)
+            );
         }
     }
-    Ok(if proof.steps.iter().all(|(_, held)| *held) { DONE } else { FAILED })
+    Ok(if proof.steps.iter().all(|(_, held)| *held) {
+        DONE
+    } else {
+        FAILED
+    })
 }
 
 async fn export(global: &Global) -> anyhow::Result<u8> {
@@ -259,19 +465,35 @@ async fn export(global: &Global) -> anyhow::Result<u8> {
         anstream::println!("{}", serde_json::to_string(&json!({ "entry": entry }))?);
     }
     for checkpoint in &checkpoints {
-        anstream::println!("{}", serde_json::to_string(&json!({ "checkpoint": checkpoint }))?);
+        anstream::println!(
+            "{}",
+            serde_json::to_string(&json!({ "checkpoint": checkpoint }))?
+        );
     }
     Ok(DONE)
 }
+
+/// More entries than this without a checkpoint are no tail that a crash leaves.
+const UNSIGNED: u64 = 120;
 
 /// What is verified: entries and checkpoints, from wherever they come.
 struct Evident {
     entries: Vec<Entry>,
     checkpoints: Vec<Checkpoint>,
     notes: Vec<String>,
+    payloads: std::collections::BTreeMap<crate::domain::model::Digest, Vec<u8>>,
+    /// How many entries the state says were shipped.
+    shipped: u64,
 }
 
-async fn verify_log(global: &Global, file: Option<PathBuf>, state: Option<PathBuf>, cloud: Option<PathBuf>, key: Option<String>, root_key: Option<PathBuf>) -> anyhow::Result<u8> {
+async fn verify_log(
+    global: &Global,
+    file: Option<PathBuf>,
+    state: Option<PathBuf>,
+    cloud: Option<PathBuf>,
+    key: Option<String>,
+    root_key: Option<PathBuf>,
+) -> anyhow::Result<u8> {
     let result = match file {
         Some(path) => from_file(&path).map(|e| (e, None)),
         None => from_state(global, state, cloud, root_key).await,
@@ -280,13 +502,24 @@ async fn verify_log(global: &Global, file: Option<PathBuf>, state: Option<PathBu
         Ok(found) => found,
         Err(error) => return told(global, Err(format!("{error:#}")), &[]),
     };
-    let Some(Body::Created { public_key, .. }) = evident.entries.first().map(|e| e.body.clone()) else {
-        return told(global, Err("the log does not begin with its creation: it was cut at the beginning".into()), &[]);
+    let Some(Body::Created { public_key, .. }) = evident.entries.first().map(|e| e.body.clone())
+    else {
+        return told(
+            global,
+            Err("the log does not begin with its creation: it was cut at the beginning".into()),
+            &[],
+        );
     };
     if let Some(trusted) = &key
         && *trusted != public_key
     {
-        return told(global, Err("the log names another public key than the one you trust: it is another log".into()), &[]);
+        return told(
+            global,
+            Err(
+                "the log names another public key than the one you trust: it is another log".into(),
+            ),
+            &[],
+        );
     }
     let trusted = key.unwrap_or(public_key);
     let check = |bytes: &[u8], signature: &str| Keyring::check(&trusted, bytes, signature);
@@ -301,10 +534,31 @@ async fn verify_log(global: &Global, file: Option<PathBuf>, state: Option<PathBu
         result = verify(&evident.entries, &evident.checkpoints, &check);
     }
     match result {
+        Ok(verified) if verified.unsigned > UNSIGNED => {
+            let said = format!(
+                "the last {} entries are not signed; a running daemon signs at least every 100: checkpoints were removed",
+                verified.unsigned
+            );
+            told(global, Err(said), &evident.notes)
+        }
         Ok(verified) => {
-            let signed = verified.signed_at.map(|at| format!(", signed {}", show::time(at))).unwrap_or_default();
-            let tail = if verified.unsigned > 0 { format!("; the last {} are not signed yet", verified.unsigned) } else { String::new() };
-            told(global, Ok(format!("{} entries, chain verified to checkpoint {}{signed}{tail}", verified.entries, verified.signed_to)), &evident.notes)
+            let signed = verified
+                .signed_at
+                .map(|at| format!(", signed {}", show::time(at)))
+                .unwrap_or_default();
+            let tail = if verified.unsigned > 0 {
+                format!("; the last {} are not signed yet", verified.unsigned)
+            } else {
+                String::new()
+            };
+            told(
+                global,
+                Ok(format!(
+                    "{} entries, chain verified to checkpoint {}{signed}{tail}",
+                    verified.entries, verified.signed_to
+                )),
+                &evident.notes,
+            )
         }
         Err(fault) => told(global, Err(fault.to_string()), &evident.notes),
     }
@@ -313,7 +567,9 @@ async fn verify_log(global: &Global, file: Option<PathBuf>, state: Option<PathBu
 fn told(global: &Global, result: Result<String, String>, notes: &[String]) -> anyhow::Result<u8> {
     let code = if result.is_ok() { DONE } else { FAILED };
     if global.output == Output::Json {
-        print_json(&json!({ "v": 1, "holds": result.is_ok(), "said": result.as_ref().unwrap_or_else(|e| e), "notes": notes }))?;
+        print_json(
+            &json!({ "v": 1, "holds": result.is_ok(), "said": result.as_ref().unwrap_or_else(|e| e), "notes": notes }),
+        )?;
         return Ok(code);
     }
     for note in notes {
@@ -327,39 +583,75 @@ fn told(global: &Global, result: Result<String, String>, notes: &[String]) -> an
 }
 
 fn from_file(path: &std::path::Path) -> anyhow::Result<Evident> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut evident = Evident { entries: Vec::new(), checkpoints: Vec::new(), notes: Vec::new() };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut evident = Evident {
+        entries: Vec::new(),
+        checkpoints: Vec::new(),
+        notes: Vec::new(),
+        payloads: Default::default(),
+        shipped: 0,
+    };
     for (number, line) in text.lines().enumerate() {
-        let value: serde_json::Value = serde_json::from_str(line).with_context(|| format!("line {} is not JSON", number + 1))?;
+        let value: serde_json::Value = serde_json::from_str(line)
+            .with_context(|| format!("line {} is not JSON", number + 1))?;
         if let Some(entry) = value.get("entry") {
-            evident.entries.push(serde_json::from_value(entry.clone()).with_context(|| format!("line {} is no entry", number + 1))?);
+            evident.entries.push(
+                serde_json::from_value(entry.clone())
+                    .with_context(|| format!("line {} is no entry", number + 1))?,
+            );
         } else if let Some(checkpoint) = value.get("checkpoint") {
-            evident.checkpoints.push(serde_json::from_value(checkpoint.clone()).with_context(|| format!("line {} is no checkpoint", number + 1))?);
+            evident.checkpoints.push(
+                serde_json::from_value(checkpoint.clone())
+                    .with_context(|| format!("line {} is no checkpoint", number + 1))?,
+            );
         }
     }
     Ok(evident)
 }
 
 /// Reads a state folder without a daemon; returns the folder of the shipped copy too.
-async fn from_state(global: &Global, state: Option<PathBuf>, cloud: Option<PathBuf>, root_key: Option<PathBuf>) -> anyhow::Result<(Evident, Option<PathBuf>)> {
+async fn from_state(
+    global: &Global,
+    state: Option<PathBuf>,
+    cloud: Option<PathBuf>,
+    root_key: Option<PathBuf>,
+) -> anyhow::Result<(Evident, Option<PathBuf>)> {
     let (state, cloud, root_key) = match state {
         Some(state) => (state, cloud, root_key),
         None => {
             let found = nearby(global)?;
-            (found.state.clone(), cloud.or(Some(found.cloud.clone())), root_key.or(Some(found.root_key.clone())))
+            (
+                found.state.clone(),
+                cloud.or(Some(found.cloud.clone())),
+                root_key.or(Some(found.root_key.clone())),
+            )
         }
     };
-    let (entries, checkpoints, payloads) = crate::store::read_log(&state).await.with_context(|| format!("reading the log in {}", state.display()))?;
-    let mut evident = Evident { entries, checkpoints, notes: Vec::new() };
+    let (entries, checkpoints, payloads, shipped) = crate::store::read_log(&state)
+        .await
+        .with_context(|| format!("reading the log in {}", state.display()))?;
+    let mut evident = Evident {
+        entries,
+        checkpoints,
+        notes: Vec::new(),
+        payloads,
+        shipped,
+    };
     if let Some(path) = root_key.filter(|p| p.exists()) {
         let keyring = crate::store::read_keyring(&state, &path).await?;
         for digest in evident.entries.iter().flat_map(Entry::payloads) {
-            match payloads.get(&digest) {
-                Some(sealed) => keyring.check_payload(&digest, sealed).with_context(|| format!("the payload {digest} was changed"))?,
+            match evident.payloads.get(&digest) {
+                Some(sealed) => keyring
+                    .check_payload(&digest, sealed)
+                    .with_context(|| format!("the payload {digest} was changed"))?,
                 None => bail!("the payload {digest} is missing"),
             }
         }
-        evident.notes.push(format!("{} payloads open and have their digests", payloads.len()));
+        evident.notes.push(format!(
+            "{} payloads open and have their digests",
+            evident.payloads.len()
+        ));
     }
     Ok((evident, cloud))
 }
@@ -370,31 +662,75 @@ fn nearby(global: &Global) -> anyhow::Result<Config> {
         return Ok(Config::load(&path)?);
     }
     let socket = super::client::socket_path(global)?;
-    let config = socket.parent().and_then(|s| s.parent()).map(|f| f.join("config.yaml")).filter(|p| p.exists());
-    Ok(Config::load(&config.context("no configuration is near; name --state, or --config")?)?)
+    let config = socket
+        .parent()
+        .and_then(|s| s.parent())
+        .map(|f| f.join("config.yaml"))
+        .filter(|p| p.exists());
+    Ok(Config::load(&config.context(
+        "no configuration is near; name --state, or --config",
+    )?)?)
 }
 
 /// Adds the shipped copy: its segments must be the same log, and its checkpoints count too.
 async fn shipped(cloud: &std::path::Path, evident: &mut Evident) -> anyhow::Result<()> {
     let world = crate::local::World::open(cloud, Clock::system(), 1.0).await?;
     let home = crate::local::LocalObjects::new(world, "bundles");
-    let Some(Body::Created { log, .. }) = evident.entries.first().map(|e| e.body.clone()) else { return Ok(()) };
-    let (segments, _) = crate::reconcile::shipped_entries(&home, &log).await.context("the shipped log")?;
+    let Some(Body::Created { log, .. }) = evident.entries.first().map(|e| e.body.clone()) else {
+        return Ok(());
+    };
+    let (segments, sealed) = crate::reconcile::shipped_entries(&home, &log)
+        .await
+        .context("the shipped log")?;
     for entry in &segments {
         match evident.entries.get(entry.seq as usize - 1) {
             Some(here) if here.hash == entry.hash => {}
-            Some(_) => bail!("entry {} differs from the shipped copy: one of the two was rewritten from there on", entry.seq),
-            None => bail!("the log was cut: it ends at entry {}, and entry {} was shipped", evident.entries.len(), entry.seq),
+            Some(_) => bail!(
+                "entry {} differs from the shipped copy: one of the two was rewritten from there on",
+                entry.seq
+            ),
+            None => bail!(
+                "the log was cut: it ends at entry {}, and entry {} was shipped",
+                evident.entries.len(),
+                entry.seq
+            ),
         }
         if entry.hash != entry.computed_hash() {
-            bail!("entry {} of the shipped copy was changed: its hash is not that of its content", entry.seq);
+            bail!(
+                "entry {} of the shipped copy was changed: its hash is not that of its content",
+                entry.seq
+            );
         }
     }
-    evident.notes.push(format!("{} entries are the same in the bundle store", segments.len()));
+    if (segments.len() as u64) < evident.shipped {
+        bail!(
+            "the shipped copy was cut: it ends at entry {}, and {} were shipped",
+            segments.len(),
+            evident.shipped
+        );
+    }
+    for (digest, sealed) in &sealed {
+        if evident
+            .payloads
+            .get(digest)
+            .is_some_and(|here| here != sealed)
+        {
+            bail!(
+                "the payload {digest} of the shipped copy differs from the one here: one of the two was changed"
+            );
+        }
+    }
+    evident.notes.push(format!(
+        "{} entries are the same in the bundle store",
+        segments.len()
+    ));
     let page = home.list(&format!("checkpoints/{log}/"), None).await?;
     for meta in page.items {
         let bytes = crate::port::read_all(&home, &meta.key, None, 10_000).await?;
-        evident.checkpoints.push(serde_json::from_slice(&bytes).with_context(|| format!("{} cannot be read", meta.key))?);
+        evident.checkpoints.push(
+            serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} cannot be read", meta.key))?,
+        );
     }
     Ok(())
 }

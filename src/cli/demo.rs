@@ -43,11 +43,18 @@ pub(crate) async fn demo(args: &DemoArgs, _: &Global) -> anyhow::Result<u8> {
         make(&folder, args.pace)?;
     }
     let shown = args.folder.display();
-    anstream::println!("{BOLD}isoform {}{RESET} · embedded engine: nothing is created in any cloud\n", env!("CARGO_PKG_VERSION"));
+    anstream::println!(
+        "{BOLD}isoform {}{RESET} · embedded engine: nothing is created in any cloud\n",
+        env!("CARGO_PKG_VERSION")
+    );
     anstream::println!("  {shown}/origin.git     the repository that is deployed (push here)");
     anstream::println!("  {shown}/work           your clone of it");
-    anstream::println!("  {shown}/state          the daemon's state, encrypted; its key: {shown}/root.key {DIM}(a demo keeps it here; do not do this for real){RESET}");
-    anstream::println!("  {shown}/cloud          the embedded cloud: stacks, objects and its keys\n");
+    anstream::println!(
+        "  {shown}/state          the daemon's state, encrypted; its key: {shown}/root.key {DIM}(a demo keeps it here; do not do this for real){RESET}"
+    );
+    anstream::println!(
+        "  {shown}/cloud          the embedded cloud: stacks, objects and its keys\n"
+    );
     let config = Config::load(&folder.join("config.yaml"))?;
     let socket = config.socket();
     if fresh {
@@ -68,6 +75,7 @@ pub(crate) async fn demo(args: &DemoArgs, _: &Global) -> anyhow::Result<u8> {
     };
     if stop.is_cancelled() {
         let drained = runner.await??;
+        anstream::println!("drained · run it again to go on where it was");
         return Ok(if drained { DONE } else { FAILED });
     }
     line.checkpoint(1).await?;
@@ -75,7 +83,9 @@ pub(crate) async fn demo(args: &DemoArgs, _: &Global) -> anyhow::Result<u8> {
     if args.once {
         stop.cancel();
     } else {
-        anstream::println!("\n{DIM}the daemon runs here; Ctrl-C drains it and leaves nothing half done{RESET}");
+        anstream::println!(
+            "\n{DIM}the daemon runs here; Ctrl-C drains it and leaves nothing half done{RESET}"
+        );
         follow(&socket, &stop).await;
     }
     let drained = runner.await??;
@@ -88,15 +98,25 @@ pub(crate) async fn demo(args: &DemoArgs, _: &Global) -> anyhow::Result<u8> {
 fn hints(folder: &Path) {
     let shown = folder.display();
     anstream::println!("\n{BOLD}try{RESET}   {DIM}in another terminal:{RESET}");
-    anstream::println!("      cd {shown}/work && alias isoform={}", std::env::current_exe().map_or_else(|_| "isoform".into(), |p| p.display().to_string()));
-    anstream::println!("      sed -i 's/desired_count: 2/desired_count: 3/' services/orders.yaml && isoform diff");
+    anstream::println!(
+        "      cd {shown}/work && alias isoform={}",
+        std::env::current_exe().map_or_else(|_| "isoform".into(), |p| p.display().to_string())
+    );
+    anstream::println!(
+        "      sed -i 's/desired_count: 2/desired_count: 3/' services/orders.yaml && isoform diff"
+    );
     anstream::println!("      git commit -am 'orders: three tasks' && git push");
-    anstream::println!("      isoform status · isoform why svc/orders/beta · isoform audit show svc/orders/beta · isoform audit verify");
+    anstream::println!(
+        "      isoform status · isoform why svc/orders/beta · isoform audit show svc/orders/beta · isoform audit verify"
+    );
 }
 
 fn make(folder: &Path, pace: f64) -> anyhow::Result<()> {
     if folder.exists() && std::fs::read_dir(folder)?.next().is_some() {
-        bail!("{} exists and is no demo: name another folder", folder.display());
+        bail!(
+            "{} exists and is no demo: name another folder",
+            folder.display()
+        );
     }
     crate::secret_file::folder(folder)?;
     RootKey::read_or_make(&folder.join("root.key"))?;
@@ -137,14 +157,24 @@ fn repositories(folder: &Path) -> anyhow::Result<()> {
     index.add_all(["*"], IndexAddOption::DEFAULT, None)?;
     index.write()?;
     let tree = clone.find_tree(index.write_tree()?)?;
-    let who = clone.signature().or_else(|_| Signature::now("isoform demo", "demo@localhost"))?;
+    let who = clone
+        .signature()
+        .or_else(|_| Signature::now("isoform demo", "demo@localhost"))?;
     let commit = clone.commit(Some("HEAD"), &who, &who, "Initial layout", &tree, &[])?;
-    clone.remote("origin", &origin.display().to_string())?.push(&["refs/heads/main:refs/heads/main"], None).context("pushing into the bare repository")?;
+    clone
+        .remote("origin", &origin.display().to_string())?
+        .push(&["refs/heads/main:refs/heads/main"], None)
+        .context("pushing into the bare repository")?;
     clone.reference("refs/remotes/origin/main", commit, true, "demo")?;
-    clone.find_branch("main", git2::BranchType::Local)?.set_upstream(Some("origin/main"))?;
+    clone
+        .find_branch("main", git2::BranchType::Local)?
+        .set_upstream(Some("origin/main"))?;
     let mut config = clone.config()?;
     // The command line finds its daemon by this, wherever in the clone it is called.
-    config.set_str("isoform.socket", &folder.join("state/isoform.sock").display().to_string())?;
+    config.set_str(
+        "isoform.socket",
+        &folder.join("state/isoform.sock").display().to_string(),
+    )?;
     if config.get_string("user.name").is_err() {
         config.set_str("user.name", "isoform demo")?;
         config.set_str("user.email", "demo@localhost")?;
@@ -153,7 +183,11 @@ fn repositories(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Shows progress until everything rests. Returns whether all of it is in sync.
-async fn watch(socket: &Path, fresh: bool, stop: &tokio_util::sync::CancellationToken) -> anyhow::Result<bool> {
+async fn watch(
+    socket: &Path,
+    fresh: bool,
+    stop: &tokio_util::sync::CancellationToken,
+) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let live = std::io::stdout().is_terminal();
     let mut drawn = 0usize;
@@ -170,18 +204,32 @@ async fn watch(socket: &Path, fresh: bool, stop: &tokio_util::sync::Cancellation
             }
             continue;
         };
-        let Ok(estate) = client.get::<EstateReport>("estate", &[]).await else { continue };
+        let Ok(estate) = client.get::<EstateReport>("estate", &[]).await else {
+            continue;
+        };
         if estate.snapshot == 0 || estate.targets.is_empty() {
             continue;
         }
         if !titled {
             titled = true;
             let commit = estate.commits.values().next();
-            let what = commit.map(|c| format!("{} \"{}\"", c.revision.short(), show::clean(&c.summary))).unwrap_or_default();
+            let what = commit
+                .map(|c| format!("{} \"{}\"", c.revision.short(), show::clean(&c.summary)))
+                .unwrap_or_default();
             let verb = if fresh { "deploying" } else { "going on with" };
-            anstream::println!("{verb} {what} · {} targets in {} waves", estate.targets.len(), estate.levels.len());
+            anstream::println!(
+                "{verb} {what} · {} targets in {} waves",
+                estate.targets.len(),
+                estate.levels.len()
+            );
         }
-        let order: BTreeMap<_, _> = estate.levels.iter().flatten().enumerate().map(|(i, a)| (a.clone(), i)).collect();
+        let order: BTreeMap<_, _> = estate
+            .levels
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(i, a)| (a.clone(), i))
+            .collect();
         let mut targets: Vec<&TargetReport> = estate.targets.iter().collect();
         targets.sort_by_key(|t| order.get(&t.address).copied().unwrap_or(usize::MAX));
         if live {
@@ -195,15 +243,34 @@ async fn watch(socket: &Path, fresh: bool, stop: &tokio_util::sync::Cancellation
         } else {
             for target in &targets {
                 let word = target.condition.to_string();
-                let quiet = matches!(target.condition.result, crate::domain::model::SyncResult::Unknown);
-                if !quiet && words.insert(target.address.to_string(), word.clone()).as_ref() != Some(&word) {
+                let quiet = matches!(
+                    target.condition.result,
+                    crate::domain::model::SyncResult::Unknown
+                );
+                if !quiet
+                    && words
+                        .insert(target.address.to_string(), word.clone())
+                        .as_ref()
+                        != Some(&word)
+                {
                     anstream::println!("{}", show::progress_line(target));
                 }
             }
         }
         if estate.settled {
-            anstream::println!("{} · {} · log at entry {}", show::verdict(&estate), show::span(begun.elapsed()), estate.entries);
-            return Ok(targets.iter().all(|t| matches!(t.condition.result, crate::domain::model::SyncResult::InSync | crate::domain::model::SyncResult::NoEffect)));
+            anstream::println!(
+                "{} · {} · log at entry {}",
+                show::verdict(&estate),
+                show::span(begun.elapsed()),
+                estate.entries
+            );
+            return Ok(targets.iter().all(|t| {
+                matches!(
+                    t.condition.result,
+                    crate::domain::model::SyncResult::InSync
+                        | crate::domain::model::SyncResult::NoEffect
+                )
+            }));
         }
     }
 }
@@ -212,7 +279,9 @@ async fn watch(socket: &Path, fresh: bool, stop: &tokio_util::sync::Cancellation
 async fn follow(socket: &Path, stop: &tokio_util::sync::CancellationToken) {
     let mut words: BTreeMap<String, String> = BTreeMap::new();
     let mut head = 0u64;
-    let Ok(client) = Client::at(socket) else { return };
+    let Ok(client) = Client::at(socket) else {
+        return;
+    };
     while !stop.is_cancelled() {
         let from = head.to_string();
         let query = [("from", from.as_str())];

@@ -39,7 +39,10 @@ pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Resul
         HookCommand::PostReceive => {
             // Nothing that goes wrong here may fail a push: it has been received already.
             if let Err(error) = post_receive(global).await {
-                anstream::println!("isoform: {}; the push is received, the daemon finds it when it runs", clean(&format!("{error:#}")));
+                anstream::println!(
+                    "isoform: {}; the push is received, the daemon finds it when it runs",
+                    clean(&format!("{error:#}"))
+                );
             }
             Ok(DONE)
         }
@@ -54,13 +57,24 @@ pub(crate) fn install(repository: &Path, socket: &Path) -> anyhow::Result<PathBu
     }
     std::fs::create_dir_all(&hooks)?;
     let path = hooks.join("post-receive");
-    if path.exists() && !std::fs::read_to_string(&path).unwrap_or_default().contains("isoform hook") {
-        bail!("{} exists and is not isoform's: call `isoform hook post-receive` from it", path.display());
+    if path.exists()
+        && !std::fs::read_to_string(&path)
+            .unwrap_or_default()
+            .contains("isoform hook")
+    {
+        bail!(
+            "{} exists and is not isoform's: call `isoform hook post-receive` from it",
+            path.display()
+        );
     }
     let program = std::env::current_exe().context("finding this program")?;
     let quote = |text: &Path| format!("'{}'", text.display().to_string().replace('\'', r"'\''"));
     let socket = std::path::absolute(socket)?;
-    let text = format!("#!/bin/sh\n# isoform hook: shows what a push does. It can never fail a push.\nexec {} --socket {} hook post-receive\n", quote(&program), quote(&socket));
+    let text = format!(
+        "#!/bin/sh\n# isoform hook: shows what a push does. It can never fail a push.\nexec {} --socket {} hook post-receive\n",
+        quote(&program),
+        quote(&socket)
+    );
     std::fs::write(&path, text)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     Ok(path)
@@ -78,10 +92,18 @@ async fn post_receive(global: &Global) -> anyhow::Result<()> {
         })
         .collect();
     let client = Client::connect(global)?;
-    let pusher = std::env::var("GL_USERNAME").or_else(|_| std::env::var("REMOTE_USER")).or_else(|_| std::env::var("USER")).unwrap_or_default();
-    let answer: Value = client.post("hint", &json!({ "trigger": "push", "pusher": pusher })).await?;
+    let pusher = std::env::var("GL_USERNAME")
+        .or_else(|_| std::env::var("REMOTE_USER"))
+        .or_else(|_| std::env::var("USER"))
+        .unwrap_or_default();
+    let answer: Value = client
+        .post("hint", &json!({ "trigger": "push", "pusher": pusher }))
+        .await?;
     let estate: EstateReport = client.get("estate", &[]).await?;
-    let mine = estate.commits.values().find(|c| pushed.iter().any(|(new, _)| *new == c.revision.as_str()));
+    let mine = estate
+        .commits
+        .values()
+        .find(|c| pushed.iter().any(|(new, _)| *new == c.revision.as_str()));
     let Some(commit) = mine.cloned() else {
         if let Some((source, reason)) = estate.refused.iter().next() {
             anstream::println!("isoform: not accepted for {source}: {}", clean(reason));
@@ -102,9 +124,14 @@ async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
     let mut faults = false;
     anstream::println!("isoform: {short} accepted");
     loop {
-        let estate: EstateReport = client.get("changed", &[("from", &head.to_string())]).await?;
+        let estate: EstateReport = client
+            .get("changed", &[("from", &head.to_string())])
+            .await?;
         head = estate.entries;
-        let current = estate.commits.values().any(|c| c.revision.as_str() == revision);
+        let current = estate
+            .commits
+            .values()
+            .any(|c| c.revision.as_str() == revision);
         if !current {
             anstream::println!("isoform: a newer push took over · isoform status");
             return Ok(());
@@ -117,18 +144,31 @@ async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
                 }
             }
         }
-        for target in estate.targets.iter().filter(|t| t.looked >= estate.snapshot || t.condition.result == SyncResult::Applying) {
-            if let Some(line) = news(target, said.get(&target.address.to_string()).map(String::as_str), revision) {
+        for target in estate
+            .targets
+            .iter()
+            .filter(|t| t.looked >= estate.snapshot || t.condition.result == SyncResult::Applying)
+        {
+            if let Some(line) = news(
+                target,
+                said.get(&target.address.to_string()).map(String::as_str),
+                revision,
+            ) {
                 anstream::println!("  {:<34} {line}", target.address.to_string());
                 said.insert(target.address.to_string(), line);
             }
         }
         if estate.settled {
-            anstream::println!("isoform: {} at {short} · details: isoform audit show {short}", show::verdict(&estate));
+            anstream::println!(
+                "isoform: {} at {short} · details: isoform audit show {short}",
+                show::verdict(&estate)
+            );
             return Ok(());
         }
         if begun.elapsed() > PATIENCE {
-            anstream::println!("isoform: still going on; it needs nobody to wait · follow with: isoform wait --commit {short}");
+            anstream::println!(
+                "isoform: still going on; it needs nobody to wait · follow with: isoform wait --commit {short}"
+            );
             return Ok(());
         }
     }
@@ -139,15 +179,38 @@ fn news(target: &TargetReport, before: Option<&str>, revision: &str) -> Option<S
     let line = match target.condition.result {
         SyncResult::Applying => "executing …".to_owned(),
         SyncResult::InSync if target.serving.as_deref() == Some(revision) => {
-            let took = target.took_ms.map(|ms| format!(" in {}", show::span(Duration::from_millis(ms)))).unwrap_or_default();
+            let took = target
+                .took_ms
+                .map(|ms| format!(" in {}", show::span(Duration::from_millis(ms))))
+                .unwrap_or_default();
             format!("✓ updated{took}")
         }
-        SyncResult::NoEffect if target.serving.as_deref() == Some(revision) => "✓ nothing to change".to_owned(),
-        SyncResult::InSync | SyncResult::NoEffect | SyncResult::Planning | SyncResult::CleaningUp | SyncResult::Unknown => return None,
+        SyncResult::NoEffect if target.serving.as_deref() == Some(revision) => {
+            "✓ nothing to change".to_owned()
+        }
+        SyncResult::InSync
+        | SyncResult::NoEffect
+        | SyncResult::Planning
+        | SyncResult::CleaningUp
+        | SyncResult::Unknown => return None,
         // What waits for another target goes on by itself; the last line counts it.
-        _ if matches!(target.condition.reason, Reason::Dependency | Reason::Rollout | Reason::NotYet) => return None,
-        SyncResult::Failed | SyncResult::Stuck => format!("✗ {}: {}", target.condition, clean(&target.condition.detail)),
-        _ => format!("⏸ {}: {}", target.condition, clean(&target.condition.detail)),
+        _ if matches!(
+            target.condition.reason,
+            Reason::Dependency | Reason::Rollout | Reason::NotYet
+        ) =>
+        {
+            return None;
+        }
+        SyncResult::Failed | SyncResult::Stuck => format!(
+            "✗ {}: {}",
+            target.condition,
+            clean(&target.condition.detail)
+        ),
+        _ => format!(
+            "⏸ {}: {}",
+            target.condition,
+            clean(&target.condition.detail)
+        ),
     };
     let line: String = line.chars().take(160).collect();
     (before != Some(line.as_str())).then_some(line)

@@ -34,7 +34,12 @@ pub(crate) const TIMEOUT: u8 = 5;
 pub(crate) const USAGE: u8 = 64;
 
 #[derive(Parser)]
-#[command(name = "isoform", version, about = "Keeps CloudFormation equal to Git", propagate_version = true)]
+#[command(
+    name = "isoform",
+    version,
+    about = "Keeps CloudFormation equal to Git",
+    propagate_version = true
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -282,7 +287,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(16 << 20).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(16 << 20)
+        .build();
     let Ok(runtime) = runtime else {
         anstream::eprintln!("isoform: the runtime cannot be started");
         return ExitCode::from(FAILED);
@@ -294,8 +302,14 @@ pub fn main() -> ExitCode {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(error)) => {
             let text = format!("{error:#}");
-            anstream::eprintln!("{}error:{} {}", show::RED, show::RESET, crate::telemetry::redact(&text));
-            let usage = error.downcast_ref::<crate::config::Error>().is_some() || error.downcast_ref::<client::NoDaemon>().is_some();
+            anstream::eprintln!(
+                "{}error:{} {}",
+                show::RED,
+                show::RESET,
+                crate::telemetry::redact(&text)
+            );
+            let usage = error.downcast_ref::<crate::config::Error>().is_some()
+                || error.downcast_ref::<client::NoDaemon>().is_some();
             ExitCode::from(if usage { USAGE } else { FAILED })
         }
         Err(_) => ExitCode::from(FAILED),
@@ -318,18 +332,74 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Why { target } => online::why(&global, &target).await,
         Command::History { target, number } => audit::history(&global, &target, number).await,
         Command::Logs { target } => online::logs(&global, &target).await,
-        Command::Wait { target, commit, timeout } => online::wait(&global, target.as_deref(), commit.as_deref(), &timeout).await,
-        Command::Retry { target } => online::say(&global, "retry", Which { target: Some(target), all: false, placement: None, source: None }, "", None, false).await,
-        Command::Approve { target, review, snapshot, source } => online::approve(&global, target, review, snapshot, source).await,
-        Command::Reject { target, reason } => online::say(&global, "reject", Which { target: Some(target), all: false, placement: None, source: None }, &reason, None, false).await,
-        Command::Suspend { which, reason, hold } => online::say(&global, "suspend", which, &reason, hold, false).await,
+        Command::Wait {
+            target,
+            commit,
+            timeout,
+        } => online::wait(&global, target.as_deref(), commit.as_deref(), &timeout).await,
+        Command::Retry { target } => {
+            online::say(
+                &global,
+                "retry",
+                Which {
+                    target: Some(target),
+                    all: false,
+                    placement: None,
+                    source: None,
+                },
+                "",
+                None,
+                false,
+            )
+            .await
+        }
+        Command::Approve {
+            target,
+            review,
+            snapshot,
+            source,
+        } => online::approve(&global, target, review, snapshot, source).await,
+        Command::Reject { target, reason } => {
+            online::say(
+                &global,
+                "reject",
+                Which {
+                    target: Some(target),
+                    all: false,
+                    placement: None,
+                    source: None,
+                },
+                &reason,
+                None,
+                false,
+            )
+            .await
+        }
+        Command::Suspend {
+            which,
+            reason,
+            hold,
+        } => online::say(&global, "suspend", which, &reason, hold, false).await,
         Command::Resume { which } => online::say(&global, "resume", which, "", None, false).await,
         Command::Drift { what } => {
             let (target, reason, overwrite) = match what {
                 DriftCommand::Accept { target, reason } => (target, reason, false),
                 DriftCommand::Overwrite { target, reason } => (target, reason, true),
             };
-            online::say(&global, "drift", Which { target: Some(target), all: false, placement: None, source: None }, &reason, None, overwrite).await
+            online::say(
+                &global,
+                "drift",
+                Which {
+                    target: Some(target),
+                    all: false,
+                    placement: None,
+                    source: None,
+                },
+                &reason,
+                None,
+                overwrite,
+            )
+            .await
         }
         Command::Bundle { what } => offline::bundle(&global, what).await,
         Command::Audit { what } => audit::audit(&global, what).await,
@@ -338,7 +408,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Hook { what } => hook::hook(&global, what).await,
         Command::Local { what } => offline::local(&global, what).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "isoform", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "isoform",
+                &mut std::io::stdout(),
+            );
             Ok(DONE)
         }
     }

@@ -100,7 +100,10 @@ pub(crate) enum LocalCommand {
         /// The resource's logical id.
         resource: String,
         /// The reason that its event will show.
-        #[arg(long, default_value = "Resource handler returned message: \"insufficient capacity\"")]
+        #[arg(
+            long,
+            default_value = "Resource handler returned message: \"insufficient capacity\""
+        )]
         reason: String,
         /// How many times; absent means until `local heal`.
         #[arg(long)]
@@ -132,37 +135,71 @@ pub(crate) fn validate(global: &Global, folder: &Path, strict: bool) -> anyhow::
         Some(path) => Some(Config::load(path)?.placements),
         None => None,
     };
-    let branch = git2::Repository::discover(folder).ok().and_then(|r| r.head().ok().and_then(|h| h.shorthand().ok().map(str::to_owned))).unwrap_or_else(|| "main".into());
+    let branch = git2::Repository::discover(folder)
+        .ok()
+        .and_then(|r| {
+            r.head()
+                .ok()
+                .and_then(|h| h.shorthand().ok().map(str::to_owned))
+        })
+        .unwrap_or_else(|| "main".into());
     let checked = validate_files(&files, placements.as_ref(), &branch);
-    let wrong = if strict { checked.findings.len() } else { errors(&checked.findings) };
+    let wrong = if strict {
+        checked.findings.len()
+    } else {
+        errors(&checked.findings)
+    };
     let nothing = checked.bundles + checked.components + checked.specs + checked.targets == 0;
     let code = if wrong > 0 || nothing { FAILED } else { DONE };
     if global.output == Output::Json {
-        print_json(&serde_json::json!({ "v": 1, "findings": checked.findings, "bundles": checked.bundles, "components": checked.components, "specs": checked.specs, "targets": checked.targets }))?;
+        print_json(
+            &serde_json::json!({ "v": 1, "findings": checked.findings, "bundles": checked.bundles, "components": checked.components, "specs": checked.specs, "targets": checked.targets }),
+        )?;
         return Ok(code);
     }
     finding::print(&checked.findings);
     let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    let looked = format!("{}, {}, {}, {}", count(checked.bundles, "bundle"), count(checked.components, "component"), count(checked.specs, "spec"), count(checked.targets, "target"));
+    let looked = format!(
+        "{}, {}, {}, {}",
+        count(checked.bundles, "bundle"),
+        count(checked.components, "component"),
+        count(checked.specs, "spec"),
+        count(checked.targets, "target")
+    );
     let warnings = checked.findings.len() - errors(&checked.findings);
     if nothing {
-        anstream::println!("{RED}✗{RESET} nothing to check: no bundle, component, spec or sync file lies below {}", folder.display());
+        anstream::println!(
+            "{RED}✗{RESET} nothing to check: no bundle, component, spec or sync file lies below {}",
+            folder.display()
+        );
     } else if wrong > 0 {
-        anstream::println!("{RED}✗ {}{RESET} · {} · {looked}", count(errors(&checked.findings), "error"), count(warnings, "warning"));
+        anstream::println!(
+            "{RED}✗ {}{RESET} · {} · {looked}",
+            count(errors(&checked.findings), "error"),
+            count(warnings, "warning")
+        );
     } else {
-        anstream::println!("{GREEN}✓{RESET} nothing is wrong · {} · {looked}", count(warnings, "warning"));
+        anstream::println!(
+            "{GREEN}✓{RESET} nothing is wrong · {} · {looked}",
+            count(warnings, "warning")
+        );
     }
     Ok(code)
 }
 
 /// `isoform render`
 pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
-    let text = std::fs::read_to_string(&args.data).with_context(|| format!("reading {}", args.data.display()))?;
-    let data: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", args.data.display()))?;
+    let text = std::fs::read_to_string(&args.data)
+        .with_context(|| format!("reading {}", args.data.display()))?;
+    let data: Value = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not JSON", args.data.display()))?;
     let files = online::folder_files(&args.bundle)?;
     let (part, findings) = match args.part {
         PartName::Component => {
-            let nested: Files = files.into_iter().map(|(p, b)| (format!("component/{p}"), b)).collect();
+            let nested: Files = files
+                .into_iter()
+                .map(|(p, b)| (format!("component/{p}"), b))
+                .collect();
             let (component, findings) = load_component(&nested, "component");
             (component.map(|c| c.part), findings)
         }
@@ -182,6 +219,12 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
         }
         bail!("{} has no such part", args.bundle.display());
     };
+    if part.engine != crate::domain::template::Engine::Jinja {
+        bail!(
+            "{} is not rendered: its manifest names an engine that isoform does not deploy",
+            part.file
+        );
+    }
     match render::render(&part.file, &part.text, &data, &Limits::default()) {
         Ok(rendered) => {
             for note in &rendered.notes {
@@ -202,12 +245,19 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
 
 /// `isoform diff A..B`: what two revisions of a repository differ in, target by target, without a daemon.
 pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> anyhow::Result<u8> {
-    let (from, to) = range.split_once("..").context("write two revisions, as in HEAD~1..HEAD")?;
+    let (from, to) = range
+        .split_once("..")
+        .context("write two revisions, as in HEAD~1..HEAD")?;
     let repository = git2::Repository::discover(folder)?;
     let resolve = |name: &str| -> anyhow::Result<_> {
         let name = if name.is_empty() { "HEAD" } else { name };
-        let id = repository.revparse_single(name)?.peel_to_commit()?.id().to_string();
-        Ok(id.parse::<crate::domain::model::Revision>().map_err(anyhow::Error::msg)?)
+        let id = repository
+            .revparse_single(name)?
+            .peel_to_commit()?
+            .id()
+            .to_string();
+        id.parse::<crate::domain::model::Revision>()
+            .map_err(anyhow::Error::msg)
     };
     let (from, to) = (resolve(from)?, resolve(to)?);
     let mirror = Mirror::of(repository.path())?;
@@ -218,26 +268,42 @@ pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> any
     let mut json = Vec::new();
     let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
-        let (a, b) = (before.get(name).map_or("", String::as_str), after.get(name).map_or("", String::as_str));
+        let (a, b) = (
+            before.get(name).map_or("", String::as_str),
+            after.get(name).map_or("", String::as_str),
+        );
         if a == b {
             continue;
         }
         changed += 1;
-        let text = similar::TextDiff::from_lines(a, b).unified_diff().context_radius(3).header(from.short(), to.short()).to_string();
+        let text = similar::TextDiff::from_lines(a, b)
+            .unified_diff()
+            .context_radius(3)
+            .header(from.short(), to.short())
+            .to_string();
         if global.output == Output::Json {
             json.push(serde_json::json!({ "target": name, "text": text }));
             continue;
         }
         anstream::println!("{BOLD}{name}{RESET}");
         for line in text.lines() {
-            let colour = if line.starts_with('+') { GREEN } else if line.starts_with('-') { RED } else { "" };
+            let colour = if line.starts_with('+') {
+                GREEN
+            } else if line.starts_with('-') {
+                RED
+            } else {
+                ""
+            };
             anstream::println!("  {colour}{}{RESET}", super::show::clean(line));
         }
     }
     if global.output == Output::Json {
         print_json(&serde_json::json!({ "v": 1, "targets": json }))?;
     } else {
-        anstream::println!("{changed} of {} targets render differently (outputs of others stand as names)", before.len().max(after.len()));
+        anstream::println!(
+            "{changed} of {} targets render differently (outputs of others stand as names)",
+            before.len().max(after.len())
+        );
     }
     Ok(if changed > 0 { CHANGES } else { DONE })
 }
@@ -248,7 +314,10 @@ pub(crate) async fn run_daemon(global: &Global, json_log: bool, log: &str) -> an
     let config = Config::load(&config_path(global))?;
     let built = daemon::build(config, Clock::system()).await?;
     if built.restored > 0 {
-        tracing::warn!("the state was empty: {} entries were taken over from the bundle store", built.restored);
+        tracing::warn!(
+            "the state was empty: {} entries were taken over from the bundle store",
+            built.restored
+        );
     }
     let drained = daemon::run(built, signals()).await?;
     Ok(if drained { DONE } else { FAILED })
@@ -257,7 +326,10 @@ pub(crate) async fn run_daemon(global: &Global, json_log: bool, log: &str) -> an
 /// Ends at the first SIGTERM or SIGINT. A second one ends the process at once.
 pub(crate) async fn signals() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         std::future::pending::<()>().await;
         return;
     };
@@ -282,8 +354,14 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
             if out.starts_with(&folder) {
                 bail!("{} lies inside the bundle", out.display());
             }
-            std::fs::write(&out, bundle::pack(&files)?).with_context(|| format!("writing {}", out.display()))?;
-            anstream::println!("{} {} files → {}", bundle::digest(&files), files.len(), out.display());
+            std::fs::write(&out, bundle::pack(&files)?)
+                .with_context(|| format!("writing {}", out.display()))?;
+            anstream::println!(
+                "{} {} files → {}",
+                bundle::digest(&files),
+                files.len(),
+                out.display()
+            );
             Ok(DONE)
         }
         BundleCommand::Put { folder, named } => {
@@ -291,7 +369,14 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
             let config = Config::load(&config_path(global))?;
             let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
             let digest = bundle::digest(&files);
-            crate::reconcile::put_bundle(ports.as_ref(), config.encryption, &digest, &files, &named).await?;
+            crate::reconcile::put_bundle(
+                ports.as_ref(),
+                config.encryption,
+                &digest,
+                &files,
+                &named,
+            )
+            .await?;
             anstream::println!("{digest}");
             Ok(DONE)
         }
@@ -310,7 +395,11 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
         }
         BundleCommand::Verify { digest } => {
             let files = stored(global, &digest).await?;
-            anstream::println!("{GREEN}✓{RESET} opens, and its {} files have the digest {}", files.len(), bundle::digest(&files));
+            anstream::println!(
+                "{GREEN}✓{RESET} opens, and its {} files have the digest {}",
+                files.len(),
+                bundle::digest(&files)
+            );
             Ok(DONE)
         }
     }
@@ -324,13 +413,21 @@ fn checked_bundle(folder: &Path) -> anyhow::Result<Files> {
         for finding in &wrong {
             anstream::eprintln!("{}\n", finding::render(finding));
         }
-        bail!("{} is not a bundle that can be registered", folder.display());
+        bail!(
+            "{} is not a bundle that can be registered",
+            folder.display()
+        );
     }
     Ok(files)
 }
 
 async fn stored(global: &Global, digest: &str) -> anyhow::Result<Files> {
-    let digest: Digest = if digest.contains(':') { digest.parse() } else { format!("b1:{digest}").parse() }.map_err(anyhow::Error::msg)?;
+    let digest: Digest = if digest.contains(':') {
+        digest.parse()
+    } else {
+        format!("b1:{digest}").parse()
+    }
+    .map_err(anyhow::Error::msg)?;
     let config = Config::load(&config_path(global))?;
     let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
     Ok(open_bundle(ports.home().as_ref(), ports.sealing().as_deref(), &digest).await?)
@@ -342,7 +439,11 @@ pub(crate) fn config(global: &Global, command: ConfigCommand) -> anyhow::Result<
         ConfigCommand::Show => {
             let path = config_path(global);
             let config = Config::load(&path)?;
-            let origin = if global.config.is_some() { "flag or ISOFORM_CONFIG" } else { "default" };
+            let origin = if global.config.is_some() {
+                "flag or ISOFORM_CONFIG"
+            } else {
+                "default"
+            };
             if global.output == Output::Json {
                 print_json(&serde_json::json!({
                     "v": 1, "file": path, "origin": origin, "state": config.state, "socket": config.socket(), "cloud": config.cloud,
@@ -353,13 +454,36 @@ pub(crate) fn config(global: &Global, command: ConfigCommand) -> anyhow::Result<
                 return Ok(DONE);
             }
             anstream::println!("{BOLD}{}{RESET} ({origin})", path.display());
-            anstream::println!("  state   {}\n  socket  {}\n  cloud   {} (embedded engine)", config.state.display(), config.socket().display(), config.cloud.display());
+            anstream::println!(
+                "  state   {}\n  socket  {}\n  cloud   {} (embedded engine)",
+                config.state.display(),
+                config.socket().display(),
+                config.cloud.display()
+            );
             for p in config.placements.values() {
-                let regions = p.regions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                anstream::println!("  placement {:<12} {} {regions}   mode {:?}, blast radius {}{}", p.name.to_string(), p.account, p.mode, p.blast_radius, if p.critical { ", critical" } else { "" });
+                let regions = p
+                    .regions
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                anstream::println!(
+                    "  placement {:<12} {} {regions}   mode {:?}, blast radius {}{}",
+                    p.name.to_string(),
+                    p.account,
+                    p.mode,
+                    p.blast_radius,
+                    if p.critical { ", critical" } else { "" }
+                );
             }
             for s in config.sources.values() {
-                anstream::println!("  source    {:<12} {} {}   mode {:?}", s.grant.source.to_string(), crate::telemetry::redact(&s.remote.url), s.remote.branch, s.grant.mode);
+                anstream::println!(
+                    "  source    {:<12} {} {}   mode {:?}",
+                    s.grant.source.to_string(),
+                    crate::telemetry::redact(&s.remote.url),
+                    s.remote.branch,
+                    s.grant.mode
+                );
             }
             Ok(DONE)
         }
@@ -368,7 +492,10 @@ pub(crate) fn config(global: &Global, command: ConfigCommand) -> anyhow::Result<
                 bail!("{} exists: a root key is never overwritten", file.display());
             }
             RootKey::read_or_make(&file)?;
-            anstream::println!("{GREEN}made{RESET} {}\n{YELLOW}keep a copy where the state's backups are not{RESET}: without it nothing that isoform encrypted can be read again", file.display());
+            anstream::println!(
+                "{GREEN}made{RESET} {}\n{YELLOW}keep a copy where the state's backups are not{RESET}: without it nothing that isoform encrypted can be read again",
+                file.display()
+            );
             Ok(DONE)
         }
     }
@@ -390,25 +517,49 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
         Some(path) => Config::load(path)?,
         None => {
             let socket = super::client::socket_path(global)?;
-            let near = socket.parent().and_then(Path::parent).map(|f| f.join("config.yaml")).filter(|p| p.exists());
+            let near = socket
+                .parent()
+                .and_then(Path::parent)
+                .map(|f| f.join("config.yaml"))
+                .filter(|p| p.exists());
             Config::load(&near.unwrap_or_else(|| config_path(global)))?
         }
     };
     let world = World::open(&config.cloud, Clock::system(), config.pace).await?;
     match command {
-        LocalCommand::Fail { stack, resource, reason, times } => {
-            world.script(&Failure { stack, logical: resource, reason, times }).await?;
+        LocalCommand::Fail {
+            stack,
+            resource,
+            reason,
+            times,
+        } => {
+            world
+                .script(&Failure {
+                    stack,
+                    logical: resource,
+                    reason,
+                    times,
+                })
+                .await?;
             anstream::println!("the next operation on it fails");
         }
         LocalCommand::Heal { stack, resource } => {
-            world.script(&Failure { stack, logical: resource, reason: String::new(), times: None }).await?;
+            world
+                .script(&Failure {
+                    stack,
+                    logical: resource,
+                    reason: String::new(),
+                    times: None,
+                })
+                .await?;
             anstream::println!("it works again");
         }
         LocalCommand::Meddle { stack } => {
             let name = stack.parse()?;
             for placement in config.placements.values() {
                 for region in &placement.regions {
-                    let engine = LocalEngine::new(world.clone(), placement.account.clone(), region.clone());
+                    let engine =
+                        LocalEngine::new(world.clone(), placement.account.clone(), region.clone());
                     if engine.meddle(&name).await.is_ok() {
                         anstream::println!("changed {stack} by hand in {region}");
                         return Ok(DONE);

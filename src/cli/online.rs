@@ -42,10 +42,22 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Reads the files of a clone: what Git tracks, and what is new and not ignored, as it is on disk.
 pub(crate) fn clone_files(folder: &Path) -> anyhow::Result<(Files, Option<String>)> {
-    let Ok(repository) = git2::Repository::discover(folder) else { return Ok((folder_files(folder)?, None)) };
-    let root = repository.workdir().context("this is a bare repository: `diff` wants a clone")?.to_owned();
-    let origin = repository.find_remote("origin").ok().and_then(|r| r.url().ok().map(str::to_owned));
-    let mut names: Vec<String> = repository.index()?.iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect();
+    let Ok(repository) = git2::Repository::discover(folder) else {
+        return Ok((folder_files(folder)?, None));
+    };
+    let root = repository
+        .workdir()
+        .context("this is a bare repository: `diff` wants a clone")?
+        .to_owned();
+    let origin = repository
+        .find_remote("origin")
+        .ok()
+        .and_then(|r| r.url().ok().map(str::to_owned));
+    let mut names: Vec<String> = repository
+        .index()?
+        .iter()
+        .map(|e| String::from_utf8_lossy(&e.path).into_owned())
+        .collect();
     let mut options = git2::StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true);
     for status in repository.statuses(Some(&mut options))?.iter() {
@@ -58,7 +70,9 @@ pub(crate) fn clone_files(folder: &Path) -> anyhow::Result<(Files, Option<String
     let mut files = Files::new();
     for name in names {
         let path = root.join(&name);
-        let plain = path.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() <= 16 << 20);
+        let plain = path
+            .symlink_metadata()
+            .is_ok_and(|m| m.is_file() && m.len() <= 16 << 20);
         if plain {
             files.insert(name, Blob::new(std::fs::read(&path)?));
         }
@@ -72,18 +86,31 @@ pub(crate) fn folder_files(folder: &Path) -> anyhow::Result<Files> {
     let mut open = vec![folder.to_owned()];
     let mut total = 0u64;
     while let Some(here) = open.pop() {
-        for entry in std::fs::read_dir(&here).with_context(|| format!("reading {}", here.display()))? {
+        for entry in
+            std::fs::read_dir(&here).with_context(|| format!("reading {}", here.display()))?
+        {
             let path = entry?.path();
             let meta = path.symlink_metadata()?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if meta.is_dir() && name != ".git" && name != "target" && name != "node_modules" {
                 open.push(path);
             } else if meta.is_file() && meta.len() <= 16 << 20 {
                 total += meta.len();
                 if total > 250 << 20 || files.len() > 100_000 {
-                    bail!("{} holds more than 250 MB or 100,000 files", folder.display());
+                    bail!(
+                        "{} holds more than 250 MB or 100,000 files",
+                        folder.display()
+                    );
                 }
-                let relative = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
+                let relative = path
+                    .strip_prefix(folder)
+                    .unwrap_or(&path)
+                    .to_string_lossy()
+                    .into_owned();
                 files.insert(relative, Blob::new(std::fs::read(&path)?));
             }
         }
@@ -114,30 +141,67 @@ pub(crate) async fn diff(global: &Global, args: &DiffArgs) -> anyhow::Result<u8>
 pub(crate) async fn plan(global: &Global, targets: &str) -> anyhow::Result<u8> {
     let client = Client::connect(global)?;
     let report: DiffReport = client.post("plan", &json!({ "targets": targets })).await?;
-    show_diff(global, &report, false, "what CloudFormation says of the newest commit")
+    show_diff(
+        global,
+        &report,
+        false,
+        "what CloudFormation says of the newest commit",
+    )
 }
 
 fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
     let faults = report.findings.iter().filter(|f| f.is_error()).count();
-    let code = if faults > 0 { FAILED } else if report.targets.is_empty() && report.orphaned.is_empty() { DONE } else { CHANGES };
+    let code = if faults > 0 {
+        FAILED
+    } else if report.targets.is_empty() && report.orphaned.is_empty() {
+        DONE
+    } else {
+        CHANGES
+    };
     if global.output == Output::Json {
         print_json(report)?;
         return Ok(code);
     }
     finding::print(&report.findings);
-    let many = |n: usize, word: &str| format!("{n} target{} {word}{}", if n == 1 { "" } else { "s" }, if n == 1 { "s" } else { "" });
-    anstream::println!("{title} · {}, {} do not\n", many(report.targets.len(), "change"), report.unchanged);
+    let many = |n: usize, word: &str| {
+        format!(
+            "{n} target{} {word}{}",
+            if n == 1 { "" } else { "s" },
+            if n == 1 { "s" } else { "" }
+        )
+    };
+    anstream::println!(
+        "{title} · {}, {} do not\n",
+        many(report.targets.len(), "change"),
+        report.unchanged
+    );
     for target in &report.targets {
-        let losses: Vec<String> = target.changes.iter().filter(|c| c.loses_state()).map(|c| c.loss()).collect();
+        let losses: Vec<String> = target
+            .changes
+            .iter()
+            .filter(|c| c.loses_state())
+            .map(|c| c.loss())
+            .collect();
         let verdict = if target.create {
-            format!("{GREEN}is created{RESET}   {} resources", target.changes.len())
+            format!(
+                "{GREEN}is created{RESET}   {} resources",
+                target.changes.len()
+            )
         } else if losses.is_empty() {
-            match target.changes.iter().any(|c| c.replacement != crate::domain::plan::Replacement::Never) {
+            match target
+                .changes
+                .iter()
+                .any(|c| c.replacement != crate::domain::plan::Replacement::Never)
+            {
                 true => format!("{YELLOW}replaces resources{RESET}"),
                 false => "in place".to_owned(),
             }
         } else {
-            format!("{RED}{}{RESET} · will wait for an approval (placement {})", losses.join("; "), clean(&target.placement))
+            format!(
+                "{RED}{}{RESET} · will wait for an approval (placement {})",
+                losses.join("; "),
+                clean(&target.placement)
+            )
         };
         anstream::println!("{BOLD}{}{RESET}   {verdict}", target.address);
         if !target.create {
@@ -152,21 +216,41 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
             anstream::println!("   {YELLOW}note{RESET}  {}", clean(problem));
         }
         if !target.then.is_empty() {
-            anstream::println!("   {DIM}then  {} {} planned again if its outputs change{RESET}", target.then.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), if target.then.len() == 1 { "is" } else { "are" });
+            anstream::println!(
+                "   {DIM}then  {} {} planned again if its outputs change{RESET}",
+                target
+                    .then
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                if target.then.len() == 1 { "is" } else { "are" }
+            );
         }
         if text {
             for line in target.text.lines() {
-                let colour = if line.starts_with('+') { GREEN } else if line.starts_with('-') { RED } else { DIM };
+                let colour = if line.starts_with('+') {
+                    GREEN
+                } else if line.starts_with('-') {
+                    RED
+                } else {
+                    DIM
+                };
                 anstream::println!("   {colour}{}{RESET}", clean(line));
             }
         }
         anstream::println!("");
     }
     for address in &report.orphaned {
-        anstream::println!("{YELLOW}orphaned{RESET}  {address}: Git would no longer ask for it; its stack stays\n");
+        anstream::println!(
+            "{YELLOW}orphaned{RESET}  {address}: Git would no longer ask for it; its stack stays\n"
+        );
     }
     if faults > 0 {
-        anstream::println!("{RED}{faults} error{}{RESET}: what they touch does not move", if faults == 1 { "" } else { "s" });
+        anstream::println!(
+            "{RED}{faults} error{}{RESET}: what they touch does not move",
+            if faults == 1 { "" } else { "s" }
+        );
     }
     Ok(code)
 }
@@ -178,9 +262,26 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
         print_json(&estate)?;
         return Ok(code_of(estate.targets.iter()));
     }
-    let commits = estate.commits.values().map(|c| format!("{} \"{}\"", c.revision.short(), clean(&c.summary))).collect::<Vec<_>>().join(", ");
-    let swept = estate.swept_at.map_or_else(|| "stacks not swept yet".to_owned(), |at| format!("stacks swept {} ago", show::span(estate.now.since(at))));
-    anstream::println!("{}estate at {}{} · {swept}", BOLD, if commits.is_empty() { "no commit yet" } else { &commits }, RESET);
+    let commits = estate
+        .commits
+        .values()
+        .map(|c| format!("{} \"{}\"", c.revision.short(), clean(&c.summary)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let swept = estate.swept_at.map_or_else(
+        || "stacks not swept yet".to_owned(),
+        |at| format!("stacks swept {} ago", show::span(estate.now.since(at))),
+    );
+    anstream::println!(
+        "{}estate at {}{} · {swept}",
+        BOLD,
+        if commits.is_empty() {
+            "no commit yet"
+        } else {
+            &commits
+        },
+        RESET
+    );
     if estate.frozen {
         anstream::println!("{RED}frozen{RESET}  the file FREEZE stops every execution");
     }
@@ -188,19 +289,40 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
         anstream::println!("{YELLOW}source {source}{RESET}  {}", clean(reason));
     }
     for target in &estate.targets {
-        let template = target.serving_template.clone().or_else(|| target.template.clone()).unwrap_or_default();
+        let template = target
+            .serving_template
+            .clone()
+            .or_else(|| target.template.clone())
+            .unwrap_or_default();
         let behind = match (&target.serving_template, &target.template) {
-            (Some(serving), Some(wanted)) if serving != wanted => format!("  {YELLOW}wants {wanted}{RESET}"),
+            (Some(serving), Some(wanted)) if serving != wanted => {
+                format!("  {YELLOW}wants {wanted}{RESET}")
+            }
             _ => String::new(),
         };
         let (sign, colour) = show::sign(&target.condition);
-        let progress = target.progress.as_deref().map(|p| format!("  {p}")).unwrap_or_default();
-        anstream::println!("  {:<34} {colour}{sign}{RESET} {:<26} {DIM}{template}{RESET}{behind}{progress}", target.address.to_string(), target.condition.to_string());
+        let progress = target
+            .progress
+            .as_deref()
+            .map(|p| format!("  {p}"))
+            .unwrap_or_default();
+        anstream::println!(
+            "  {:<34} {colour}{sign}{RESET} {:<26} {DIM}{template}{RESET}{behind}{progress}",
+            target.address.to_string(),
+            target.condition.to_string()
+        );
     }
-    anstream::println!("{} · log at entry {}", show::verdict(&estate), estate.entries);
+    anstream::println!(
+        "{} · log at entry {}",
+        show::verdict(&estate),
+        estate.entries
+    );
     let faults = estate.findings.iter().filter(|f| f.is_error()).count();
     if faults > 0 {
-        anstream::println!("  {RED}{faults} fault{} in the newest commit{RESET}: isoform why <target>", if faults == 1 { "" } else { "s" });
+        anstream::println!(
+            "  {RED}{faults} fault{} in the newest commit{RESET}: isoform why <target>",
+            if faults == 1 { "" } else { "s" }
+        );
     }
     for target in &estate.targets {
         next_step(target);
@@ -211,11 +333,23 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
 fn next_step(target: &TargetReport) {
     let address = &target.address;
     match (&target.review, target.condition.result) {
-        (Some((digest, _, _)), SyncResult::Pending) if target.condition.reason == crate::domain::model::Reason::Approval => {
-            anstream::println!("  {YELLOW}waits for you{RESET}:   isoform approve {address} --review {}", digest.short(12));
+        (Some((digest, _, _)), SyncResult::Pending)
+            if target.condition.reason == crate::domain::model::Reason::Approval =>
+        {
+            anstream::println!(
+                "  {YELLOW}waits for you{RESET}:   isoform approve {address} --review {}",
+                digest.short(12)
+            );
         }
-        (_, SyncResult::Failed | SyncResult::Stuck | SyncResult::Drifted | SyncResult::Foreign) => anstream::println!("  {RED}{}{RESET}:   isoform why {address}", target.condition),
-        _ if show::is_held(&target.condition) => anstream::println!("  {YELLOW}{}{RESET}:   {}", target.condition, target.help),
+        (_, SyncResult::Failed | SyncResult::Stuck | SyncResult::Drifted | SyncResult::Foreign) => {
+            anstream::println!(
+                "  {RED}{}{RESET}:   isoform why {address}",
+                target.condition
+            );
+        }
+        _ if show::is_held(&target.condition) => {
+            anstream::println!("  {YELLOW}{}{RESET}:   {}", target.condition, target.help);
+        }
         _ => {}
     }
 }
@@ -241,9 +375,20 @@ pub(crate) async fn targets(global: &Global, explain: bool) -> anyhow::Result<u8
         return Ok(DONE);
     }
     for target in &estate.targets {
-        let made = if explain { format!("   {DIM}{}{RESET}", clean(target.made_by.as_deref().unwrap_or_default())) } else { String::new() };
+        let made = if explain {
+            format!(
+                "   {DIM}{}{RESET}",
+                clean(target.made_by.as_deref().unwrap_or_default())
+            )
+        } else {
+            String::new()
+        };
         let stack = target.stack_name.as_deref().unwrap_or_default();
-        anstream::println!("{:<34} {:<10} {stack}{made}", target.address.to_string(), target.placement.as_deref().unwrap_or("-"));
+        anstream::println!(
+            "{:<34} {:<10} {stack}{made}",
+            target.address.to_string(),
+            target.placement.as_deref().unwrap_or("-")
+        );
     }
     Ok(DONE)
 }
@@ -264,19 +409,34 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
     let found: Targets = serde_json::from_value(found)?;
     for target in &found.targets {
         let (_, colour) = show::sign(&target.condition);
-        anstream::println!("{BOLD}{}{RESET}  {colour}{}{RESET}  since {}", target.address, target.condition, show::time(target.condition.since));
+        anstream::println!(
+            "{BOLD}{}{RESET}  {colour}{}{RESET}  since {}",
+            target.address,
+            target.condition,
+            show::time(target.condition.since)
+        );
         let row = |name: &str, text: String| anstream::println!("  {DIM}{name:<9}{RESET}{text}");
         if !target.condition.detail.is_empty() {
             row("detail", clean(&target.condition.detail));
         }
         if let Some(serving) = &target.serving {
-            row("serving", format!("{} {}", serving.get(..7).unwrap_or(serving), target.serving_template.clone().unwrap_or_default()));
+            row(
+                "serving",
+                format!(
+                    "{} {}",
+                    serving.get(..7).unwrap_or(serving),
+                    target.serving_template.clone().unwrap_or_default()
+                ),
+            );
         }
         if let Some(stack) = &target.stack_name {
             row("stack", stack.clone());
         }
         if let Some((outcome, cause, at)) = &target.last {
-            let cause = cause.as_deref().map(|c| format!(": {}", clean(c))).unwrap_or_default();
+            let cause = cause
+                .as_deref()
+                .map(|c| format!(": {}", clean(c)))
+                .unwrap_or_default();
             row("last", format!("{outcome:?} at {}{cause}", show::time(*at)));
         }
         if let Some((digest, summary, losses)) = &target.review {
@@ -288,21 +448,58 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
                 anstream::println!("         {line}");
             }
             if !target.approvals.is_empty() {
-                row("approved", format!("by {}", target.approvals.iter().map(|a| clean(a)).collect::<Vec<_>>().join(", ")));
+                row(
+                    "approved",
+                    format!(
+                        "by {}",
+                        target
+                            .approvals
+                            .iter()
+                            .map(|a| clean(a))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
+                );
             }
         }
         if !target.uses.is_empty() {
-            row("uses", target.uses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+            row(
+                "uses",
+                target
+                    .uses
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            );
         }
         if !target.used_by.is_empty() {
-            row("used by", target.used_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+            row(
+                "used by",
+                target
+                    .used_by
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            );
         }
         if let Some(made) = &target.made_by {
             row("made by", clean(made));
         }
         row("next", format!("{BOLD}{}{RESET}", target.help));
-        if let (Some((digest, _, _)), true) = (&target.review, target.condition.reason == crate::domain::model::Reason::Approval) {
-            row("", format!("isoform approve {} --review {}", target.address, digest.short(12)));
+        if let (Some((digest, _, _)), true) = (
+            &target.review,
+            target.condition.reason == crate::domain::model::Reason::Approval,
+        ) {
+            row(
+                "",
+                format!(
+                    "isoform approve {} --review {}",
+                    target.address,
+                    digest.short(12)
+                ),
+            );
         }
         if !target.findings.is_empty() {
             anstream::println!("");
@@ -314,18 +511,37 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
 
 /// `isoform logs`
 pub(crate) async fn logs(global: &Global, address: &str) -> anyhow::Result<u8> {
-    let found: Value = Client::connect(global)?.get("events", &[("address", address)]).await?;
+    let found: Value = Client::connect(global)?
+        .get("events", &[("address", address)])
+        .await?;
     if global.output == Output::Json {
         print_json(&found)?;
         return Ok(DONE);
     }
-    let events: BTreeMap<String, Vec<StackEvent>> = serde_json::from_value(found.get("events").cloned().unwrap_or_default())?;
+    let events: BTreeMap<String, Vec<StackEvent>> =
+        serde_json::from_value(found.get("events").cloned().unwrap_or_default())?;
     for (target, events) in events {
         anstream::println!("{BOLD}{target}{RESET}");
         for event in events {
-            let colour = if event.status.contains("FAILED") || event.status.contains("ROLLBACK") { RED } else if event.status.ends_with("_COMPLETE") { GREEN } else { DIM };
-            let reason = event.reason.as_deref().map(|r| format!("   {}", clean(r))).unwrap_or_default();
-            anstream::println!("  {}  {colour}{:<28}{RESET} {:<28} {}{reason}", show::time(event.at), event.status, clean(&event.logical), clean(&event.kind));
+            let colour = if event.status.contains("FAILED") || event.status.contains("ROLLBACK") {
+                RED
+            } else if event.status.ends_with("_COMPLETE") {
+                GREEN
+            } else {
+                DIM
+            };
+            let reason = event
+                .reason
+                .as_deref()
+                .map(|r| format!("   {}", clean(r)))
+                .unwrap_or_default();
+            anstream::println!(
+                "  {}  {colour}{:<28}{RESET} {:<28} {}{reason}",
+                show::time(event.at),
+                event.status,
+                clean(&event.logical),
+                clean(&event.kind)
+            );
         }
     }
     Ok(DONE)
@@ -334,7 +550,9 @@ pub(crate) async fn logs(global: &Global, address: &str) -> anyhow::Result<u8> {
 /// `isoform sync`
 pub(crate) async fn sync(global: &Global, wait_for: bool, timeout: &str) -> anyhow::Result<u8> {
     let client = Client::connect(global)?;
-    let answer: Value = client.post("hint", &json!({ "trigger": "operator" })).await?;
+    let answer: Value = client
+        .post("hint", &json!({ "trigger": "operator" }))
+        .await?;
     if wait_for {
         return follow(global, &client, &|_| true, timeout).await;
     }
@@ -349,14 +567,23 @@ pub(crate) async fn sync(global: &Global, wait_for: bool, timeout: &str) -> anyh
 }
 
 /// `isoform wait`
-pub(crate) async fn wait(global: &Global, target: Option<&str>, commit: Option<&str>, timeout: &str) -> anyhow::Result<u8> {
+pub(crate) async fn wait(
+    global: &Global,
+    target: Option<&str>,
+    commit: Option<&str>,
+    timeout: &str,
+) -> anyhow::Result<u8> {
     let client = Client::connect(global)?;
     if let Some(commit) = commit {
         let limit = parse_duration(timeout).map_err(anyhow::Error::msg)?;
         let begun = Instant::now();
         loop {
             let estate: EstateReport = client.get("estate", &[]).await?;
-            if estate.commits.values().any(|c| c.revision.as_str().starts_with(commit)) {
+            if estate
+                .commits
+                .values()
+                .any(|c| c.revision.as_str().starts_with(commit))
+            {
                 break;
             }
             if begun.elapsed() > limit {
@@ -369,11 +596,22 @@ pub(crate) async fn wait(global: &Global, target: Option<&str>, commit: Option<&
         bail!("name a target or --commit");
     }
     let glob = target.unwrap_or("**").to_owned();
-    follow(global, &client, &move |t| crate::domain::model::glob_matches(&glob, &t.address.to_string()), timeout).await
+    follow(
+        global,
+        &client,
+        &move |t| crate::domain::model::glob_matches(&glob, &t.address.to_string()),
+        timeout,
+    )
+    .await
 }
 
 /// Shows progress until the chosen targets rest; the exit code says how they rest.
-async fn follow(global: &Global, client: &Client, chosen: &(dyn Fn(&TargetReport) -> bool + Sync), timeout: &str) -> anyhow::Result<u8> {
+async fn follow(
+    global: &Global,
+    client: &Client,
+    chosen: &(dyn Fn(&TargetReport) -> bool + Sync),
+    timeout: &str,
+) -> anyhow::Result<u8> {
     let limit = parse_duration(timeout).map_err(anyhow::Error::msg)?;
     let begun = Instant::now();
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
@@ -384,16 +622,27 @@ async fn follow(global: &Global, client: &Client, chosen: &(dyn Fn(&TargetReport
             for target in &mine {
                 let line = show::progress_line(target);
                 let word = target.condition.to_string();
-                if shown.insert(target.address.to_string(), word.clone()).as_ref() != Some(&word) {
+                if shown
+                    .insert(target.address.to_string(), word.clone())
+                    .as_ref()
+                    != Some(&word)
+                {
                     anstream::println!("{line}");
                 }
             }
+        }
+        if mine.is_empty() && estate.settled {
+            bail!("no target matches: `*` stands for one part of an address, `**` for any");
         }
         if rests(&estate, &mine) {
             if global.output == Output::Json {
                 print_json(&mine)?;
             } else {
-                anstream::println!("{} · {}", show::verdict(&estate), show::span(begun.elapsed()));
+                anstream::println!(
+                    "{} · {}",
+                    show::verdict(&estate),
+                    show::span(begun.elapsed())
+                );
             }
             return Ok(code_of(mine.into_iter()));
         }
@@ -409,15 +658,26 @@ async fn follow(global: &Global, client: &Client, chosen: &(dyn Fn(&TargetReport
 pub(crate) fn rests(estate: &EstateReport, targets: &[&TargetReport]) -> bool {
     use crate::domain::model::Reason;
     let waits = |t: &TargetReport| {
-        matches!(t.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp)
-            || matches!(t.condition.reason, Reason::NotYet | Reason::Dependency | Reason::Rollout | Reason::StackMoved)
-            || (t.looked < estate.snapshot && t.condition.result != SyncResult::Orphaned)
+        matches!(
+            t.condition.result,
+            SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
+        ) || matches!(
+            t.condition.reason,
+            Reason::NotYet | Reason::Dependency | Reason::Rollout | Reason::StackMoved
+        ) || (t.looked < estate.snapshot && t.condition.result != SyncResult::Orphaned)
     };
-    estate.settled || (!targets.is_empty() && !targets.iter().any(|t| waits(t)))
+    (estate.settled && !targets.is_empty())
+        || (!targets.is_empty() && !targets.iter().any(|t| waits(t)))
 }
 
 /// `isoform approve`
-pub(crate) async fn approve(global: &Global, target: Option<String>, review: Option<String>, snapshot: Option<String>, source: Option<String>) -> anyhow::Result<u8> {
+pub(crate) async fn approve(
+    global: &Global,
+    target: Option<String>,
+    review: Option<String>,
+    snapshot: Option<String>,
+    source: Option<String>,
+) -> anyhow::Result<u8> {
     let what = match (target, snapshot, source) {
         (Some(target), None, None) => ApproveWhat::Review { target, review },
         (None, Some(commit), None) => ApproveWhat::Snapshot(commit),
@@ -429,12 +689,27 @@ pub(crate) async fn approve(global: &Global, target: Option<String>, review: Opt
 }
 
 /// Commands that only say something to the daemon.
-pub(crate) async fn say(global: &Global, what: &str, which: Which, reason: &str, hold: Option<String>, overwrite: bool) -> anyhow::Result<u8> {
+pub(crate) async fn say(
+    global: &Global,
+    what: &str,
+    which: Which,
+    reason: &str,
+    hold: Option<String>,
+    overwrite: bool,
+) -> anyhow::Result<u8> {
     let selector = match which {
         Which { all: true, .. } => Selector::All,
-        Which { placement: Some(name), .. } => Selector::Placement(name),
-        Which { source: Some(name), .. } => Selector::Source(name),
-        Which { target: Some(target), .. } => Selector::Targets(target),
+        Which {
+            placement: Some(name),
+            ..
+        } => Selector::Placement(name),
+        Which {
+            source: Some(name), ..
+        } => Selector::Source(name),
+        Which {
+            target: Some(target),
+            ..
+        } => Selector::Targets(target),
         _ => bail!("name a target, --placement, --source or --all"),
     };
     let body = json!({ "what": what, "selector": selector, "reason": reason, "hold": hold, "overwrite": overwrite });
@@ -446,7 +721,15 @@ fn said(global: &Global, answer: &Value) -> anyhow::Result<u8> {
     if global.output == Output::Json {
         print_json(answer)?;
     } else {
-        anstream::println!("{}", clean(answer.get("said").and_then(Value::as_str).unwrap_or_default()));
+        anstream::println!(
+            "{}",
+            clean(
+                answer
+                    .get("said")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            )
+        );
     }
     Ok(DONE)
 }

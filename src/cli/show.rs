@@ -21,7 +21,10 @@ pub(crate) fn clean(text: &str) -> String {
 /// Writes a time in the user's zone.
 pub(crate) fn time(at: Timestamp) -> String {
     match jiff::Timestamp::from_millisecond(at.0) {
-        Ok(time) => time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        Ok(time) => time
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S %:z")
+            .to_string(),
         Err(_) => at.to_string(),
     }
 }
@@ -43,7 +46,9 @@ pub(crate) fn sign(condition: &Condition) -> (&'static str, &'static str) {
         SyncResult::InSync | SyncResult::NoEffect => ("✓", GREEN),
         SyncResult::Failed | SyncResult::Stuck => ("✗", RED),
         SyncResult::Applying | SyncResult::Planning | SyncResult::CleaningUp => ("⠙", BOLD),
-        SyncResult::Pending if matches!(condition.reason, Reason::Dependency | Reason::Rollout) => ("·", DIM),
+        SyncResult::Pending if matches!(condition.reason, Reason::Dependency | Reason::Rollout) => {
+            ("·", DIM)
+        }
         SyncResult::Pending | SyncResult::Held => ("⏸", YELLOW),
         SyncResult::Superseded => ("·", DIM),
         _ => ("!", YELLOW),
@@ -55,25 +60,51 @@ pub(crate) fn progress_line(target: &TargetReport) -> String {
     let (sign, colour) = sign(&target.condition);
     let mut text = match target.condition.result {
         SyncResult::InSync => {
-            let took = target.took_ms.map(|ms| format!("{:>8}", span(Duration::from_millis(ms)))).unwrap_or_default();
-            let uses = if target.uses.is_empty() { String::new() } else { format!("   uses {}", target.uses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")) };
+            let took = target
+                .took_ms
+                .map(|ms| format!("{:>8}", span(Duration::from_millis(ms))))
+                .unwrap_or_default();
+            let uses = if target.uses.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    "   uses {}",
+                    target
+                        .uses
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                )
+            };
             format!("in sync {took}{uses}")
         }
         SyncResult::NoEffect => "in sync: nothing to change".to_owned(),
-        SyncResult::Applying | SyncResult::CleaningUp => target.progress.clone().unwrap_or_else(|| "executing".into()),
+        SyncResult::Applying | SyncResult::CleaningUp => target
+            .progress
+            .clone()
+            .unwrap_or_else(|| "executing".into()),
         SyncResult::Planning => "planning".into(),
         _ => format!("{}   {}", target.condition, clean(&target.condition.detail)),
     };
     if text.chars().count() > 150 {
         text = format!("{}…", text.chars().take(149).collect::<String>());
     }
-    format!("  {:<34} {colour}{sign}{RESET} {text}", target.address.to_string())
+    format!(
+        "  {:<34} {colour}{sign}{RESET} {text}",
+        target.address.to_string()
+    )
 }
 
 /// Writes the verdict on an estate in one line.
 pub(crate) fn verdict(estate: &EstateReport) -> String {
     let count = |f: &dyn Fn(&TargetReport) -> bool| estate.targets.iter().filter(|t| f(t)).count();
-    let good = count(&|t| matches!(t.condition.result, SyncResult::InSync | SyncResult::NoEffect));
+    let good = count(&|t| {
+        matches!(
+            t.condition.result,
+            SyncResult::InSync | SyncResult::NoEffect
+        )
+    });
     let failed = count(&|t| matches!(t.condition.result, SyncResult::Failed | SyncResult::Stuck));
     let held = count(&|t| is_held(&t.condition));
     let total = estate.targets.len();
@@ -96,7 +127,17 @@ pub(crate) fn verdict(estate: &EstateReport) -> String {
 
 /// Tells whether a person is asked.
 pub(crate) fn is_held(condition: &Condition) -> bool {
-    matches!(condition.result, SyncResult::Pending | SyncResult::Held | SyncResult::Drifted | SyncResult::Foreign | SyncResult::Contested) && !matches!(condition.reason, Reason::Dependency | Reason::Rollout | Reason::NotYet | Reason::StackMoved)
+    matches!(
+        condition.result,
+        SyncResult::Pending
+            | SyncResult::Held
+            | SyncResult::Drifted
+            | SyncResult::Foreign
+            | SyncResult::Contested
+    ) && !matches!(
+        condition.reason,
+        Reason::Dependency | Reason::Rollout | Reason::NotYet | Reason::StackMoved
+    )
 }
 
 /// Writes the changes of a target, one resource and one property a line.
@@ -119,20 +160,46 @@ pub(crate) fn changes(changes: &[Change], places: &dyn Fn(&str) -> Option<String
             Some(PolicyAction::Retain) => " from the stack and stays",
             _ => "",
         };
-        let loss = if change.loses_state() { format!("   {RED}{}{RESET}", crate::domain::cfn::stateful(&change.kind).map_or("", |s| s.reason)) } else { String::new() };
-        out.push(format!("  {colour}{mark}{RESET} {BOLD}{}{RESET}  {}   {word}{fate}{loss}", clean(&change.logical), clean(&change.kind)));
+        let loss = if change.loses_state() {
+            format!(
+                "   {RED}{}{RESET}",
+                crate::domain::cfn::stateful(&change.kind).map_or("", |s| s.reason)
+            )
+        } else {
+            String::new()
+        };
+        out.push(format!(
+            "  {colour}{mark}{RESET} {BOLD}{}{RESET}  {}   {word}{fate}{loss}",
+            clean(&change.logical),
+            clean(&change.kind)
+        ));
         // What a new resource has in full is in the rendered text; here it would only scroll away what matters.
-        let shown: &[_] = if change.action == Action::Add { &[] } else { &change.properties };
+        let shown: &[_] = if change.action == Action::Add {
+            &[]
+        } else {
+            &change.properties
+        };
         for property in shown {
-            let before = property.before.as_deref().map_or("(not set)".to_owned(), clean);
-            let after = property.after.as_deref().map_or("(removed)".to_owned(), clean);
+            let before = property
+                .before
+                .as_deref()
+                .map_or("(not set)".to_owned(), clean);
+            let after = property
+                .after
+                .as_deref()
+                .map_or("(removed)".to_owned(), clean);
             let forces = match property.replaces {
                 Replacement::Always => format!("   {RED}forces replacement{RESET}"),
                 Replacement::Conditional => format!("   {YELLOW}may force replacement{RESET}"),
                 Replacement::Never => String::new(),
             };
-            let place = places(&format!("{}.{}", change.logical, property.path)).map(|p| format!("   {DIM}{}{RESET}", clean(&p))).unwrap_or_default();
-            out.push(format!("        {:<28} {before} → {after}{forces}{place}", clean(&property.path)));
+            let place = places(&format!("{}.{}", change.logical, property.path))
+                .map(|p| format!("   {DIM}{}{RESET}", clean(&p)))
+                .unwrap_or_default();
+            out.push(format!(
+                "        {:<28} {before} → {after}{forces}{place}",
+                clean(&property.path)
+            ));
         }
     }
     out

@@ -92,17 +92,29 @@ pub fn variable(name: &str) -> Option<String> {
 impl Config {
     /// Reads a file and gives it meaning.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let file: raw::File = serde_yaml::from_str(&text).map_err(|e| Error::Shape { path: path.to_owned(), message: e.to_string() })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let file: raw::File = serde_yaml::from_str(&text).map_err(|e| Error::Shape {
+            path: path.to_owned(),
+            message: e.to_string(),
+        })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        Self::resolve(&file, base).map_err(|faults| Error::Faults { path: path.to_owned(), faults })
+        Self::resolve(&file, base).map_err(|faults| Error::Faults {
+            path: path.to_owned(),
+            faults,
+        })
     }
 
     /// Gives meaning to a file; relative paths are taken from `base`.
     pub fn resolve(file: &raw::File, base: &Path) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
         if file.isoform != 1 {
-            faults.push(format!("isoform: the format {} is not known; write 1", file.isoform));
+            faults.push(format!(
+                "isoform: the format {} is not known; write 1",
+                file.isoform
+            ));
         }
         let accounts = accounts(file, &mut faults);
         let placements = placements(file, &accounts, &mut faults);
@@ -119,7 +131,10 @@ impl Config {
         if root_key.starts_with(&state) {
             faults.push(format!("state.key: {} lies inside the state folder; keep the root key outside of it and of its backups", root_key.display()));
         }
-        let mut duration = |name: &str, value: &Option<String>, default: u64| match value.as_deref().map(parse_duration) {
+        let mut duration = |name: &str, value: &Option<String>, default: u64| match value
+            .as_deref()
+            .map(parse_duration)
+        {
             None => Duration::from_secs(default),
             Some(Ok(d)) if d >= Duration::from_millis(100) => d,
             Some(Ok(_)) => {
@@ -131,19 +146,30 @@ impl Config {
                 Duration::from_secs(default)
             }
         };
-        let (poll, sweep) = (duration("poll", &file.poll, 30), duration("sweep", &file.sweep, 300));
+        let (poll, sweep) = (
+            duration("poll", &file.poll, 30),
+            duration("sweep", &file.sweep, 300),
+        );
         let Some(local) = &file.local else {
             faults.push("local: the embedded engine is the only one in this release; write local: { path: … }".into());
             return Err(faults);
         };
         for (name, store) in &file.bundle_stores {
             if !store.url.starts_with("local://") {
-                faults.push(format!("bundle_stores.{name}.url: only local:// in this release"));
+                faults.push(format!(
+                    "bundle_stores.{name}.url: only local:// in this release"
+                ));
             }
         }
         for (name, placement) in &file.placements {
-            for (region, store) in placement.bundle_store.iter().filter(|(_, s)| !file.bundle_stores.contains_key(*s)) {
-                faults.push(format!("placements.{name}.bundle_store.{region}: there is no bundle store `{store}`"));
+            for (region, store) in placement
+                .bundle_store
+                .iter()
+                .filter(|(_, s)| !file.bundle_stores.contains_key(*s))
+            {
+                faults.push(format!(
+                    "placements.{name}.bundle_store.{region}: there is no bundle store `{store}`"
+                ));
             }
         }
         let pace = local.pace.unwrap_or(1.0);
@@ -157,8 +183,24 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let encryption = file.bundle_stores.values().next().map(|s| s.encryption).unwrap_or_default();
-        Ok(Self { placements, sources, state, root_key, cloud: base.join(&local.path), pace, encryption, poll, sweep, workers })
+        let encryption = file
+            .bundle_stores
+            .values()
+            .next()
+            .map(|s| s.encryption)
+            .unwrap_or_default();
+        Ok(Self {
+            placements,
+            sources,
+            state,
+            root_key,
+            cloud: base.join(&local.path),
+            pace,
+            encryption,
+            poll,
+            sweep,
+            workers,
+        })
     }
 
     /// Returns the path of the socket between command line and daemon.
@@ -180,13 +222,20 @@ fn accounts(file: &raw::File, faults: &mut Vec<String>) -> BTreeMap<String, Acco
     accounts
 }
 
-fn placements(file: &raw::File, accounts: &BTreeMap<String, AccountId>, faults: &mut Vec<String>) -> BTreeMap<PlacementName, Placement> {
+fn placements(
+    file: &raw::File,
+    accounts: &BTreeMap<String, AccountId>,
+    faults: &mut Vec<String>,
+) -> BTreeMap<PlacementName, Placement> {
     let mut placements = BTreeMap::new();
     for (name, raw) in &file.placements {
         let at = format!("placements.{name}");
         let account = accounts.get(&raw.account).cloned();
         if account.is_none() {
-            faults.push(format!("{at}.account: there is no account `{}`", raw.account));
+            faults.push(format!(
+                "{at}.account: there is no account `{}`",
+                raw.account
+            ));
         }
         let mut regions = Vec::new();
         for region in &raw.regions {
@@ -200,21 +249,38 @@ fn placements(file: &raw::File, accounts: &BTreeMap<String, AccountId>, faults: 
         }
         let mut rule = ApprovalRule::default();
         if let Some(approve) = &raw.gates.approve {
-            rule = ApprovalRule { count: approve.count.max(1), from: approve.from.clone(), not_author: approve.not_author, expires: None };
+            rule = ApprovalRule {
+                count: approve.count.max(1),
+                from: approve.from.clone(),
+                not_author: approve.not_author,
+                expires: None,
+            };
             match approve.expires.as_deref().map(parse_duration) {
                 Some(Ok(d)) => rule.expires = Some(d),
                 Some(Err(message)) => faults.push(format!("{at}.gates.approve.expires: {message}")),
                 None => {}
             }
             if !approve.from.is_empty() && (approve.from.len() as u32) < approve.count {
-                faults.push(format!("{at}.gates.approve: {} approvals are asked of {} people", approve.count, approve.from.len()));
+                faults.push(format!(
+                    "{at}.gates.approve: {} approvals are asked of {} people",
+                    approve.count,
+                    approve.from.len()
+                ));
             }
         }
         match (name.parse::<PlacementName>(), account) {
             (Ok(name), Some(account)) if !regions.is_empty() => {
                 placements.insert(
                     name.clone(),
-                    Placement { name, account, regions, mode: raw.mode.unwrap_or(Mode::Observe), critical: raw.critical, blast_radius: raw.blast_radius.unwrap_or(10), rule },
+                    Placement {
+                        name,
+                        account,
+                        regions,
+                        mode: raw.mode.unwrap_or(Mode::Observe),
+                        critical: raw.critical,
+                        blast_radius: raw.blast_radius.unwrap_or(10),
+                        rule,
+                    },
                 );
             }
             (Err(error), _) => faults.push(format!("{at}: {error}")),
@@ -224,15 +290,32 @@ fn placements(file: &raw::File, accounts: &BTreeMap<String, AccountId>, faults: 
     placements
 }
 
-fn sources(file: &raw::File, base: &Path, placements: &BTreeMap<PlacementName, Placement>, faults: &mut Vec<String>) -> BTreeMap<SourceName, Source> {
+fn sources(
+    file: &raw::File,
+    base: &Path,
+    placements: &BTreeMap<PlacementName, Placement>,
+    faults: &mut Vec<String>,
+) -> BTreeMap<SourceName, Source> {
     let mut sources = BTreeMap::new();
     for (name, raw) in &file.sources {
         let at = format!("sources.{name}");
-        let path = |text: &Option<String>| text.as_ref().map(|t| base.join(t.strip_prefix("file:").unwrap_or(t)));
-        let auth = Auth { ssh_key: path(&raw.auth.ssh_key), known_hosts: path(&raw.auth.known_hosts), token: path(&raw.auth.token), user: raw.auth.user.clone() };
+        let path = |text: &Option<String>| {
+            text.as_ref()
+                .map(|t| base.join(t.strip_prefix("file:").unwrap_or(t)))
+        };
+        let auth = Auth {
+            ssh_key: path(&raw.auth.ssh_key),
+            known_hosts: path(&raw.auth.known_hosts),
+            token: path(&raw.auth.token),
+            user: raw.auth.user.clone(),
+        };
         let url = if raw.url.starts_with("./") || raw.url.starts_with("../") {
             let joined = base.join(&raw.url);
-            joined.canonicalize().unwrap_or(joined).display().to_string()
+            joined
+                .canonicalize()
+                .unwrap_or(joined)
+                .display()
+                .to_string()
         } else {
             raw.url.clone()
         };
@@ -251,17 +334,36 @@ fn sources(file: &raw::File, base: &Path, placements: &BTreeMap<PlacementName, P
                 stack_names: m.stack_names.clone(),
             },
             None => {
-                faults.push(format!("{at}.may: say what the repository may define; nothing is allowed by silence"));
+                faults.push(format!(
+                    "{at}.may: say what the repository may define; nothing is allowed by silence"
+                ));
                 continue;
             }
         };
-        for wanted in may.placements.iter().filter(|p| !p.contains('*') && !placements.keys().any(|k| k.as_str() == p.as_str())) {
-            faults.push(format!("{at}.may.placements: there is no placement `{wanted}`"));
+        for wanted in may
+            .placements
+            .iter()
+            .filter(|p| !p.contains('*') && !placements.keys().any(|k| k.as_str() == p.as_str()))
+        {
+            faults.push(format!(
+                "{at}.may.placements: there is no placement `{wanted}`"
+            ));
         }
         match (name.parse::<SourceName>(), remote) {
             (Ok(source), Ok(remote)) => {
-                let grant = Grant { source: source.clone(), mode: raw.mode.unwrap_or(Mode::Auto), may };
-                sources.insert(source, Source { grant, remote, force_push: raw.force_push });
+                let grant = Grant {
+                    source: source.clone(),
+                    mode: raw.mode.unwrap_or(Mode::Auto),
+                    may,
+                };
+                sources.insert(
+                    source,
+                    Source {
+                        grant,
+                        remote,
+                        force_push: raw.force_push,
+                    },
+                );
             }
             (Err(error), _) => faults.push(format!("{at}: {error}")),
             _ => {}
@@ -278,22 +380,41 @@ mod tests {
 
     fn faults(text: &str) -> Vec<String> {
         let file: raw::File = serde_yaml::from_str(text).unwrap();
-        Config::resolve(&file, Path::new("/x")).err().unwrap_or_default()
+        Config::resolve(&file, Path::new("/x"))
+            .err()
+            .unwrap_or_default()
     }
 
     #[test]
     fn a_good_file_has_its_meaning() {
         let file: raw::File = serde_yaml::from_str(GOOD).unwrap();
         let config = Config::resolve(&file, Path::new("/x")).unwrap();
-        assert_eq!((config.state.as_path(), config.placements.len(), config.poll), (Path::new("/x/state"), 1, Duration::from_secs(30)));
+        assert_eq!(
+            (config.state.as_path(), config.placements.len(), config.poll),
+            (Path::new("/x/state"), 1, Duration::from_secs(30))
+        );
     }
 
     #[test]
     fn every_fault_is_shown_at_once() {
-        let text = GOOD.replace("'000000000001'", "'1'").replace("/srv/p.git", "ext::sh").replace("file:root.key", "file:state/root.key").replace("[beta]}", "[beta, gamma]}");
+        let text = GOOD
+            .replace("'000000000001'", "'1'")
+            .replace("/srv/p.git", "ext::sh")
+            .replace("file:root.key", "file:state/root.key")
+            .replace("[beta]}", "[beta, gamma]}");
         let found = faults(&text);
-        for (fault, key) in found.iter().zip(["accounts.a.id", "placements.beta.account", "sources.p.url", "sources.p.may.placements", "sources.p.may.placements", "state.key"]) {
-            assert!(fault.starts_with(key), "{fault} should begin with {key}: {found:?}");
+        for (fault, key) in found.iter().zip([
+            "accounts.a.id",
+            "placements.beta.account",
+            "sources.p.url",
+            "sources.p.may.placements",
+            "sources.p.may.placements",
+            "state.key",
+        ]) {
+            assert!(
+                fault.starts_with(key),
+                "{fault} should begin with {key}: {found:?}"
+            );
         }
         assert_eq!(found.len(), 6, "{found:?}");
     }

@@ -25,8 +25,16 @@ pub struct LocalPorts {
 }
 
 impl Ports for LocalPorts {
-    fn engine(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn StackEngine>, Error> {
-        Ok(Arc::new(LocalEngine::new(self.world.clone(), placement.account.clone(), region.clone())))
+    fn engine(
+        &self,
+        placement: &Placement,
+        region: &Region,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        Ok(Arc::new(LocalEngine::new(
+            self.world.clone(),
+            placement.account.clone(),
+            region.clone(),
+        )))
     }
 
     fn store(&self, _: &Placement, _: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
@@ -43,10 +51,17 @@ impl Ports for LocalPorts {
 }
 
 /// Opens the ports that a configuration names.
-pub async fn open_ports(config: &Config, clock: &Clock) -> anyhow::Result<(World, Arc<LocalPorts>)> {
-    let world = World::open(&config.cloud, clock.clone(), config.pace).await.with_context(|| format!("opening the local world in {}", config.cloud.display()))?;
+pub async fn open_ports(
+    config: &Config,
+    clock: &Clock,
+) -> anyhow::Result<(World, Arc<LocalPorts>)> {
+    let world = World::open(&config.cloud, clock.clone(), config.pace)
+        .await
+        .with_context(|| format!("opening the local world in {}", config.cloud.display()))?;
     let keys = match config.encryption {
-        Encryption::ClientKms => Some(Arc::new(LocalKeys::open(&world, "bundles").context("opening the key of the local world")?)),
+        Encryption::ClientKms => Some(Arc::new(
+            LocalKeys::open(&world, "bundles").context("opening the key of the local world")?,
+        )),
         Encryption::SseS3 => None,
     };
     Ok((world.clone(), Arc::new(LocalPorts { world, keys })))
@@ -67,14 +82,22 @@ pub struct Built {
 
 /// Puts a daemon together: locks the state folder, opens store and ports, folds the log.
 pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Built> {
-    crate::secret_file::folder(&config.state).with_context(|| format!("making {}", config.state.display()))?;
+    crate::secret_file::folder(&config.state)
+        .with_context(|| format!("making {}", config.state.display()))?;
     let lock = lock(&config)?;
-    let root = RootKey::read(&config.root_key).context("opening the root key; `isoform config key <file>` makes one")?;
+    let root = RootKey::read(&config.root_key)
+        .context("opening the root key; `isoform config key <file>` makes one")?;
     let mut store = Store::open(&config.state, &root).await?;
     let (_, ports) = open_ports(&config, &clock).await?;
-    let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now()).await.context("finding out who the state belongs to")?;
+    let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now())
+        .await
+        .context("finding out who the state belongs to")?;
     let stop = CancellationToken::new();
-    let queue = WorkQueue::new(clock.clone(), config.workers, config.workers.div_ceil(2).max(4));
+    let queue = WorkQueue::new(
+        clock.clone(),
+        config.workers,
+        config.workers.div_ceil(2).max(4),
+    );
     let settings = Settings {
         installation: identity.installation,
         log: identity.log,
@@ -83,29 +106,58 @@ pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Built> {
         placements: config.placements.clone(),
         encryption: config.encryption,
     };
-    let line = Line::open(store, ports, clock, settings, queue, stop.clone()).await.context("folding the log")?;
+    let line = Line::open(store, ports, clock, settings, queue, stop.clone())
+        .await
+        .context("folding the log")?;
     let modes: BTreeMap<String, _> = config
         .placements
         .values()
         .map(|p| (format!("placement/{}", p.name), p.mode))
-        .chain(config.sources.values().map(|s| (format!("source/{}", s.grant.source), s.grant.mode)))
+        .chain(
+            config
+                .sources
+                .values()
+                .map(|s| (format!("source/{}", s.grant.source), s.grant.mode)),
+        )
         .collect();
-    let started = Body::Started { version: env!("CARGO_PKG_VERSION").into(), modes };
-    line.log(Stream::Daemon, Actor::daemon("start"), started).await?;
-    Ok(Built { line, config, stop, restored: identity.restored, _lock: lock })
+    let started = Body::Started {
+        version: env!("CARGO_PKG_VERSION").into(),
+        modes,
+    };
+    line.log(Stream::Daemon, Actor::daemon("start"), started)
+        .await?;
+    Ok(Built {
+        line,
+        config,
+        stop,
+        restored: identity.restored,
+        _lock: lock,
+    })
 }
 
 /// One daemon for one state folder.
 fn lock(config: &Config) -> anyhow::Result<File> {
     let path = config.state.join("lock");
-    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            bail!("another isoform (process {}) holds {}", holder.trim(), config.state.display());
+            bail!(
+                "another isoform (process {}) holds {}",
+                holder.trim(),
+                config.state.display()
+            );
         }
-        Err(std::fs::TryLockError::Error(error)) => return Err(error).with_context(|| format!("locking {}", path.display())),
+        Err(std::fs::TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("locking {}", path.display()));
+        }
     }
     std::fs::write(&path, std::process::id().to_string())?;
     Ok(file)

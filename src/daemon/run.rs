@@ -23,7 +23,9 @@ const GRACE: Duration = Duration::from_secs(25);
 ///
 /// A running stack update is not waited for: the log resumes it.
 pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
-    let Built { line, config, stop, .. } = &built;
+    let Built {
+        line, config, stop, ..
+    } = &built;
     let tracker = TaskTracker::new();
     let (hints, inbox) = mpsc::channel::<Hint>(64);
     for _ in 0..config.workers {
@@ -32,7 +34,11 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     tracker.spawn(looker(line.clone(), inbox, config.poll));
     tracker.spawn(sweeper(line.clone(), config.sweep));
     tracker.spawn(shipper(line.clone()));
-    let watched: Vec<PathBuf> = config.sources.values().filter_map(|s| s.remote.local_path().map(|p| p.to_owned())).collect();
+    let watched: Vec<PathBuf> = config
+        .sources
+        .values()
+        .filter_map(|s| s.remote.local_path().map(|p| p.to_owned()))
+        .collect();
     let _watcher = watch(&watched, hints.clone());
     let path = config.socket();
     let _ = std::fs::remove_file(&path);
@@ -40,7 +46,12 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let socket = Socket { line: line.clone() };
     tracker.spawn(crate::http::serve(listener, socket, stop.clone()));
-    let _ = hints.send(Hint { trigger: "start".into(), actor: Actor::daemon("start") }).await;
+    let _ = hints
+        .send(Hint {
+            trigger: "start".into(),
+            actor: Actor::daemon("start"),
+        })
+        .await;
     line.enqueue_all();
     tracing::info!("listening on {}", path.display());
     tokio::select! {
@@ -54,11 +65,16 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     let drained = tokio::time::timeout(GRACE, tracker.wait()).await.is_ok();
     let _ = std::fs::remove_file(&path);
     if drained {
-        line.log(Stream::Daemon, Actor::daemon("stop"), Body::Stopped).await?;
+        line.log(Stream::Daemon, Actor::daemon("stop"), Body::Stopped)
+            .await?;
         line.checkpoint(1).await?;
         line.ship().await?;
     } else {
-        tracing::warn!("did not drain in {} s; still running: {:?}", GRACE.as_secs(), line.queue.running());
+        tracing::warn!(
+            "did not drain in {} s; still running: {:?}",
+            GRACE.as_secs(),
+            line.queue.running()
+        );
     }
     line.store.close().await;
     Ok(drained)
@@ -94,7 +110,10 @@ async fn looker(line: Arc<Line>, mut inbox: mpsc::Receiver<Hint>, poll: Duration
     loop {
         turn += 1;
         // Jitter without a random source: the installation and the turn spread the polls of a fleet.
-        let spread = u64::from_str_radix(line.settings.installation.short(), 16).unwrap_or(0).wrapping_mul(turn) % 200;
+        let spread = u64::from_str_radix(line.settings.installation.short(), 16)
+            .unwrap_or(0)
+            .wrapping_mul(turn)
+            % 200;
         let wait = poll.mul_f64(0.9 + spread as f64 / 1000.0);
         let hint = tokio::select! {
             biased;
@@ -158,12 +177,21 @@ async fn shipper(line: Arc<Line>) {
 fn watch(paths: &[PathBuf], hints: mpsc::Sender<Hint>) -> Option<notify::RecommendedWatcher> {
     let handler = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|e| e.kind.is_modify() || e.kind.is_create() || e.kind.is_remove()) {
-            let _ = hints.try_send(Hint { trigger: "file".into(), actor: Actor::daemon("file event") });
+            let _ = hints.try_send(Hint {
+                trigger: "file".into(),
+                actor: Actor::daemon("file event"),
+            });
         }
     };
-    let mut watcher = notify::recommended_watcher(handler).map_err(|e| tracing::warn!("local repositories cannot be watched: {e}")).ok()?;
+    let mut watcher = notify::recommended_watcher(handler)
+        .map_err(|e| tracing::warn!("local repositories cannot be watched: {e}"))
+        .ok()?;
     for path in paths {
-        let git = if path.join(".git").is_dir() { path.join(".git") } else { path.clone() };
+        let git = if path.join(".git").is_dir() {
+            path.join(".git")
+        } else {
+            path.clone()
+        };
         for part in ["refs/heads", "packed-refs"] {
             if git.join(part).exists()
                 && let Err(error) = watcher.watch(&git.join(part), RecursiveMode::Recursive)

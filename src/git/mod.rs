@@ -54,5 +54,7 @@ pub async fn tip(remote: &Remote, client: &reqwest::Client) -> Result<Option<Rev
         return lsrefs::tip(remote, client).await;
     }
     let remote = remote.clone();
-    tokio::task::spawn_blocking(move || remote::list_tip(&remote)).await.map_err(|_| Error::Thread)?
+    tokio::task::spawn_blocking(move || remote::list_tip(&remote))
+        .await
+        .map_err(|_| Error::Thread)?
 }

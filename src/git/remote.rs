@@ -46,18 +46,35 @@ impl Remote {
         if url.starts_with('-') || url.chars().any(|c| c.is_control() || c == ' ') {
             return refuse("it begins with `-` or holds a space or control character");
         }
-        let bad_branch = branch.is_empty() || branch.starts_with('-') || branch.ends_with('/') || branch.contains("..") || branch.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c));
+        let bad_branch = branch.is_empty()
+            || branch.starts_with('-')
+            || branch.ends_with('/')
+            || branch.contains("..")
+            || branch
+                .chars()
+                .any(|c| c.is_control() || " ~^:?*[\\".contains(c));
         if bad_branch || branch.ends_with(".lock") {
-            return Err(UrlError(format!("`{}` is not a branch name", branch.escape_debug())));
+            return Err(UrlError(format!(
+                "`{}` is not a branch name",
+                branch.escape_debug()
+            )));
         }
-        let remote = Self { url: url.to_owned(), branch: branch.to_owned(), auth };
+        let remote = Self {
+            url: url.to_owned(),
+            branch: branch.to_owned(),
+            auth,
+        };
         if remote.local_path().is_some() {
             return Ok(remote);
         }
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) => (scheme, rest),
             None => match url.split_once(':') {
-                Some((host, path)) if host.contains('@') && !path.is_empty() && !host.starts_with('-') => ("ssh", url),
+                Some((host, path))
+                    if host.contains('@') && !path.is_empty() && !host.starts_with('-') =>
+                {
+                    ("ssh", url)
+                }
                 _ => return refuse("write an absolute path, https://…, ssh://… or user@host:path"),
             },
         };
@@ -74,7 +91,9 @@ impl Remote {
             "https" if user.is_empty() => Ok(remote),
             "https" => refuse("it holds a user name; name it under `auth`"),
             "ssh" => Ok(remote),
-            "http" if matches!(name, "127.0.0.1" | "localhost") || host.starts_with("[::1]") => Ok(remote),
+            "http" if matches!(name, "127.0.0.1" | "localhost") || host.starts_with("[::1]") => {
+                Ok(remote)
+            }
             "http" => refuse("plain http is allowed to loopback only"),
             "git" => refuse("git:// has neither encryption nor authentication"),
             _ => refuse("only paths, https, ssh, and http to loopback are allowed"),
@@ -98,8 +117,11 @@ impl Remote {
     }
 
     pub(super) fn token(&self) -> Result<Option<String>, Error> {
-        let Some(path) = &self.auth.token else { return Ok(None) };
-        let bytes = crate::secret_file::read(path).map_err(|e| Error::File(format!("the token file {}", path.display()), e))?;
+        let Some(path) = &self.auth.token else {
+            return Ok(None);
+        };
+        let bytes = crate::secret_file::read(path)
+            .map_err(|e| Error::File(format!("the token file {}", path.display()), e))?;
         Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
     }
 }
@@ -120,8 +142,11 @@ pub(super) fn callbacks(remote: &Remote) -> RemoteCallbacks<'static> {
             let user = user.unwrap_or("git");
             return match &auth.ssh_key {
                 Some(path) => {
-                    let key = crate::secret_file::read(path).map_err(|e| git2::Error::from_str(&format!("the ssh key cannot be read: {e}")))?;
-                    let text = std::str::from_utf8(&key).map_err(|_| git2::Error::from_str("the ssh key is not text"))?;
+                    let key = crate::secret_file::read(path).map_err(|e| {
+                        git2::Error::from_str(&format!("the ssh key cannot be read: {e}"))
+                    })?;
+                    let text = std::str::from_utf8(&key)
+                        .map_err(|_| git2::Error::from_str("the ssh key is not text"))?;
                     Cred::ssh_key_from_memory(user, None, text, None)
                 }
                 None => Cred::ssh_key_from_agent(user),
@@ -130,21 +155,30 @@ pub(super) fn callbacks(remote: &Remote) -> RemoteCallbacks<'static> {
         if allowed.contains(CredentialType::USER_PASS_PLAINTEXT)
             && let Ok(Some(token)) = owner.token()
         {
-            return Cred::userpass_plaintext(auth.user.as_deref().unwrap_or("x-access-token"), &token);
+            return Cred::userpass_plaintext(
+                auth.user.as_deref().unwrap_or("x-access-token"),
+                &token,
+            );
         }
         if allowed.contains(CredentialType::USERNAME) {
             return Cred::username(user.unwrap_or("git"));
         }
-        Err(git2::Error::from_str("no credentials are configured for this source"))
+        Err(git2::Error::from_str(
+            "no credentials are configured for this source",
+        ))
     });
     if let Some(path) = remote.auth.known_hosts.clone() {
         callbacks.certificate_check(move |certificate, host| {
-            let Some(hostkey) = certificate.as_hostkey().and_then(|k| k.hostkey()) else { return Ok(CertificateCheckStatus::CertificatePassthrough) };
+            let Some(hostkey) = certificate.as_hostkey().and_then(|k| k.hostkey()) else {
+                return Ok(CertificateCheckStatus::CertificatePassthrough);
+            };
             let known = std::fs::read_to_string(&path).unwrap_or_default();
             if is_known(&known, host, hostkey) {
                 Ok(CertificateCheckStatus::CertificateOk)
             } else {
-                Err(git2::Error::from_str("HOSTKEY_UNKNOWN: the host key is not in the known hosts of this source"))
+                Err(git2::Error::from_str(
+                    "HOSTKEY_UNKNOWN: the host key is not in the known hosts of this source",
+                ))
             }
         });
     }
@@ -153,12 +187,20 @@ pub(super) fn callbacks(remote: &Remote) -> RemoteCallbacks<'static> {
 
 /// Looks a host key up: plain host names and `[host]:port`, no hashed ones and no certificate authorities.
 fn is_known(known_hosts: &str, host: &str, key: &[u8]) -> bool {
-    known_hosts.lines().filter(|l| !l.starts_with(['#', '@', '|'])).any(|line| {
-        let mut words = line.split_whitespace();
-        let (Some(names), Some(_), Some(base)) = (words.next(), words.next(), words.next()) else { return false };
-        let named = names.split(',').any(|n| n.trim_start_matches('[').split(']').next().unwrap_or(n) == host);
-        named && decode64(base).is_some_and(|bytes| bytes == key)
-    })
+    known_hosts
+        .lines()
+        .filter(|l| !l.starts_with(['#', '@', '|']))
+        .any(|line| {
+            let mut words = line.split_whitespace();
+            let (Some(names), Some(_), Some(base)) = (words.next(), words.next(), words.next())
+            else {
+                return false;
+            };
+            let named = names
+                .split(',')
+                .any(|n| n.trim_start_matches('[').split(']').next().unwrap_or(n) == host);
+            named && decode64(base).is_some_and(|bytes| bytes == key)
+        })
 }
 
 fn decode64(text: &str) -> Option<Vec<u8>> {
@@ -188,11 +230,24 @@ pub(super) fn list_tip(remote: &Remote) -> Result<Option<Revision>, Error> {
         let action = action.to_owned();
         move |source| Error::Git { action, source }
     };
-    let mut connection = git2::Remote::create_detached(remote.url.as_str()).map_err(git("naming the remote"))?;
-    let connected = connection.connect_auth(git2::Direction::Fetch, Some(callbacks(remote)), None).map_err(git("connecting to the remote"))?;
+    let mut connection =
+        git2::Remote::create_detached(remote.url.as_str()).map_err(git("naming the remote"))?;
+    let connected = connection
+        .connect_auth(git2::Direction::Fetch, Some(callbacks(remote)), None)
+        .map_err(git("connecting to the remote"))?;
     let wanted = remote.reference();
-    let found = connected.list().map_err(git("listing the refs of the remote"))?.iter().find(|h| h.name() == wanted).map(|h| h.oid().to_string());
-    found.map(|text| text.parse().map_err(|_| Error::Protocol("a commit id that is none".into()))).transpose()
+    let found = connected
+        .list()
+        .map_err(git("listing the refs of the remote"))?
+        .iter()
+        .find(|h| h.name() == wanted)
+        .map(|h| h.oid().to_string());
+    found
+        .map(|text| {
+            text.parse()
+                .map_err(|_| Error::Protocol("a commit id that is none".into()))
+        })
+        .transpose()
 }
 
 #[cfg(test)]
@@ -219,7 +274,14 @@ mod tests {
         ] {
             assert!(Remote::new(url, "main", Auth::default()).is_err(), "{url}");
         }
-        for url in ["/srv/git/x.git", "file:///srv/git/x.git", "https://host/x", "ssh://git@host/x", "git@host:x/y.git", "http://127.0.0.1:8080/x"] {
+        for url in [
+            "/srv/git/x.git",
+            "file:///srv/git/x.git",
+            "https://host/x",
+            "ssh://git@host/x",
+            "git@host:x/y.git",
+            "http://127.0.0.1:8080/x",
+        ] {
             assert!(Remote::new(url, "main", Auth::default()).is_ok(), "{url}");
         }
     }
@@ -227,15 +289,27 @@ mod tests {
     #[test]
     fn sec_17_branch_names_are_only_branch_names() {
         for branch in ["-h", "--output=x", "a..b", "a b", "", "a:b", "x.lock"] {
-            assert!(Remote::new("/x", branch, Auth::default()).is_err(), "{branch}");
+            assert!(
+                Remote::new("/x", branch, Auth::default()).is_err(),
+                "{branch}"
+            );
         }
-        assert_eq!(Remote::new("/x", "refs/heads/x", Auth::default()).unwrap().reference(), "refs/heads/refs/heads/x");
+        assert_eq!(
+            Remote::new("/x", "refs/heads/x", Auth::default())
+                .unwrap()
+                .reference(),
+            "refs/heads/refs/heads/x"
+        );
     }
 
     #[test]
     fn sec_21_only_listed_host_keys_are_known() {
         let known = "host,other ssh-ed25519 AAECAw==\n[host2]:2222 ssh-ed25519 AAECAw==\n|1|x|y ssh-rsa AAECAw==\n";
         assert!(is_known(known, "host", &[0, 1, 2, 3]) && is_known(known, "host2", &[0, 1, 2, 3]));
-        assert!(!is_known(known, "host", &[0, 1, 2, 4]) && !is_known(known, "evil", &[0, 1, 2, 3]) && !is_known("", "host", &[]));
+        assert!(
+            !is_known(known, "host", &[0, 1, 2, 4])
+                && !is_known(known, "evil", &[0, 1, 2, 3])
+                && !is_known("", "host", &[])
+        );
     }
 }

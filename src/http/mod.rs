@@ -49,15 +49,24 @@ struct Peer {
 
 impl Connected<axum::serve::IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: axum::serve::IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|c| c.uid()) }
+        Self {
+            uid: stream.io().peer_cred().ok().map(|c| c.uid()),
+        }
     }
 }
 
 impl Peer {
     fn actor(&self, via: &str) -> Actor {
-        let uid = self.uid.map_or_else(|| "unknown".to_owned(), |u| u.to_string());
+        let uid = self
+            .uid
+            .map_or_else(|| "unknown".to_owned(), |u| u.to_string());
         let name = login_name(&uid).unwrap_or_else(|| format!("uid {uid}"));
-        Actor { issuer: "local".into(), subject: name.clone(), via: via.into(), display: name }
+        Actor {
+            issuer: "local".into(),
+            subject: name.clone(),
+            via: via.into(),
+            display: name,
+        }
     }
 }
 
@@ -81,7 +90,10 @@ impl IntoResponse for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, crate::telemetry::redact(&error.to_string()))
+        Self(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            crate::telemetry::redact(&error.to_string()),
+        )
     }
 }
 
@@ -99,14 +111,19 @@ impl From<OperatorError> for Failure {
 type Answer = Result<Json<Value>, Failure>;
 
 fn answer<T: Serialize>(value: T) -> Answer {
-    serde_json::to_value(value).map(Json).map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+    serde_json::to_value(value)
+        .map(Json)
+        .map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
 /// Serves the API until it is stopped.
 pub async fn serve(listener: UnixListener, socket: Socket, stop: CancellationToken) {
     let router = router(socket);
     let service = router.into_make_service_with_connect_info::<Peer>();
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await {
+    if let Err(error) = axum::serve(listener, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+    {
         tracing::error!("the socket failed: {error}");
     }
 }
@@ -132,11 +149,21 @@ fn router(socket: Socket) -> Router {
 }
 
 /// Lets in the daemon's own user and root.
-async fn check_peer(ConnectInfo(peer): ConnectInfo<Peer>, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
-    let own = std::fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m)).ok();
+async fn check_peer(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let own = std::fs::metadata("/proc/self")
+        .map(|m| std::os::unix::fs::MetadataExt::uid(&m))
+        .ok();
     match peer.uid {
         Some(uid) if uid == 0 || Some(uid) == own => next.run(request).await,
-        _ => Failure(StatusCode::FORBIDDEN, "only the daemon's own user and root may use this socket".into()).into_response(),
+        _ => Failure(
+            StatusCode::FORBIDDEN,
+            "only the daemon's own user and root may use this socket".into(),
+        )
+        .into_response(),
     }
 }
 
@@ -171,7 +198,12 @@ struct FromQuery {
 }
 
 async fn log(State(socket): State<Socket>, Query(query): Query<FromQuery>) -> Answer {
-    let entries = socket.line.store.entries(query.from.max(1), 1000).await.map_err(Error::from)?;
+    let entries = socket
+        .line
+        .store
+        .entries(query.from.max(1), 1000)
+        .await
+        .map_err(Error::from)?;
     let checkpoints = socket.line.store.checkpoints().await.map_err(Error::from)?;
     answer(json!({ "v": 1, "entries": entries, "checkpoints": checkpoints }))
 }
@@ -207,8 +239,16 @@ struct HintBody {
     pusher: Option<String>,
 }
 
-async fn hint(State(socket): State<Socket>, ConnectInfo(peer): ConnectInfo<Peer>, Json(body): Json<HintBody>) -> Answer {
-    let trigger = if body.trigger == "push" { "push" } else { "operator" };
+async fn hint(
+    State(socket): State<Socket>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<HintBody>,
+) -> Answer {
+    let trigger = if body.trigger == "push" {
+        "push"
+    } else {
+        "operator"
+    };
     let mut actor = peer.actor(if trigger == "push" { "push" } else { "socket" });
     if let Some(pusher) = body.pusher.filter(|p| !p.is_empty() && p.len() < 200) {
         // The hook names the pusher; who vouches for it is Git's own transport.
@@ -236,17 +276,39 @@ struct DiffQuery {
 }
 
 async fn diff(State(socket): State<Socket>, Query(query): Query<DiffQuery>, body: Bytes) -> Answer {
-    let files = bundle::unpack(&body, &bundle::Limits { entries: 100_000, bytes: 250 << 20, path: 1024 }).map_err(|e| Failure(StatusCode::BAD_REQUEST, e.to_string()))?;
+    let files = bundle::unpack(
+        &body,
+        &bundle::Limits {
+            entries: 100_000,
+            bytes: 250 << 20,
+            path: 1024,
+        },
+    )
+    .map_err(|e| Failure(StatusCode::BAD_REQUEST, e.to_string()))?;
     let sources = &socket.line.settings.sources;
-    let canonical = |url: &str| std::fs::canonicalize(url.trim_start_matches("file://")).map_or_else(|_| url.to_owned(), |p| p.display().to_string());
+    let canonical = |url: &str| {
+        std::fs::canonicalize(url.trim_start_matches("file://"))
+            .map_or_else(|_| url.to_owned(), |p| p.display().to_string())
+    };
     let found = match (&query.source, &query.origin) {
         (Some(name), _) => sources.keys().find(|k| k.as_str() == name),
-        (None, Some(origin)) => sources.iter().find(|(_, s)| canonical(&s.remote.url) == canonical(origin)).map(|(k, _)| k).or_else(|| sources.keys().next().filter(|_| sources.len() == 1)),
+        (None, Some(origin)) => sources
+            .iter()
+            .find(|(_, s)| canonical(&s.remote.url) == canonical(origin))
+            .map(|(k, _)| k)
+            .or_else(|| sources.keys().next().filter(|_| sources.len() == 1)),
         (None, None) => sources.keys().next().filter(|_| sources.len() == 1),
     };
     let Some(source) = found else {
-        let names = sources.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Err(Failure(StatusCode::NOT_FOUND, format!("which source is this? name one with --source: {names}")));
+        let names = sources
+            .keys()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(Failure(
+            StatusCode::NOT_FOUND,
+            format!("which source is this? name one with --source: {names}"),
+        ));
     };
     answer(socket.line.diff(source, files).await?)
 }
@@ -256,7 +318,11 @@ async fn plan(State(socket): State<Socket>, Json(body): Json<Value>) -> Answer {
     answer(socket.line.plan(glob).await?)
 }
 
-async fn approve(State(socket): State<Socket>, ConnectInfo(peer): ConnectInfo<Peer>, Json(what): Json<ApproveWhat>) -> Answer {
+async fn approve(
+    State(socket): State<Socket>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(what): Json<ApproveWhat>,
+) -> Answer {
     let (line, actor) = (socket.line.clone(), peer.actor("socket"));
     let said = whole(async move {
         let said = line.approve(&what, &actor).await?;
@@ -281,14 +347,25 @@ struct Say {
     overwrite: bool,
 }
 
-async fn say(State(socket): State<Socket>, ConnectInfo(peer): ConnectInfo<Peer>, Json(body): Json<Say>) -> Answer {
+async fn say(
+    State(socket): State<Socket>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<Say>,
+) -> Answer {
     let (line, actor) = (socket.line.clone(), peer.actor("socket"));
     whole(say_whole(line, actor, body)).await?
 }
 
 /// Lets a change end even if the caller hangs up: half of one would leave the log ahead of what the daemon knows.
-async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Failure> {
-    tokio::spawn(work).await.map_err(|_| Failure(StatusCode::INTERNAL_SERVER_ERROR, "a fault of isoform".into()))
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::spawn(work).await.map_err(|_| {
+        Failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a fault of isoform".into(),
+        )
+    })
 }
 
 async fn say_whole(line: Arc<Line>, actor: Actor, body: Say) -> Answer {
@@ -300,12 +377,26 @@ async fn say_whole(line: Arc<Line>, actor: Actor, body: Say) -> Answer {
         "retry" => line.retry(&body.selector, &actor).await?,
         "resume" => line.resume(&body.selector, &actor).await?,
         "suspend" => {
-            let hold = body.hold.as_deref().map(parse_duration).transpose().map_err(|m| Failure(StatusCode::BAD_REQUEST, m))?;
-            line.suspend(&body.selector, &body.reason, hold, &actor).await?
+            let hold = body
+                .hold
+                .as_deref()
+                .map(parse_duration)
+                .transpose()
+                .map_err(|m| Failure(StatusCode::BAD_REQUEST, m))?;
+            line.suspend(&body.selector, &body.reason, hold, &actor)
+                .await?
         }
         "reject" => line.reject(&named()?, &body.reason, &actor).await?,
-        "drift" => line.resolve_drift(&named()?, body.overwrite, &body.reason, &actor).await?,
-        other => return Err(Failure(StatusCode::BAD_REQUEST, format!("`{other}` is not something to say"))),
+        "drift" => {
+            line.resolve_drift(&named()?, body.overwrite, &body.reason, &actor)
+                .await?
+        }
+        other => {
+            return Err(Failure(
+                StatusCode::BAD_REQUEST,
+                format!("`{other}` is not something to say"),
+            ));
+        }
     };
     answer(json!({ "v": 1, "said": said }))
 }

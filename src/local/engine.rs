@@ -13,11 +13,18 @@ use super::objects::LocalObjects;
 use super::physical::{Home, attribute, physical_id};
 use super::schedule::Schedule;
 use super::world::{Failure, World, WorldError, all, get, put, remove};
-use crate::domain::cfn::{EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate, parse_template, unknown};
+use crate::domain::cfn::{
+    EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
+    parse_template, unknown,
+};
 use crate::domain::model::{AccountId, KeyedHasher, Region, StackId, StackName, sha256_hex};
-use crate::domain::plan::{Change, ChangeSetStatus, Observed, Replacement, ResourceState, StackStatus, StatusClass, compare, replacement_of};
+use crate::domain::plan::{
+    Change, ChangeSetStatus, Observed, Replacement, ResourceState, StackStatus, StatusClass,
+    compare, replacement_of,
+};
 use crate::port::{
-    ChangeSet, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary, read_all,
+    ChangeSet, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent, StackRef,
+    StackSummary, TemplateSummary, read_all,
 };
 
 /// CloudFormation of one account and region in a local world.
@@ -33,22 +40,34 @@ const NO_CHANGES: &str = "The submitted information didn't contain changes. Subm
 impl LocalEngine {
     /// Opens the engine of an account and region.
     pub fn new(world: World, account: AccountId, region: Region) -> Self {
-        Self { world, account, region }
+        Self {
+            world,
+            account,
+            region,
+        }
     }
 
     fn place(&self) -> String {
         format!("{}/{}", self.account, self.region)
     }
 
-    async fn load(&self, tx: &mut Transaction<'static, Sqlite>, stack: &StackRef) -> Result<Option<Stack>, WorldError> {
+    async fn load(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        stack: &StackRef,
+    ) -> Result<Option<Stack>, WorldError> {
         let id = match stack {
             StackRef::Id(id) => id.to_string(),
-            StackRef::Name(name) => match get::<String>(tx, "name", &format!("{}/{name}", self.place())).await? {
-                Some(id) => id,
-                None => return Ok(None),
-            },
+            StackRef::Name(name) => {
+                match get::<String>(tx, "name", &format!("{}/{name}", self.place())).await? {
+                    Some(id) => id,
+                    None => return Ok(None),
+                }
+            }
         };
-        let Some(mut found) = get::<Stack>(tx, "stack", &id).await? else { return Ok(None) };
+        let Some(mut found) = get::<Stack>(tx, "stack", &id).await? else {
+            return Ok(None);
+        };
         let events = found.advance(self.world.clock.now());
         if !events.is_empty() {
             self.append(tx, &found.id, &events).await?;
@@ -60,7 +79,11 @@ impl LocalEngine {
         Ok(Some(found))
     }
 
-    async fn save(&self, tx: &mut Transaction<'static, Sqlite>, stack: &Stack) -> Result<(), WorldError> {
+    async fn save(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        stack: &Stack,
+    ) -> Result<(), WorldError> {
         put(tx, "stack", stack.id.as_str(), &self.place(), stack).await?;
         let name = format!("{}/{}", self.place(), stack.name);
         if stack.status.class() == StatusClass::Gone {
@@ -70,25 +93,48 @@ impl LocalEngine {
         }
     }
 
-    async fn append(&self, tx: &mut Transaction<'static, Sqlite>, stack: &StackId, events: &[StackEvent]) -> Result<(), WorldError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) FROM events WHERE stack = $1").bind(stack.as_str()).fetch_one(&mut **tx).await?;
+    async fn append(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        stack: &StackId,
+        events: &[StackEvent],
+    ) -> Result<(), WorldError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) FROM events WHERE stack = $1")
+            .bind(stack.as_str())
+            .fetch_one(&mut **tx)
+            .await?;
         let mut number: i64 = row.try_get(0)?;
         for event in events {
             number += 1;
-            sqlx::query("INSERT INTO events (stack, number, body) VALUES ($1, $2, $3)").bind(stack.as_str()).bind(number).bind(serde_json::to_string(event)?).execute(&mut **tx).await?;
+            sqlx::query("INSERT INTO events (stack, number, body) VALUES ($1, $2, $3)")
+                .bind(stack.as_str())
+                .bind(number)
+                .bind(serde_json::to_string(event)?)
+                .execute(&mut **tx)
+                .await?;
         }
         Ok(())
     }
 
     async fn body_of(&self, url: &str) -> Result<String, Error> {
-        let bad = || Error::Refused(format!("TemplateURL must name an object of this world: {url}"));
+        let bad = || {
+            Error::Refused(format!(
+                "TemplateURL must name an object of this world: {url}"
+            ))
+        };
         let rest = url.strip_prefix("local://").ok_or_else(bad)?;
         let (store, key) = rest.split_once('/').ok_or_else(bad)?;
         let (key, version) = match key.split_once("?versionId=") {
             Some((key, version)) => (key, Some(version)),
             None => (key, None),
         };
-        let bytes = read_all(&LocalObjects::new(self.world.clone(), store), key, version, TEMPLATE_LIMIT).await?;
+        let bytes = read_all(
+            &LocalObjects::new(self.world.clone(), store),
+            key,
+            version,
+            TEMPLATE_LIMIT,
+        )
+        .await?;
         String::from_utf8(bytes).map_err(|_| Error::Refused("the template is not UTF-8".into()))
     }
 
@@ -102,18 +148,37 @@ impl LocalEngine {
         }
     }
 
-    async fn exports(&self, tx: &mut Transaction<'static, Sqlite>) -> Result<BTreeMap<String, String>, WorldError> {
+    async fn exports(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+    ) -> Result<BTreeMap<String, String>, WorldError> {
         let stacks: Vec<Stack> = all(tx, "stack", Some(&self.place())).await?;
-        Ok(stacks.into_iter().filter(|s| s.status.class() != StatusClass::Gone).flat_map(|s| s.exports).collect())
+        Ok(stacks
+            .into_iter()
+            .filter(|s| s.status.class() != StatusClass::Gone)
+            .flat_map(|s| s.exports)
+            .collect())
     }
 
-    async fn change_set(&self, tx: &mut Transaction<'static, Sqlite>, arn: &str) -> Result<StoredChangeSet, Error> {
-        get(tx, "change-set", arn).await?.ok_or_else(|| Error::NotFound(format!("ChangeSet [{arn}]")))
+    async fn change_set(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        arn: &str,
+    ) -> Result<StoredChangeSet, Error> {
+        get(tx, "change-set", arn)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("ChangeSet [{arn}]")))
     }
 
     /// Refuses a proposal that the API would refuse, and finds or makes the stack.
-    async fn admit(&self, tx: &mut Transaction<'static, Sqlite>, proposal: &Proposal) -> Result<Stack, Error> {
-        let existing = self.load(tx, &StackRef::Name(proposal.stack.clone())).await?;
+    async fn admit(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        proposal: &Proposal,
+    ) -> Result<Stack, Error> {
+        let existing = self
+            .load(tx, &StackRef::Name(proposal.stack.clone()))
+            .await?;
         let class = existing.as_ref().map(|s| s.status.class());
         match (proposal.create, existing) {
             (true, None) => Ok(self.shell(&proposal.stack)),
@@ -122,9 +187,17 @@ impl LocalEngine {
             (false, None) => Err(Error::NotFound(format!("Stack [{}]", proposal.stack))),
             (false, Some(stack)) => match class {
                 Some(StatusClass::Ready | StatusClass::RolledBack) => Ok(stack),
-                Some(StatusClass::Shell) => Err(Error::NotFound(format!("Stack [{}]", proposal.stack))),
-                _ if !stack.status.is_settled() => Err(Error::Busy(format!("Stack:{} is in {} state and can not be updated.", stack.id, stack.status))),
-                _ => Err(Error::Refused(format!("Stack:{} is in {} state and can not be updated.", stack.id, stack.status))),
+                Some(StatusClass::Shell) => {
+                    Err(Error::NotFound(format!("Stack [{}]", proposal.stack)))
+                }
+                _ if !stack.status.is_settled() => Err(Error::Busy(format!(
+                    "Stack:{} is in {} state and can not be updated.",
+                    stack.id, stack.status
+                ))),
+                _ => Err(Error::Refused(format!(
+                    "Stack:{} is in {} state and can not be updated.",
+                    stack.id, stack.status
+                ))),
             },
         }
     }
@@ -132,10 +205,22 @@ impl LocalEngine {
     fn shell(&self, name: &StackName) -> Stack {
         let now = self.world.clock.now();
         let hash = sha256_hex(format!("{}|{name}|{now}", self.place()).as_bytes());
-        let uuid = format!("{}-{}-{}-{}-{}", &hash[..8], &hash[8..12], &hash[12..16], &hash[16..20], &hash[20..32]);
-        let id = format!("arn:aws:cloudformation:{}:{}:stack/{name}/{uuid}", self.region, self.account);
+        let uuid = format!(
+            "{}-{}-{}-{}-{}",
+            &hash[..8],
+            &hash[8..12],
+            &hash[12..16],
+            &hash[16..20],
+            &hash[20..32]
+        );
+        let id = format!(
+            "arn:aws:cloudformation:{}:{}:stack/{name}/{uuid}",
+            self.region, self.account
+        );
         Stack {
-            id: id.parse().unwrap_or_else(|_| unreachable!("the ARN is made of checked parts")),
+            id: id
+                .parse()
+                .unwrap_or_else(|_| unreachable!("the ARN is made of checked parts")),
             name: name.clone(),
             region: self.region.to_string(),
             account: self.account.to_string(),
@@ -162,57 +247,138 @@ impl LocalEngine {
     }
 
     /// Works out what a stack would become, and what changes on the way.
-    fn target(&self, stack: &Stack, set: &StoredChangeSet, template: &Template, exports: &BTreeMap<String, String>) -> Result<(Stack, Vec<Change>), EvaluateError> {
+    fn target(
+        &self,
+        stack: &Stack,
+        set: &StoredChangeSet,
+        template: &Template,
+        exports: &BTreeMap<String, String>,
+    ) -> Result<(Stack, Vec<Change>), EvaluateError> {
         let keyed = KeyedHasher::new(self.account.as_str().as_bytes());
-        let secret = |value: &str| format!("secret-{}", keyed.digest("local", value.as_bytes()).short(12));
-        let bound = bind_parameters(template, &set.proposal.parameters, &secret)
-            .map_err(|errors| EvaluateError { message: errors.into_iter().map(|e| e.message).collect::<Vec<_>>().join("; ") })?;
-        let pseudo = self.pseudo(&stack.name, &stack.id, &set.proposal.notification_arns);
-        let home = Home { account: self.account.as_str(), region: self.region.as_str(), stack: stack.name.as_str() };
-        let live = Live { home: &home, stack, template, exports, moved: RefCell::new(BTreeSet::new()), made: RefCell::new(BTreeMap::new()) };
-        let scope = Scope { template, parameters: &bound, pseudo: &pseudo, resolver: &live };
-        let present = |logical: &str| {
-            let condition = template.resources.get(logical).and_then(|r| r.condition.clone());
-            condition.is_none_or(|c| evaluate(&json!({ "Fn::If": [c, true, false] }), &scope).is_ok_and(|v| v == Value::Bool(true)))
+        let secret = |value: &str| {
+            format!(
+                "secret-{}",
+                keyed.digest("local", value.as_bytes()).short(12)
+            )
         };
-        let changes = compare(&stack.resources, template, &present, &mut |_, resource: &Resource, moved| {
-            live.moved.replace(moved.clone());
-            evaluate(&resource.properties, &scope)
-        })?;
+        let bound =
+            bind_parameters(template, &set.proposal.parameters, &secret).map_err(|errors| {
+                EvaluateError {
+                    message: errors
+                        .into_iter()
+                        .map(|e| e.message)
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                }
+            })?;
+        let pseudo = self.pseudo(&stack.name, &stack.id, &set.proposal.notification_arns);
+        let home = Home {
+            account: self.account.as_str(),
+            region: self.region.as_str(),
+            stack: stack.name.as_str(),
+        };
+        let live = Live {
+            home: &home,
+            stack,
+            template,
+            exports,
+            moved: RefCell::new(BTreeSet::new()),
+            made: RefCell::new(BTreeMap::new()),
+        };
+        let scope = Scope {
+            template,
+            parameters: &bound,
+            pseudo: &pseudo,
+            resolver: &live,
+        };
+        let present = |logical: &str| {
+            let condition = template
+                .resources
+                .get(logical)
+                .and_then(|r| r.condition.clone());
+            condition.is_none_or(|c| {
+                evaluate(&json!({ "Fn::If": [c, true, false] }), &scope)
+                    .is_ok_and(|v| v == Value::Bool(true))
+            })
+        };
+        let changes = compare(
+            &stack.resources,
+            template,
+            &present,
+            &mut |_, resource: &Resource, moved| {
+                live.moved.replace(moved.clone());
+                evaluate(&resource.properties, &scope)
+            },
+        )?;
         // The second walk knows the physical ids of everything that is made.
         live.moved.replace(BTreeSet::new());
         let mut next = stack.clone();
         next.resources.clear();
-        let order = template.order().map_err(|p| EvaluateError { message: format!("circular dependency: {}", p.join(" → ")) })?;
+        let order = template.order().map_err(|p| EvaluateError {
+            message: format!("circular dependency: {}", p.join(" → ")),
+        })?;
         for logical in order.iter().filter(|l| present(l)) {
             let resource = &template.resources[logical];
             let properties = evaluate(&resource.properties, &scope)?;
             // Now that every value is known, "perhaps" becomes yes or no.
-            let kept = stack.resources.get(logical).filter(|r| r.kind == resource.kind && replacement_of(&r.kind, &r.properties, &properties) != Replacement::Always);
+            let kept = stack.resources.get(logical).filter(|r| {
+                r.kind == resource.kind
+                    && replacement_of(&r.kind, &r.properties, &properties) != Replacement::Always
+            });
             let physical = match kept.and_then(|r| r.physical.clone()) {
                 Some(id) => id,
-                _ => physical_id(&home, logical, &resource.kind, &properties, stack.operations + 1),
+                _ => physical_id(
+                    &home,
+                    logical,
+                    &resource.kind,
+                    &properties,
+                    stack.operations + 1,
+                ),
             };
-            let state = ResourceState { kind: resource.kind.clone(), physical: Some(physical), properties, deletion_policy: resource.deletion_policy };
-            live.made.borrow_mut().insert(logical.clone(), state.clone());
+            let state = ResourceState {
+                kind: resource.kind.clone(),
+                physical: Some(physical),
+                properties,
+                deletion_policy: resource.deletion_policy,
+            };
+            live.made
+                .borrow_mut()
+                .insert(logical.clone(), state.clone());
             next.resources.insert(logical.clone(), state);
         }
         next.outputs.clear();
         next.exports.clear();
         for (name, output) in &template.outputs {
-            let holds = output.condition.as_ref().is_none_or(|c| evaluate(&json!({ "Fn::If": [c, true, false] }), &scope).is_ok_and(|v| v == Value::Bool(true)));
+            let holds = output.condition.as_ref().is_none_or(|c| {
+                evaluate(&json!({ "Fn::If": [c, true, false] }), &scope)
+                    .is_ok_and(|v| v == Value::Bool(true))
+            });
             if !holds {
                 continue;
             }
             let value = plain(&evaluate(&output.value, &scope)?)?;
             if let Some(export) = &output.export {
-                next.exports.insert(plain(&evaluate(export, &scope)?)?, value.clone());
+                next.exports
+                    .insert(plain(&evaluate(export, &scope)?)?, value.clone());
             }
             next.outputs.insert(name.clone(), value);
         }
         next.template = set.template.clone();
-        next.secrets = template.parameters.iter().filter(|(_, p)| p.no_echo).map(|(n, _)| n.clone()).collect();
-        next.parameters = bound.iter().map(|(n, v)| (n.clone(), v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect();
+        next.secrets = template
+            .parameters
+            .iter()
+            .filter(|(_, p)| p.no_echo)
+            .map(|(n, _)| n.clone())
+            .collect();
+        next.parameters = bound
+            .iter()
+            .map(|(n, v)| {
+                (
+                    n.clone(),
+                    v.as_str().map_or_else(|| v.to_string(), str::to_owned),
+                )
+            })
+            .collect();
         next.tags = set.proposal.tags.clone();
         next.notification_arns = set.proposal.notification_arns.clone();
         next.rollback_triggers = set.proposal.rollback_triggers.clone();
@@ -221,22 +387,38 @@ impl LocalEngine {
         Ok((next, changes))
     }
 
-    async fn evaluate_set(&self, tx: &mut Transaction<'static, Sqlite>, stack: &Stack, set: &mut StoredChangeSet, capabilities: &[String]) -> Result<(), Error> {
+    async fn evaluate_set(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        stack: &Stack,
+        set: &mut StoredChangeSet,
+        capabilities: &[String],
+    ) -> Result<(), Error> {
         let template = match parse_template("template", &set.template) {
             Ok(template) => template,
             Err(findings) => {
                 // The API refuses such a template at once, with a text that names the first fault.
-                let first = findings.first().map(|f| f.message.clone()).unwrap_or_default();
+                let first = findings
+                    .first()
+                    .map(|f| f.message.clone())
+                    .unwrap_or_default();
                 return Err(Error::Refused(format!("Template format error: {first}")));
             }
         };
         let missing: Vec<&str> = template
             .capabilities()
             .into_iter()
-            .filter(|c| !capabilities.iter().any(|have| have == c || (*c == "CAPABILITY_IAM" && have == "CAPABILITY_NAMED_IAM")))
+            .filter(|c| {
+                !capabilities.iter().any(|have| {
+                    have == c || (*c == "CAPABILITY_IAM" && have == "CAPABILITY_NAMED_IAM")
+                })
+            })
             .collect();
         if !missing.is_empty() {
-            return Err(Error::Refused(format!("Requires capabilities : [{}]", missing.join(", "))));
+            return Err(Error::Refused(format!(
+                "Requires capabilities : [{}]",
+                missing.join(", ")
+            )));
         }
         let exports = self.exports(tx).await?;
         match self.target(stack, set, &template, &exports) {
@@ -262,7 +444,9 @@ fn plain(value: &Value) -> Result<String, EvaluateError> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
-        _ => Err(EvaluateError { message: "Template format error: Output values must be strings".into() }),
+        _ => Err(EvaluateError {
+            message: "Template format error: Output values must be strings".into(),
+        }),
     }
 }
 
@@ -277,16 +461,29 @@ struct Live<'a> {
 }
 
 impl Resolver for Live<'_> {
-    fn resource(&self, logical: &str, attribute_name: Option<&str>) -> Result<Value, EvaluateError> {
+    fn resource(
+        &self,
+        logical: &str,
+        attribute_name: Option<&str>,
+    ) -> Result<Value, EvaluateError> {
         let shown = attribute_name.map_or_else(|| logical.to_owned(), |a| format!("{logical}.{a}"));
         let made = self.made.borrow();
-        let state = made.get(logical).or_else(|| self.stack.resources.get(logical)).filter(|_| !self.moved.borrow().contains(logical));
+        let state = made
+            .get(logical)
+            .or_else(|| self.stack.resources.get(logical))
+            .filter(|_| !self.moved.borrow().contains(logical));
         let Some(state) = state else {
             if self.template.resources.contains_key(logical) {
                 return Ok(unknown(&shown));
             }
             // A resource that a transform would have made: SAM is not expanded here.
-            return Ok(json!(physical_id(self.home, logical, "AWS::Serverless::Expanded", &Value::Null, 0)));
+            return Ok(json!(physical_id(
+                self.home,
+                logical,
+                "AWS::Serverless::Expanded",
+                &Value::Null,
+                0
+            )));
         };
         let physical = state.physical.clone().unwrap_or_default();
         match attribute_name {
@@ -297,7 +494,12 @@ impl Resolver for Live<'_> {
     }
 
     fn import(&self, name: &str) -> Result<Value, EvaluateError> {
-        self.exports.get(name).map(|v| json!(v)).ok_or_else(|| EvaluateError { message: format!("No export named {name} found.") })
+        self.exports
+            .get(name)
+            .map(|v| json!(v))
+            .ok_or_else(|| EvaluateError {
+                message: format!("No export named {name} found."),
+            })
     }
 }
 
@@ -309,8 +511,18 @@ impl StackEngine for LocalEngine {
         let ids: Vec<Stack> = all(&mut tx, "stack", Some(&self.place())).await?;
         let mut items = Vec::new();
         for stack in ids {
-            if let Some(stack) = self.load(&mut tx, &StackRef::Id(stack.id)).await?.filter(|s| s.status.class() != StatusClass::Gone) {
-                items.push(StackSummary { stack_id: stack.id.clone(), name: stack.name.clone(), status: stack.status.clone(), updated: stack.updated, operation: stack.operation() });
+            if let Some(stack) = self
+                .load(&mut tx, &StackRef::Id(stack.id))
+                .await?
+                .filter(|s| s.status.class() != StatusClass::Gone)
+            {
+                items.push(StackSummary {
+                    stack_id: stack.id.clone(),
+                    name: stack.name.clone(),
+                    status: stack.status.clone(),
+                    updated: stack.updated,
+                    operation: stack.operation(),
+                });
             }
         }
         tx.commit().await.map_err(WorldError::from)?;
@@ -330,7 +542,9 @@ impl StackEngine for LocalEngine {
         let mut tx = self.world.begin().await?;
         let found = self.load(&mut tx, stack).await?;
         tx.commit().await.map_err(WorldError::from)?;
-        found.map(|s| s.template).ok_or_else(|| Error::NotFound("Stack".into()))
+        found
+            .map(|s| s.template)
+            .ok_or_else(|| Error::NotFound("Stack".into()))
     }
 
     async fn change_set_template(&self, change_set: &str) -> Result<String, Error> {
@@ -341,10 +555,21 @@ impl StackEngine for LocalEngine {
 
     async fn summary(&self, template_url: &str) -> Result<TemplateSummary, Error> {
         self.world.count("GetTemplateSummary").await?;
-        let template = parse_template("template", &self.body_of(template_url).await?).map_err(|f| Error::Refused(f.first().map(|f| f.message.clone()).unwrap_or_default()))?;
+        let template =
+            parse_template("template", &self.body_of(template_url).await?).map_err(|f| {
+                Error::Refused(f.first().map(|f| f.message.clone()).unwrap_or_default())
+            })?;
         Ok(TemplateSummary {
-            capabilities: template.capabilities().into_iter().map(str::to_owned).collect(),
-            parameters: template.parameters.iter().map(|(n, p)| (n.clone(), p.no_echo)).collect(),
+            capabilities: template
+                .capabilities()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            parameters: template
+                .parameters
+                .iter()
+                .map(|(n, p)| (n.clone(), p.no_echo))
+                .collect(),
         })
     }
 
@@ -357,19 +582,36 @@ impl StackEngine for LocalEngine {
         let mut tx = self.world.begin().await?;
         // By token first: a repeat of the same call is the same change set.
         let names: Vec<StoredChangeSet> = all(&mut tx, "change-set", None).await?;
-        if let Some(same) = names.iter().find(|s| s.token == proposal.token && s.stack.as_str().contains(&format!(":stack/{}/", proposal.stack))) {
-            return Ok(Proposed { change_set: same.arn.clone(), stack_id: same.stack.clone() });
+        if let Some(same) = names.iter().find(|s| {
+            s.token == proposal.token
+                && s.stack
+                    .as_str()
+                    .contains(&format!(":stack/{}/", proposal.stack))
+        }) {
+            return Ok(Proposed {
+                change_set: same.arn.clone(),
+                stack_id: same.stack.clone(),
+            });
         }
         let stack = self.admit(&mut tx, proposal).await?;
-        let of_stack: Vec<&StoredChangeSet> = names.iter().filter(|s| s.stack == stack.id).collect();
+        let of_stack: Vec<&StoredChangeSet> =
+            names.iter().filter(|s| s.stack == stack.id).collect();
         if of_stack.iter().any(|s| s.name == proposal.name) {
             return Err(Error::Exists(format!("ChangeSet {}", proposal.name)));
         }
         if of_stack.len() >= 1000 {
-            return Err(Error::Refused("LimitExceededException: too many change sets".into()));
+            return Err(Error::Refused(
+                "LimitExceededException: too many change sets".into(),
+            ));
         }
         let hash = sha256_hex(format!("{}|{}", stack.id, proposal.name).as_bytes());
-        let arn = format!("arn:aws:cloudformation:{}:{}:changeSet/{}/{}", self.region, self.account, proposal.name, &hash[..32]);
+        let arn = format!(
+            "arn:aws:cloudformation:{}:{}:changeSet/{}/{}",
+            self.region,
+            self.account,
+            proposal.name,
+            &hash[..32]
+        );
         let delay = Duration::from_micros((20_000.0 * self.world.pace) as u64);
         let mut set = StoredChangeSet {
             arn: arn.clone(),
@@ -385,28 +627,44 @@ impl StackEngine for LocalEngine {
             proposal: proposal.into(),
             executed: false,
         };
-        self.evaluate_set(&mut tx, &stack, &mut set, &proposal.capabilities).await?;
+        self.evaluate_set(&mut tx, &stack, &mut set, &proposal.capabilities)
+            .await?;
         self.save(&mut tx, &stack).await?;
         // Secret values are kept as marks; nothing of the world holds one in the clear.
-        let template = parse_template("template", &set.template).map_err(|_| Error::Refused("Template format error".into()))?;
+        let template = parse_template("template", &set.template)
+            .map_err(|_| Error::Refused("Template format error".into()))?;
         let keyed = KeyedHasher::new(self.account.as_str().as_bytes());
         for (name, value) in &mut set.proposal.parameters {
-            if template.parameters.get(name).is_some_and(|p| p.no_echo) && !value.starts_with("secret-") {
-                *value = format!("secret-{}", keyed.digest("local", value.as_bytes()).short(12));
+            if template.parameters.get(name).is_some_and(|p| p.no_echo)
+                && !value.starts_with("secret-")
+            {
+                *value = format!(
+                    "secret-{}",
+                    keyed.digest("local", value.as_bytes()).short(12)
+                );
             }
         }
         put(&mut tx, "change-set", &arn, stack.id.as_str(), &set).await?;
         tx.commit().await.map_err(WorldError::from)?;
-        Ok(Proposed { change_set: arn, stack_id: stack.id })
+        Ok(Proposed {
+            change_set: arn,
+            stack_id: stack.id,
+        })
     }
 
     async fn find(&self, stack: &StackName, name: &str) -> Result<Option<Proposed>, Error> {
         self.world.count("ListChangeSets").await?;
         let mut tx = self.world.begin().await?;
-        let Some(found) = self.load(&mut tx, &StackRef::Name(stack.clone())).await? else { return Ok(None) };
-        let sets: Vec<StoredChangeSet> = all(&mut tx, "change-set", Some(found.id.as_str())).await?;
+        let Some(found) = self.load(&mut tx, &StackRef::Name(stack.clone())).await? else {
+            return Ok(None);
+        };
+        let sets: Vec<StoredChangeSet> =
+            all(&mut tx, "change-set", Some(found.id.as_str())).await?;
         tx.commit().await.map_err(WorldError::from)?;
-        Ok(sets.into_iter().find(|s| s.name == name).map(|s| Proposed { change_set: s.arn, stack_id: s.stack }))
+        Ok(sets.into_iter().find(|s| s.name == name).map(|s| Proposed {
+            change_set: s.arn,
+            stack_id: s.stack,
+        }))
     }
 
     async fn review(&self, change_set: &str) -> Result<ChangeSet, Error> {
@@ -420,45 +678,86 @@ impl StackEngine for LocalEngine {
             _ if self.world.clock.now() < set.ready_at => ChangeSetStatus::Creating,
             Some(reason) if reason == NO_CHANGES => ChangeSetStatus::NoChanges,
             Some(_) => ChangeSetStatus::Failed,
-            None if set.executed && stack.as_ref().is_some_and(|s| s.running.is_some()) => ChangeSetStatus::Executing,
+            None if set.executed && stack.as_ref().is_some_and(|s| s.running.is_some()) => {
+                ChangeSetStatus::Executing
+            }
             None if set.executed => ChangeSetStatus::Executed,
             None if moved => ChangeSetStatus::Obsolete,
             None => ChangeSetStatus::Available,
         };
-        Ok(ChangeSet { status, reason: set.failed, changes: set.changes, complete: true })
+        Ok(ChangeSet {
+            status,
+            reason: set.failed,
+            changes: set.changes,
+            complete: true,
+        })
     }
 
     async fn execute(&self, change_set: &str, token: &str) -> Result<(), Error> {
         self.world.count("ExecuteChangeSet").await?;
         let mut tx = self.world.begin().await?;
         let mut set = self.change_set(&mut tx, change_set).await?;
-        let mut stack = self.load(&mut tx, &StackRef::Id(set.stack.clone())).await?.ok_or_else(|| Error::NotFound("Stack".into()))?;
-        let started = |s: &Stack| s.token.as_deref() == Some(token) || s.running.as_ref().is_some_and(|r| r.end.token.as_deref() == Some(token));
+        let mut stack = self
+            .load(&mut tx, &StackRef::Id(set.stack.clone()))
+            .await?
+            .ok_or_else(|| Error::NotFound("Stack".into()))?;
+        let started = |s: &Stack| {
+            s.token.as_deref() == Some(token)
+                || s.running
+                    .as_ref()
+                    .is_some_and(|r| r.end.token.as_deref() == Some(token))
+        };
         if started(&stack) {
             return Err(Error::AlreadyAccepted);
         }
-        if set.failed.is_some() || set.executed || self.world.clock.now() < set.ready_at || stack.operations != set.base {
-            return Err(Error::Refused(format!("InvalidChangeSetStatus: ChangeSet [{change_set}] cannot be executed in its current status")));
+        if set.failed.is_some()
+            || set.executed
+            || self.world.clock.now() < set.ready_at
+            || stack.operations != set.base
+        {
+            return Err(Error::Refused(format!(
+                "InvalidChangeSetStatus: ChangeSet [{change_set}] cannot be executed in its current status"
+            )));
         }
-        let template = parse_template("template", &set.template).map_err(|_| Error::Refused("Template format error".into()))?;
+        let template = parse_template("template", &set.template)
+            .map_err(|_| Error::Refused("Template format error".into()))?;
         let exports = self.exports(&mut tx).await?;
-        let (next, changes) = self.target(&stack, &set, &template, &exports).map_err(|e| Error::Refused(e.message))?;
+        let (next, changes) = self
+            .target(&stack, &set, &template, &exports)
+            .map_err(|e| Error::Refused(e.message))?;
         let failures: Vec<Failure> = all(&mut tx, "failure", None).await?;
         let mut next = next;
         // A creation reads its shell; its parameters and tags stand from the moment it runs.
         next.status = stack.status.clone();
-        let ending = Schedule::new(&stack, token, self.world.clock.now(), self.world.pace).execute(next, &template, &changes, set.create, &failures);
+        let ending = Schedule::new(&stack, token, self.world.clock.now(), self.world.pace)
+            .execute(next, &template, &changes, set.create, &failures);
         if let Some(used) = ending.used {
             let id = format!("{}|{}", used.stack, used.logical);
             match used.times {
-                Some(n) if n > 1 => put(&mut tx, "failure", &id, "", &Failure { times: Some(n - 1), ..used }).await?,
+                Some(n) if n > 1 => {
+                    put(
+                        &mut tx,
+                        "failure",
+                        &id,
+                        "",
+                        &Failure {
+                            times: Some(n - 1),
+                            ..used
+                        },
+                    )
+                    .await?;
+                }
                 Some(_) => remove(&mut tx, "failure", &id).await?,
                 None => {}
             }
         }
         stack.running = Some(ending.operation);
         // Executing one change set deletes the stack's others.
-        for other in all::<StoredChangeSet>(&mut tx, "change-set", Some(stack.id.as_str())).await?.iter().filter(|s| s.arn != set.arn) {
+        for other in all::<StoredChangeSet>(&mut tx, "change-set", Some(stack.id.as_str()))
+            .await?
+            .iter()
+            .filter(|s| s.arn != set.arn)
+        {
             remove(&mut tx, "change-set", &other.arn).await?;
         }
         set.executed = true;
@@ -491,14 +790,20 @@ impl StackEngine for LocalEngine {
     async fn delete(&self, stack: &StackId, token: &str, retain: &[String]) -> Result<(), Error> {
         self.world.count("DeleteStack").await?;
         let mut tx = self.world.begin().await?;
-        let Some(mut found) = self.load(&mut tx, &StackRef::Id(stack.clone())).await? else { return Ok(()) };
+        let Some(mut found) = self.load(&mut tx, &StackRef::Id(stack.clone())).await? else {
+            return Ok(());
+        };
         if found.status.class() == StatusClass::Gone || found.running.is_some() {
             return Ok(());
         }
         if found.protected {
-            return Err(Error::Refused(format!("Stack [{}] cannot be deleted while TerminationProtection is enabled", found.name)));
+            return Err(Error::Refused(format!(
+                "Stack [{}] cannot be deleted while TerminationProtection is enabled",
+                found.name
+            )));
         }
-        let operation = Schedule::new(&found, token, self.world.clock.now(), self.world.pace).delete(retain);
+        let operation =
+            Schedule::new(&found, token, self.world.clock.now(), self.world.pace).delete(retain);
         found.running = Some(operation);
         let events = found.advance(self.world.clock.now());
         self.append(&mut tx, &found.id, &events).await?;
@@ -510,15 +815,21 @@ impl StackEngine for LocalEngine {
     async fn set_stack_policy(&self, stack: &StackId, policy: &str) -> Result<(), Error> {
         self.world.count("SetStackPolicy").await?;
         if serde_json::from_str::<Value>(policy).is_err() {
-            return Err(Error::Refused("Error validating stack policy: Invalid stack policy".into()));
+            return Err(Error::Refused(
+                "Error validating stack policy: Invalid stack policy".into(),
+            ));
         }
-        self.edit(stack, |s| s.policy = Some(policy.to_owned())).await
+        self.edit(stack, |s| s.policy = Some(policy.to_owned()))
+            .await
     }
 
     async fn stack_policy(&self, stack: &StackId) -> Result<Option<String>, Error> {
         self.world.count("GetStackPolicy").await?;
         let mut tx = self.world.begin().await?;
-        Ok(self.load(&mut tx, &StackRef::Id(stack.clone())).await?.and_then(|s| s.policy))
+        Ok(self
+            .load(&mut tx, &StackRef::Id(stack.clone()))
+            .await?
+            .and_then(|s| s.policy))
     }
 
     async fn set_protection(&self, stack: &StackId, on: bool) -> Result<(), Error> {
@@ -530,7 +841,11 @@ impl StackEngine for LocalEngine {
         self.world.count("DescribeStackEvents").await?;
         let mut tx = self.world.begin().await?;
         self.load(&mut tx, &StackRef::Id(stack.clone())).await?;
-        let rows = sqlx::query("SELECT body FROM events WHERE stack = $1 ORDER BY number").bind(stack.as_str()).fetch_all(&mut *tx).await.map_err(WorldError::from)?;
+        let rows = sqlx::query("SELECT body FROM events WHERE stack = $1 ORDER BY number")
+            .bind(stack.as_str())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(WorldError::from)?;
         tx.commit().await.map_err(WorldError::from)?;
         let mut events = Vec::new();
         for row in rows {
@@ -563,7 +878,10 @@ impl StackEngine for LocalEngine {
 impl LocalEngine {
     async fn edit(&self, stack: &StackId, change: impl FnOnce(&mut Stack)) -> Result<(), Error> {
         let mut tx = self.world.begin().await?;
-        let mut found = self.load(&mut tx, &StackRef::Id(stack.clone())).await?.ok_or_else(|| Error::NotFound("Stack".into()))?;
+        let mut found = self
+            .load(&mut tx, &StackRef::Id(stack.clone()))
+            .await?
+            .ok_or_else(|| Error::NotFound("Stack".into()))?;
         change(&mut found);
         // Both copies: an operation in motion ends in its own.
         if let Some(mut running) = found.running.take() {
@@ -579,7 +897,10 @@ impl LocalEngine {
     /// Changes a stack behind isoform's back, as somebody with the console would: for trying out drift.
     pub async fn meddle(&self, stack: &StackName) -> Result<(), Error> {
         let mut tx = self.world.begin().await?;
-        let mut found = self.load(&mut tx, &StackRef::Name(stack.clone())).await?.ok_or_else(|| Error::NotFound(format!("Stack [{stack}]")))?;
+        let mut found = self
+            .load(&mut tx, &StackRef::Name(stack.clone()))
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("Stack [{stack}]")))?;
         let mut schedule = Schedule::new(&found, "by-hand", self.world.clock.now(), 0.0);
         schedule.stack_status(StackStatus::UpdateInProgress, Some("User Initiated"));
         schedule.stack_status(StackStatus::UpdateComplete, None);
@@ -593,4 +914,3 @@ impl LocalEngine {
         Ok(())
     }
 }
-

@@ -24,44 +24,73 @@ impl LocalKeys {
     pub fn open(world: &World, name: &str) -> Result<Self, WorldError> {
         let path = world.folder().join(format!("{name}.key"));
         let bytes = read_or_make(&path).map_err(|source| WorldError::Folder { path, source })?;
-        let key = RawAesKey::new(NAMESPACE, name, &bytes[..]).map_err(|e| WorldError::Database(sqlx::Error::Protocol(e.to_string())))?;
-        Ok(Self { key, name: name.to_owned() })
+        let key = RawAesKey::new(NAMESPACE, name, &bytes[..])
+            .map_err(|e| WorldError::Database(sqlx::Error::Protocol(e.to_string())))?;
+        Ok(Self {
+            key,
+            name: name.to_owned(),
+        })
     }
 }
 
 fn read_or_make(path: &Path) -> std::io::Result<Zeroizing<[u8; 32]>> {
     crate::secret_file::read_or_make(path, || {
         let mut bytes = Zeroizing::new([0u8; 32]);
-        SystemRandom::new().fill(&mut bytes[..]).map_err(|_| std::io::Error::other("no randomness"))?;
+        SystemRandom::new()
+            .fill(&mut bytes[..])
+            .map_err(|_| std::io::Error::other("no randomness"))?;
         Ok(Zeroizing::new(bytes.to_vec()))
     })
     .and_then(|bytes| {
-        let array: [u8; 32] = bytes.as_slice().try_into().map_err(|_| std::io::Error::other("the key file does not hold 32 bytes"))?;
+        let array: [u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| std::io::Error::other("the key file does not hold 32 bytes"))?;
         Ok(Zeroizing::new(array))
     })
 }
 
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
     let mut bytes = Zeroizing::new([0u8; N]);
-    SystemRandom::new().fill(&mut bytes[..]).map_err(|_| Error::Unavailable("no randomness".into()))?;
+    SystemRandom::new()
+        .fill(&mut bytes[..])
+        .map_err(|_| Error::Unavailable("no randomness".into()))?;
     Ok(bytes)
 }
 
 #[async_trait]
 impl KeyService for LocalKeys {
-    async fn data_key(&self, context: &EncryptionContext) -> Result<(DataKey, EncryptedDataKey), Error> {
+    async fn data_key(
+        &self,
+        context: &EncryptionContext,
+    ) -> Result<(DataKey, EncryptedDataKey), Error> {
         let key = DataKey::new(random::<32>()?);
-        let wrapped = self.key.wrap(&key, *random::<12>()?, context).map_err(|e| Error::Unavailable(e.to_string()))?;
+        let wrapped = self
+            .key
+            .wrap(&key, *random::<12>()?, context)
+            .map_err(|e| Error::Unavailable(e.to_string()))?;
         Ok((key, wrapped))
     }
 
-    async fn unwrap(&self, keys: &[EncryptedDataKey], context: &EncryptionContext) -> Result<DataKey, Error> {
-        self.key.unwrap(keys, context).map_err(|e| Error::Denied(e.to_string()))
+    async fn unwrap(
+        &self,
+        keys: &[EncryptedDataKey],
+        context: &EncryptionContext,
+    ) -> Result<DataKey, Error> {
+        self.key
+            .unwrap(keys, context)
+            .map_err(|e| Error::Denied(e.to_string()))
     }
 
-    async fn rewrap(&self, key: &EncryptedDataKey, context: &EncryptionContext) -> Result<EncryptedDataKey, Error> {
+    async fn rewrap(
+        &self,
+        key: &EncryptedDataKey,
+        context: &EncryptionContext,
+    ) -> Result<EncryptedDataKey, Error> {
         let open = self.unwrap(std::slice::from_ref(key), context).await?;
-        self.key.wrap(&open, *random::<12>()?, context).map_err(|e| Error::Unavailable(e.to_string()))
+        self.key
+            .wrap(&open, *random::<12>()?, context)
+            .map_err(|e| Error::Unavailable(e.to_string()))
     }
 
     async fn describe(&self) -> Result<String, Error> {

@@ -102,7 +102,16 @@ impl Stack {
     }
 
     pub fn observed(&self) -> Observed {
-        let shown = |(name, value): (&String, &String)| (name.clone(), if self.secrets.contains(name) { "****".to_owned() } else { value.clone() });
+        let shown = |(name, value): (&String, &String)| {
+            (
+                name.clone(),
+                if self.secrets.contains(name) {
+                    "****".to_owned()
+                } else {
+                    value.clone()
+                },
+            )
+        };
         Observed {
             stack_id: self.id.clone(),
             name: self.name.clone(),
@@ -121,7 +130,9 @@ impl Stack {
 
     /// Moves an operation on to `now`; returns the events that happened.
     pub fn advance(&mut self, now: Timestamp) -> Vec<StackEvent> {
-        let Some(mut running) = self.running.take() else { return Vec::new() };
+        let Some(mut running) = self.running.take() else {
+            return Vec::new();
+        };
         let due = running.steps.iter().take_while(|s| s.at <= now).count();
         let mut events = Vec::new();
         for step in running.steps.drain(..due) {

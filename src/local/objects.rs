@@ -34,7 +34,10 @@ struct Record {
 impl LocalObjects {
     /// Opens a store by name; stores of one world know nothing of each other.
     pub fn new(world: World, name: &str) -> Self {
-        Self { world, name: name.to_owned() }
+        Self {
+            world,
+            name: name.to_owned(),
+        }
     }
 
     fn meta(&self, key: &str, version: i64, record: Record) -> ObjectMeta {
@@ -56,18 +59,27 @@ impl LocalObjects {
             .fetch_optional(&self.world.pool)
             .await?;
         match row {
-            Some(row) => Ok(Some((row.try_get(0)?, serde_json::from_str(row.try_get::<&str, _>(1)?)?))),
+            Some(row) => Ok(Some((
+                row.try_get(0)?,
+                serde_json::from_str(row.try_get::<&str, _>(1)?)?,
+            ))),
             None => Ok(None),
         }
     }
 
-    async fn write(&self, key: &str, bytes: Vec<u8>, options: &Put) -> Result<Result<ObjectMeta, Error>, WorldError> {
+    async fn write(
+        &self,
+        key: &str,
+        bytes: Vec<u8>,
+        options: &Put,
+    ) -> Result<Result<ObjectMeta, Error>, WorldError> {
         let mut tx = self.world.begin().await?;
         let row = sqlx::query("SELECT version, meta FROM objects WHERE store = $1 AND name = $2 ORDER BY version DESC LIMIT 1").bind(&self.name).bind(key).fetch_optional(&mut *tx).await?;
         let (mut version, mut live): (i64, Option<Record>) = (0, None);
         if let Some(row) = row {
             version = row.try_get(0)?;
-            live = Some(serde_json::from_str::<Record>(row.try_get::<&str, _>(1)?)?).filter(|r| !r.deleted);
+            live = Some(serde_json::from_str::<Record>(row.try_get::<&str, _>(1)?)?)
+                .filter(|r| !r.deleted);
         }
         if options.if_absent && live.is_some() {
             return Ok(Err(Error::Exists(key.to_owned())));
@@ -78,8 +90,14 @@ impl LocalObjects {
             return Ok(Err(Error::Exists(key.to_owned())));
         }
         let sha256 = sha256_hex(&bytes);
-        if options.sha256.as_ref().is_some_and(|given| *given != sha256) {
-            return Ok(Err(Error::Refused("the body does not have the checksum that was given".into())));
+        if options
+            .sha256
+            .as_ref()
+            .is_some_and(|given| *given != sha256)
+        {
+            return Ok(Err(Error::Refused(
+                "the body does not have the checksum that was given".into(),
+            )));
         }
         let record = Record {
             sha256,
@@ -92,14 +110,16 @@ impl LocalObjects {
             metadata: options.metadata.clone(),
             deleted: false,
         };
-        sqlx::query("INSERT INTO objects (store, name, version, meta, body) VALUES ($1, $2, $3, $4, $5)")
-            .bind(&self.name)
-            .bind(key)
-            .bind(version + 1)
-            .bind(serde_json::to_string(&record)?)
-            .bind(bytes)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO objects (store, name, version, meta, body) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(&self.name)
+        .bind(key)
+        .bind(version + 1)
+        .bind(serde_json::to_string(&record)?)
+        .bind(bytes)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(Ok(self.meta(key, version + 1, record)))
     }
@@ -113,7 +133,11 @@ impl ObjectStore for LocalObjects {
             return Err(Error::Refused("a key has 1 to 1,024 bytes".into()));
         }
         let mut bytes = Vec::new();
-        (&mut stream).take(LARGEST + 1).read_to_end(&mut bytes).await.map_err(|e| Error::Unavailable(e.to_string()))?;
+        (&mut stream)
+            .take(LARGEST + 1)
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|e| Error::Unavailable(e.to_string()))?;
         if bytes.len() as u64 > LARGEST {
             return Err(Error::Refused("the object is too large".into()));
         }
@@ -124,12 +148,28 @@ impl ObjectStore for LocalObjects {
         self.world.count("GetObject").await?;
         let missing = || Error::NotFound(key.to_owned());
         let number = match version {
-            Some(version) => version.strip_prefix('v').and_then(|v| v.parse().ok()).ok_or_else(missing)?,
-            None => self.newest(key).await?.map(|(v, _)| v).ok_or_else(missing)?,
+            Some(version) => version
+                .strip_prefix('v')
+                .and_then(|v| v.parse().ok())
+                .ok_or_else(missing)?,
+            None => self
+                .newest(key)
+                .await?
+                .map(|(v, _)| v)
+                .ok_or_else(missing)?,
         };
-        let row = sqlx::query("SELECT meta, body FROM objects WHERE store = $1 AND name = $2 AND version = $3").bind(&self.name).bind(key).bind(number).fetch_optional(&self.world.pool).await;
+        let row = sqlx::query(
+            "SELECT meta, body FROM objects WHERE store = $1 AND name = $2 AND version = $3",
+        )
+        .bind(&self.name)
+        .bind(key)
+        .bind(number)
+        .fetch_optional(&self.world.pool)
+        .await;
         let row = row.map_err(WorldError::from)?.ok_or_else(missing)?;
-        let record: Record = serde_json::from_str(row.try_get::<&str, _>(0).map_err(WorldError::from)?).map_err(WorldError::from)?;
+        let record: Record =
+            serde_json::from_str(row.try_get::<&str, _>(0).map_err(WorldError::from)?)
+                .map_err(WorldError::from)?;
         if record.deleted {
             return Err(missing());
         }
@@ -139,7 +179,11 @@ impl ObjectStore for LocalObjects {
 
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, Error> {
         self.world.count("HeadObject").await?;
-        Ok(self.newest(key).await?.filter(|(_, r)| !r.deleted).map(|(v, r)| self.meta(key, v, r)))
+        Ok(self
+            .newest(key)
+            .await?
+            .filter(|(_, r)| !r.deleted)
+            .map(|(v, r)| self.meta(key, v, r)))
     }
 
     async fn list(&self, prefix: &str, token: Option<&str>) -> Result<Page<ObjectMeta>, Error> {
@@ -159,29 +203,57 @@ impl ObjectStore for LocalObjects {
         let mut last = None;
         for row in &rows {
             let key: String = row.try_get(0).map_err(WorldError::from)?;
-            let record: Record = serde_json::from_str(row.try_get::<&str, _>(2).map_err(WorldError::from)?).map_err(WorldError::from)?;
+            let record: Record =
+                serde_json::from_str(row.try_get::<&str, _>(2).map_err(WorldError::from)?)
+                    .map_err(WorldError::from)?;
             last = Some(key.clone());
             if !record.deleted {
                 items.push(self.meta(&key, row.try_get(1).map_err(WorldError::from)?, record));
             }
         }
-        Ok(Page { items, next: last.filter(|_| rows.len() as i64 == PAGE) })
+        Ok(Page {
+            items,
+            next: last.filter(|_| rows.len() as i64 == PAGE),
+        })
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
         self.world.count("DeleteObject").await?;
-        let Some((version, record)) = self.newest(key).await? else { return Ok(()) };
-        if record.retain_until.is_some_and(|until| until > self.world.clock.now()) {
+        let Some((version, record)) = self.newest(key).await? else {
+            return Ok(());
+        };
+        if record
+            .retain_until
+            .is_some_and(|until| until > self.world.clock.now())
+        {
             return Err(Error::Denied(format!("{key} is retained")));
         }
-        let marker = Record { sha256: "0".repeat(64), size: 0, key: None, retain_until: None, metadata: BTreeMap::new(), deleted: true };
+        let marker = Record {
+            sha256: "0".repeat(64),
+            size: 0,
+            key: None,
+            retain_until: None,
+            metadata: BTreeMap::new(),
+            deleted: true,
+        };
         let meta = serde_json::to_string(&marker).map_err(WorldError::from)?;
-        sqlx::query("INSERT INTO objects (store, name, version, meta, body) VALUES ($1, $2, $3, $4, NULL)").bind(&self.name).bind(key).bind(version + 1).bind(meta).execute(&self.world.pool).await.map_err(WorldError::from)?;
+        sqlx::query(
+            "INSERT INTO objects (store, name, version, meta, body) VALUES ($1, $2, $3, $4, NULL)",
+        )
+        .bind(&self.name)
+        .bind(key)
+        .bind(version + 1)
+        .bind(meta)
+        .execute(&self.world.pool)
+        .await
+        .map_err(WorldError::from)?;
         Ok(())
     }
 
     fn url(&self, key: &str, version: Option<&str>) -> String {
-        let version = version.map(|v| format!("?versionId={v}")).unwrap_or_default();
+        let version = version
+            .map(|v| format!("?versionId={v}"))
+            .unwrap_or_default();
         format!("local://{}/{key}{version}", self.name)
     }
 }
@@ -195,21 +267,50 @@ mod tests {
     #[tokio::test]
     async fn puts_are_conditional_and_versions_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let world = World::open(folder.path(), Clock::standing(Timestamp(0)), 1.0).await.unwrap();
+        let world = World::open(folder.path(), Clock::standing(Timestamp(0)), 1.0)
+            .await
+            .unwrap();
         let store = LocalObjects::new(world, "home");
 
         let first = store.put("a/b", body("1"), &Put::default()).await.unwrap();
-        assert_eq!(store.put("a/b", body("2"), &Put::default()).await, Err(Error::Exists("a/b".into())));
-        let over = Put { if_absent: false, if_match: Some(first.etag.clone()), ..Put::default() };
+        assert_eq!(
+            store.put("a/b", body("2"), &Put::default()).await,
+            Err(Error::Exists("a/b".into()))
+        );
+        let over = Put {
+            if_absent: false,
+            if_match: Some(first.etag.clone()),
+            ..Put::default()
+        };
         store.put("a/b", body("2"), &over).await.unwrap();
         assert!(store.put("a/b", body("3"), &over).await.is_err());
         assert_eq!(read_all(&store, "a/b", None, 10).await.unwrap(), b"2");
-        assert_eq!(read_all(&store, "a/b", first.version.as_deref(), 10).await.unwrap(), b"1");
-        assert!(matches!(read_all(&store, "a/b", None, 0).await, Err(Error::Untrusted(_))));
-        let wrong = Put { sha256: Some("0".repeat(64)), ..Put::default() };
-        assert!(matches!(store.put("c", body("x"), &wrong).await, Err(Error::Refused(_))));
+        assert_eq!(
+            read_all(&store, "a/b", first.version.as_deref(), 10)
+                .await
+                .unwrap(),
+            b"1"
+        );
+        assert!(matches!(
+            read_all(&store, "a/b", None, 0).await,
+            Err(Error::Untrusted(_))
+        ));
+        let wrong = Put {
+            sha256: Some("0".repeat(64)),
+            ..Put::default()
+        };
+        assert!(matches!(
+            store.put("c", body("x"), &wrong).await,
+            Err(Error::Refused(_))
+        ));
         assert_eq!(store.list("a/", None).await.unwrap().items.len(), 1);
         store.delete("a/b").await.unwrap();
-        assert_eq!((store.head("a/b").await.unwrap(), store.list("a/", None).await.unwrap().items.len()), (None, 0));
+        assert_eq!(
+            (
+                store.head("a/b").await.unwrap(),
+                store.list("a/", None).await.unwrap().items.len()
+            ),
+            (None, 0)
+        );
     }
 }

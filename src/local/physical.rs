@@ -13,9 +13,24 @@ pub(super) struct Home<'a> {
 }
 
 /// Makes a physical id. `turn` differs for each replacement.
-pub(super) fn physical_id(home: &Home<'_>, logical: &str, kind: &str, properties: &Value, turn: u64) -> String {
-    let hash = sha256_hex(format!("{}|{}|{}|{logical}|{turn}", home.account, home.region, home.stack).as_bytes());
-    let named = resource_type(kind).and_then(|facts| facts.identifier().next()).and_then(|name| properties.get(name)).and_then(Value::as_str);
+pub(super) fn physical_id(
+    home: &Home<'_>,
+    logical: &str,
+    kind: &str,
+    properties: &Value,
+    turn: u64,
+) -> String {
+    let hash = sha256_hex(
+        format!(
+            "{}|{}|{}|{logical}|{turn}",
+            home.account, home.region, home.stack
+        )
+        .as_bytes(),
+    );
+    let named = resource_type(kind)
+        .and_then(|facts| facts.identifier().next())
+        .and_then(|name| properties.get(name))
+        .and_then(Value::as_str);
     if let Some(name) = named {
         return name.to_owned();
     }
@@ -29,14 +44,61 @@ pub(super) fn physical_id(home: &Home<'_>, logical: &str, kind: &str, properties
         ("EC2", "RouteTable") => prefixed("rtb"),
         ("EC2", "InternetGateway") => prefixed("igw"),
         ("EC2", "NatGateway") => prefixed("nat"),
-        ("EC2", "EIP") => format!("203.0.113.{}", u8::from_str_radix(&hash[..2], 16).unwrap_or_default()),
-        ("KMS", "Key") => format!("{}-{}-{}-{}-{}", &hash[..8], &hash[8..12], &hash[12..16], &hash[16..20], &hash[20..32]),
-        ("S3", _) => format!("{}-{}-{}", home.stack, logical, &hash[..12]).to_lowercase().chars().take(63).collect(),
-        ("SNS", "Topic") => arn(home, "sns", &format!("{}-{logical}-{}", home.stack, hash[..12].to_uppercase())),
-        ("ElasticLoadBalancingV2", _) => arn(home, "elasticloadbalancing", &format!("{}/{}/{}", name.to_lowercase(), short(home.stack, logical), &hash[..16])),
-        ("IAM", "ManagedPolicy") => format!("arn:aws:iam::{}:policy/{}-{logical}-{}", home.account, home.stack, hash[..12].to_uppercase()),
-        ("ECS", "Service" | "TaskDefinition") => arn(home, "ecs", &format!("{}/{}-{}", name.to_lowercase(), short(home.stack, logical), &hash[..8])),
-        ("SQS", "Queue") => format!("https://sqs.{}.amazonaws.com/{}/{}-{}", home.region, home.account, short(home.stack, logical), &hash[..8]),
+        ("EC2", "EIP") => format!(
+            "203.0.113.{}",
+            u8::from_str_radix(&hash[..2], 16).unwrap_or_default()
+        ),
+        ("KMS", "Key") => format!(
+            "{}-{}-{}-{}-{}",
+            &hash[..8],
+            &hash[8..12],
+            &hash[12..16],
+            &hash[16..20],
+            &hash[20..32]
+        ),
+        ("S3", _) => format!("{}-{}-{}", home.stack, logical, &hash[..12])
+            .to_lowercase()
+            .chars()
+            .take(63)
+            .collect(),
+        ("SNS", "Topic") => arn(
+            home,
+            "sns",
+            &format!("{}-{logical}-{}", home.stack, hash[..12].to_uppercase()),
+        ),
+        ("ElasticLoadBalancingV2", _) => arn(
+            home,
+            "elasticloadbalancing",
+            &format!(
+                "{}/{}/{}",
+                name.to_lowercase(),
+                short(home.stack, logical),
+                &hash[..16]
+            ),
+        ),
+        ("IAM", "ManagedPolicy") => format!(
+            "arn:aws:iam::{}:policy/{}-{logical}-{}",
+            home.account,
+            home.stack,
+            hash[..12].to_uppercase()
+        ),
+        ("ECS", "Service" | "TaskDefinition") => arn(
+            home,
+            "ecs",
+            &format!(
+                "{}/{}-{}",
+                name.to_lowercase(),
+                short(home.stack, logical),
+                &hash[..8]
+            ),
+        ),
+        ("SQS", "Queue") => format!(
+            "https://sqs.{}.amazonaws.com/{}/{}-{}",
+            home.region,
+            home.account,
+            short(home.stack, logical),
+            &hash[..8]
+        ),
         _ => format!("{}-{logical}-{}", home.stack, hash[..12].to_uppercase()),
     }
 }
@@ -50,7 +112,13 @@ fn arn(home: &Home<'_>, service: &str, rest: &str) -> String {
 }
 
 /// Makes an attribute of a resource, or `None` where the published schema has no such attribute.
-pub(super) fn attribute(home: &Home<'_>, kind: &str, physical: &str, properties: &Value, name: &str) -> Option<Value> {
+pub(super) fn attribute(
+    home: &Home<'_>,
+    kind: &str,
+    physical: &str,
+    properties: &Value,
+    name: &str,
+) -> Option<Value> {
     if resource_type(kind).is_some_and(|facts| !facts.has_attribute(name)) {
         return None;
     }
@@ -64,14 +132,25 @@ pub(super) fn attribute(home: &Home<'_>, kind: &str, physical: &str, properties:
         "Arn" if physical.starts_with("arn:") => physical.to_owned(),
         "Arn" if service == "s3" => format!("arn:aws:s3:::{physical}"),
         "Arn" if service == "iam" => format!("arn:aws:iam::{}:{resource}/{physical}", home.account),
-        _ if name.ends_with("Arn") || name.ends_with("ARN") => arn(home, &service, &format!("{resource}/{physical}")),
+        _ if name.ends_with("Arn") || name.ends_with("ARN") => {
+            arn(home, &service, &format!("{resource}/{physical}"))
+        }
         "GroupId" => physical.to_owned(),
         "AllocationId" => format!("eipalloc-{}", &hash[..17]),
         "DNSName" => format!("{}.{}.elb.amazonaws.com", &hash[..12], home.region),
-        "Endpoint.Address" => format!("{}.{}.{}.amazonaws.com", physical.to_lowercase(), &hash[..12], home.region),
+        "Endpoint.Address" => format!(
+            "{}.{}.{}.amazonaws.com",
+            physical.to_lowercase(),
+            &hash[..12],
+            home.region
+        ),
         "Endpoint.Port" => "5432".to_owned(),
         "DomainName" => format!("{physical}.{service}.amazonaws.com"),
-        "QueueName" | "TopicName" | "Name" => physical.rsplit([':', '/']).next().unwrap_or(physical).to_owned(),
+        "QueueName" | "TopicName" | "Name" => physical
+            .rsplit([':', '/'])
+            .next()
+            .unwrap_or(physical)
+            .to_owned(),
         _ => format!("{physical}-{}", name.replace('.', "-")),
     };
     Some(json!(value))

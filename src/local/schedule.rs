@@ -30,13 +30,31 @@ pub(super) struct Ending {
 
 impl<'a> Schedule<'a> {
     pub fn new(stack: &'a Stack, token: &'a str, now: Timestamp, pace: f64) -> Self {
-        Self { stack, operation: stack.operations + 1, token, at: now, pace, number: 0, steps: Vec::new() }
+        Self {
+            stack,
+            operation: stack.operations + 1,
+            token,
+            at: now,
+            pace,
+            number: 0,
+            steps: Vec::new(),
+        }
     }
 
-    fn event(&mut self, logical: &str, kind: &str, physical: Option<&str>, status: &str, reason: Option<&str>) -> StackEvent {
+    fn event(
+        &mut self,
+        logical: &str,
+        kind: &str,
+        physical: Option<&str>,
+        status: &str,
+        reason: Option<&str>,
+    ) -> StackEvent {
         self.number += 1;
         StackEvent {
-            id: format!("{}-op-{}-{:06}", self.stack.name, self.operation, self.number),
+            id: format!(
+                "{}-op-{}-{:06}",
+                self.stack.name, self.operation, self.number
+            ),
             at: self.at,
             operation: Some(format!("op-{}", self.operation)),
             token: Some(self.token.to_owned()),
@@ -50,19 +68,53 @@ impl<'a> Schedule<'a> {
 
     pub fn stack_status(&mut self, status: StackStatus, reason: Option<&str>) {
         let (name, id) = (self.stack.name.to_string(), self.stack.id.to_string());
-        let event = self.event(&name, "AWS::CloudFormation::Stack", Some(&id), status.as_str(), reason);
-        self.steps.push(Step { at: self.at, event, status: Some((status, reason.map(str::to_owned))) });
+        let event = self.event(
+            &name,
+            "AWS::CloudFormation::Stack",
+            Some(&id),
+            status.as_str(),
+            reason,
+        );
+        self.steps.push(Step {
+            at: self.at,
+            event,
+            status: Some((status, reason.map(str::to_owned))),
+        });
     }
 
-    fn resource(&mut self, logical: &str, state: &ResourceState, status: &str, reason: Option<&str>) {
-        let event = self.event(logical, &state.kind, state.physical.as_deref(), status, reason);
-        self.steps.push(Step { at: self.at, event, status: None });
+    fn resource(
+        &mut self,
+        logical: &str,
+        state: &ResourceState,
+        status: &str,
+        reason: Option<&str>,
+    ) {
+        let event = self.event(
+            logical,
+            &state.kind,
+            state.physical.as_deref(),
+            status,
+            reason,
+        );
+        self.steps.push(Step {
+            at: self.at,
+            event,
+            status: None,
+        });
     }
 
     /// Lets as much time pass as a resource of this type takes.
     fn work(&mut self, kind: &str) {
-        let slow = if kind.starts_with("AWS::RDS::") || kind.starts_with("AWS::CloudFront::") { 4.0 } else { 1.0 };
-        let spread = f64::from(kind.bytes().fold(0u32, |a, b| a.wrapping_mul(31).wrapping_add(u32::from(b))) % 20);
+        let slow = if kind.starts_with("AWS::RDS::") || kind.starts_with("AWS::CloudFront::") {
+            4.0
+        } else {
+            1.0
+        };
+        let spread = f64::from(
+            kind.bytes()
+                .fold(0u32, |a, b| a.wrapping_mul(31).wrapping_add(u32::from(b)))
+                % 20,
+        );
         let ms = (15.0 + spread) * slow * self.pace;
         self.at = self.at.plus(Duration::from_micros((ms * 1000.0) as u64));
     }
@@ -75,23 +127,49 @@ impl<'a> Schedule<'a> {
         if let Some(last) = self.steps.last_mut() {
             last.at = self.at;
         }
-        Operation { steps: self.steps, end: Box::new(end) }
+        Operation {
+            steps: self.steps,
+            end: Box::new(end),
+        }
     }
 
     /// Schedules the execution of a change set.
     ///
     /// `target` is the stack as it will be when everything works. `order` is the template's.
-    pub fn execute(mut self, target: Stack, template: &Template, changes: &[Change], create: bool, failures: &[Failure]) -> Ending {
+    pub fn execute(
+        mut self,
+        target: Stack,
+        template: &Template,
+        changes: &[Change],
+        create: bool,
+        failures: &[Failure],
+    ) -> Ending {
         use StackStatus as S;
-        self.stack_status(if create { S::CreateInProgress } else { S::UpdateInProgress }, Some("User Initiated"));
+        self.stack_status(
+            if create {
+                S::CreateInProgress
+            } else {
+                S::UpdateInProgress
+            },
+            Some("User Initiated"),
+        );
         let order = template.order().unwrap_or_default();
-        let by_logical: BTreeMap<&str, &Change> = changes.iter().map(|c| (c.logical.as_str(), c)).collect();
+        let by_logical: BTreeMap<&str, &Change> =
+            changes.iter().map(|c| (c.logical.as_str(), c)).collect();
         let mut made: Vec<(String, ResourceState)> = Vec::new();
         for logical in order.iter().filter(|l| by_logical.contains_key(l.as_str())) {
             let change = by_logical[logical.as_str()];
-            let Some(state) = target.resources.get(logical) else { continue };
+            let Some(state) = target.resources.get(logical) else {
+                continue;
+            };
             let creates = self.is_new(logical, &target);
-            if !creates && self.stack.resources.get(logical).is_some_and(|old| old.properties == state.properties) {
+            if !creates
+                && self
+                    .stack
+                    .resources
+                    .get(logical)
+                    .is_some_and(|old| old.properties == state.properties)
+            {
                 // A value that was not known turned out to be the same.
                 continue;
             }
@@ -99,11 +177,29 @@ impl<'a> Schedule<'a> {
             let reason = (creates && change.action == Action::Modify).then_some("Requested update requires the creation of a new physical resource; hence creating one.");
             self.resource(logical, state, &format!("{verb}_IN_PROGRESS"), reason);
             self.work(&state.kind);
-            if let Some(failure) = failures.iter().find(|f| f.logical == *logical && glob_matches(&f.stack, self.stack.name.as_str())) {
-                self.resource(logical, state, &format!("{verb}_FAILED"), Some(&failure.reason));
-                let reason = format!("The following resource(s) failed to {}: [{logical}]. ", verb.to_lowercase());
-                let operation = if create { self.undo_create(made, &reason) } else { self.undo_update(made, &by_logical, &reason) };
-                return Ending { operation, used: Some(failure.clone()) };
+            if let Some(failure) = failures
+                .iter()
+                .find(|f| f.logical == *logical && glob_matches(&f.stack, self.stack.name.as_str()))
+            {
+                self.resource(
+                    logical,
+                    state,
+                    &format!("{verb}_FAILED"),
+                    Some(&failure.reason),
+                );
+                let reason = format!(
+                    "The following resource(s) failed to {}: [{logical}]. ",
+                    verb.to_lowercase()
+                );
+                let operation = if create {
+                    self.undo_create(made, &reason)
+                } else {
+                    self.undo_update(made, &by_logical, &reason)
+                };
+                return Ending {
+                    operation,
+                    used: Some(failure.clone()),
+                };
             }
             self.resource(logical, state, &format!("{verb}_COMPLETE"), None);
             if creates {
@@ -113,24 +209,39 @@ impl<'a> Schedule<'a> {
         if create {
             self.stack_status(S::CreateComplete, None);
         } else {
-            let leaving: Vec<&Change> = changes.iter().filter(|c| c.action == Action::Remove || (c.action == Action::Modify && self.is_new(&c.logical, &target))).collect();
+            let leaving: Vec<&Change> = changes
+                .iter()
+                .filter(|c| {
+                    c.action == Action::Remove
+                        || (c.action == Action::Modify && self.is_new(&c.logical, &target))
+                })
+                .collect();
             self.stack_status(S::UpdateCompleteCleanupInProgress, None);
             for change in leaving {
                 self.leave(change);
             }
             self.stack_status(S::UpdateComplete, None);
         }
-        Ending { operation: self.end(target), used: None }
+        Ending {
+            operation: self.end(target),
+            used: None,
+        }
     }
 
     /// Tells whether a resource gets another physical id.
     fn is_new(&self, logical: &str, target: &Stack) -> bool {
-        self.stack.resources.get(logical).map(|r| &r.physical) != target.resources.get(logical).map(|r| &r.physical)
+        self.stack.resources.get(logical).map(|r| &r.physical)
+            != target.resources.get(logical).map(|r| &r.physical)
     }
 
     fn leave(&mut self, change: &Change) {
-        let Some(old) = self.stack.resources.get(&change.logical).cloned() else { return };
-        if matches!(change.policy, Some(PolicyAction::Retain | PolicyAction::ReplaceAndRetain)) {
+        let Some(old) = self.stack.resources.get(&change.logical).cloned() else {
+            return;
+        };
+        if matches!(
+            change.policy,
+            Some(PolicyAction::Retain | PolicyAction::ReplaceAndRetain)
+        ) {
             self.resource(&change.logical, &old, "DELETE_SKIPPED", None);
             return;
         }
@@ -142,7 +253,10 @@ impl<'a> Schedule<'a> {
     /// A failed creation with OnStackFailure=DELETE: what was made goes, and then the stack.
     fn undo_create(mut self, made: Vec<(String, ResourceState)>, reason: &str) -> Operation {
         use StackStatus as S;
-        self.stack_status(S::RollbackInProgress, Some(&format!("{reason}Rollback requested by user.")));
+        self.stack_status(
+            S::RollbackInProgress,
+            Some(&format!("{reason}Rollback requested by user.")),
+        );
         for (logical, state) in made.iter().rev() {
             // RetainExceptOnCreate: a resource of a failed creation is deleted even where its policy is Retain.
             self.resource(logical, state, "DELETE_IN_PROGRESS", None);
@@ -159,11 +273,17 @@ impl<'a> Schedule<'a> {
         self.end(end)
     }
 
-    fn undo_update(mut self, made: Vec<(String, ResourceState)>, by_logical: &BTreeMap<&str, &Change>, reason: &str) -> Operation {
+    fn undo_update(
+        mut self,
+        made: Vec<(String, ResourceState)>,
+        by_logical: &BTreeMap<&str, &Change>,
+        reason: &str,
+    ) -> Operation {
         use StackStatus as S;
         self.stack_status(S::UpdateRollbackInProgress, Some(reason));
         for (logical, change) in by_logical {
-            if change.action == Action::Modify && change.replacement == Replacement::Never
+            if change.action == Action::Modify
+                && change.replacement == Replacement::Never
                 && let Some(old) = self.stack.resources.get(*logical).cloned()
             {
                 self.resource(logical, &old, "UPDATE_COMPLETE", None);
@@ -187,7 +307,12 @@ impl<'a> Schedule<'a> {
         use StackStatus as S;
         self.stack_status(S::DeleteInProgress, Some("User Initiated"));
         for (logical, state) in self.stack.resources.clone().iter().rev() {
-            if retain.contains(logical) || matches!(state.deletion_policy, DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate) {
+            if retain.contains(logical)
+                || matches!(
+                    state.deletion_policy,
+                    DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate
+                )
+            {
                 self.resource(logical, state, "DELETE_SKIPPED", None);
                 continue;
             }

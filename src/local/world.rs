@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Row, Sqlite, Transaction};
 
 use crate::clock::Clock;
@@ -77,16 +79,27 @@ impl World {
     ///
     /// `pace` scales how long operations take: 1.0 is some tens of milliseconds a resource.
     pub async fn open(folder: &Path, clock: Clock, pace: f64) -> Result<Self, WorldError> {
-        crate::secret_file::folder(folder).map_err(|source| WorldError::Folder { path: folder.to_owned(), source })?;
+        crate::secret_file::folder(folder).map_err(|source| WorldError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(folder.join("cloud.db"))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(20));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await?;
-        Ok(Self { pool, clock, pace, folder: Arc::new(folder.to_owned()) })
+        Ok(Self {
+            pool,
+            clock,
+            pace,
+            folder: Arc::new(folder.to_owned()),
+        })
     }
 
     /// Returns the folder.
@@ -107,8 +120,12 @@ impl World {
 
     /// Returns how often each call was made.
     pub async fn calls(&self) -> Result<Vec<(String, i64)>, WorldError> {
-        let rows = sqlx::query("SELECT operation, count FROM calls ORDER BY operation").fetch_all(&self.pool).await?;
-        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
+        let rows = sqlx::query("SELECT operation, count FROM calls ORDER BY operation")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|r| Ok((r.try_get(0)?, r.try_get(1)?)))
+            .collect()
     }
 
     /// Scripts a failure; an empty reason takes it back.
@@ -116,7 +133,10 @@ impl World {
         let id = format!("{}|{}", failure.stack, failure.logical);
         let mut tx = self.begin().await?;
         if failure.reason.is_empty() {
-            sqlx::query("DELETE FROM records WHERE kind = 'failure' AND id = $1").bind(id).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM records WHERE kind = 'failure' AND id = $1")
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
         } else {
             put(&mut tx, "failure", &id, "", failure).await?;
         }
@@ -124,15 +144,29 @@ impl World {
     }
 }
 
-pub(super) async fn get<T: DeserializeOwned>(tx: &mut Transaction<'static, Sqlite>, kind: &str, id: &str) -> Result<Option<T>, WorldError> {
-    let row = sqlx::query("SELECT body FROM records WHERE kind = $1 AND id = $2").bind(kind).bind(id).fetch_optional(&mut **tx).await?;
+pub(super) async fn get<T: DeserializeOwned>(
+    tx: &mut Transaction<'static, Sqlite>,
+    kind: &str,
+    id: &str,
+) -> Result<Option<T>, WorldError> {
+    let row = sqlx::query("SELECT body FROM records WHERE kind = $1 AND id = $2")
+        .bind(kind)
+        .bind(id)
+        .fetch_optional(&mut **tx)
+        .await?;
     match row {
         Some(row) => Ok(Some(serde_json::from_str(row.try_get::<&str, _>(0)?)?)),
         None => Ok(None),
     }
 }
 
-pub(super) async fn put<T: Serialize>(tx: &mut Transaction<'static, Sqlite>, kind: &str, id: &str, parent: &str, body: &T) -> Result<(), WorldError> {
+pub(super) async fn put<T: Serialize>(
+    tx: &mut Transaction<'static, Sqlite>,
+    kind: &str,
+    id: &str,
+    parent: &str,
+    body: &T,
+) -> Result<(), WorldError> {
     sqlx::query("INSERT INTO records (kind, id, parent, body) VALUES ($1, $2, $3, $4) ON CONFLICT (kind, id) DO UPDATE SET parent = excluded.parent, body = excluded.body")
         .bind(kind)
         .bind(id)
@@ -143,15 +177,40 @@ pub(super) async fn put<T: Serialize>(tx: &mut Transaction<'static, Sqlite>, kin
     Ok(())
 }
 
-pub(super) async fn remove(tx: &mut Transaction<'static, Sqlite>, kind: &str, id: &str) -> Result<(), WorldError> {
-    sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2").bind(kind).bind(id).execute(&mut **tx).await?;
+pub(super) async fn remove(
+    tx: &mut Transaction<'static, Sqlite>,
+    kind: &str,
+    id: &str,
+) -> Result<(), WorldError> {
+    sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2")
+        .bind(kind)
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
-pub(super) async fn all<T: DeserializeOwned>(tx: &mut Transaction<'static, Sqlite>, kind: &str, parent: Option<&str>) -> Result<Vec<T>, WorldError> {
+pub(super) async fn all<T: DeserializeOwned>(
+    tx: &mut Transaction<'static, Sqlite>,
+    kind: &str,
+    parent: Option<&str>,
+) -> Result<Vec<T>, WorldError> {
     let rows = match parent {
-        Some(parent) => sqlx::query("SELECT body FROM records WHERE kind = $1 AND parent = $2 ORDER BY id").bind(kind).bind(parent).fetch_all(&mut **tx).await?,
-        None => sqlx::query("SELECT body FROM records WHERE kind = $1 ORDER BY id").bind(kind).fetch_all(&mut **tx).await?,
+        Some(parent) => {
+            sqlx::query("SELECT body FROM records WHERE kind = $1 AND parent = $2 ORDER BY id")
+                .bind(kind)
+                .bind(parent)
+                .fetch_all(&mut **tx)
+                .await?
+        }
+        None => {
+            sqlx::query("SELECT body FROM records WHERE kind = $1 ORDER BY id")
+                .bind(kind)
+                .fetch_all(&mut **tx)
+                .await?
+        }
     };
-    rows.iter().map(|r| Ok(serde_json::from_str(r.try_get::<&str, _>(0)?)?)).collect()
+    rows.iter()
+        .map(|r| Ok(serde_json::from_str(r.try_get::<&str, _>(0)?)?))
+        .collect()
 }

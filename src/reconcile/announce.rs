@@ -18,15 +18,33 @@ impl Line {
     /// Writes the intent of a step, and where it binds the future brings it away from this machine.
     ///
     /// Asks for the guard of the target, so that one target has one writer.
-    pub(super) async fn announce(&self, guard: &TargetGuard<TargetUid>, step: Step) -> Result<Announced, Error> {
+    pub(super) async fn announce(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        step: Step,
+    ) -> Result<Announced, Error> {
         let uid = guard.key().clone();
         crash_point(&format!("{}.before-intent", step.word()));
-        let entry = self.record(&uid, Actor::daemon("line"), EventKind::Announced(step.clone()), Vec::new()).await?;
+        let entry = self
+            .record(
+                &uid,
+                Actor::daemon("line"),
+                EventKind::Announced(step.clone()),
+                Vec::new(),
+            )
+            .await?;
         if entry.binds_the_future() {
             self.ship().await?;
         }
-        let deployment = self.history(&uid).and_then(|h| h.current).ok_or_else(|| Error::Broken("a step was announced and no deployment is there".into()))?;
+        let deployment = self.history(&uid).and_then(|h| h.current).ok_or_else(|| {
+            Error::Broken("a step was announced and no deployment is there".into())
+        })?;
         crash_point(&format!("{}.before-effect", step.word()));
-        Ok(Announced { step, uid, deployment, _proof: () })
+        Ok(Announced {
+            step,
+            uid,
+            deployment,
+            _proof: (),
+        })
     }
 }

@@ -65,24 +65,41 @@ pub(super) fn context(version: &str, digest: &Digest) -> EncryptionContext {
 }
 
 /// Opens a bundle from a store and checks its identity.
-pub async fn open_bundle(store: &dyn ObjectStore, keys: Option<&dyn KeyService>, digest: &Digest) -> Result<Files, Error> {
+pub async fn open_bundle(
+    store: &dyn ObjectStore,
+    keys: Option<&dyn KeyService>,
+    digest: &Digest,
+) -> Result<Files, Error> {
     let bytes = port::read_all(store, &key(digest), None, LARGEST).await?;
     let archive = if bytes.starts_with(&[seal::VERSION]) {
-        let keys = keys.ok_or_else(|| Error::Broken("the bundle is sealed, and no key service is configured".into()))?;
-        let sealed = seal::Sealed::parse(&bytes[..], &seal::Limits::default()).map_err(sealed_error)?;
+        let keys = keys.ok_or_else(|| {
+            Error::Broken("the bundle is sealed, and no key service is configured".into())
+        })?;
+        let sealed =
+            seal::Sealed::parse(&bytes[..], &seal::Limits::default()).map_err(sealed_error)?;
         let header = sealed.header().clone();
         let expected = EncryptionContext::from([("isoform:bundle".to_owned(), digest.to_string())]);
         header.require_context(&expected).map_err(sealed_error)?;
-        let data_key = keys.unwrap(&header.encrypted_data_keys, &header.context).await?;
+        let data_key = keys
+            .unwrap(&header.encrypted_data_keys, &header.context)
+            .await?;
         let mut plain = Vec::new();
-        sealed.open(data_key).map_err(sealed_error)?.copy_to(&mut plain).map_err(sealed_error)?;
+        sealed
+            .open(data_key)
+            .map_err(sealed_error)?
+            .copy_to(&mut plain)
+            .map_err(sealed_error)?;
         plain
     } else {
         bytes
     };
-    let files = bundle::unpack(&archive, &bundle::Limits::default()).map_err(|e| Error::Broken(format!("the bundle {digest}: {e}")))?;
+    let files = bundle::unpack(&archive, &bundle::Limits::default())
+        .map_err(|e| Error::Broken(format!("the bundle {digest}: {e}")))?;
     if bundle::digest(&files) != *digest {
-        return Err(port::Error::Untrusted(format!("the bundle under {digest} has another content")).into());
+        return Err(port::Error::Untrusted(format!(
+            "the bundle under {digest} has another content"
+        ))
+        .into());
     }
     Ok(files)
 }
@@ -96,24 +113,45 @@ fn key(digest: &Digest) -> String {
 }
 
 /// Puts a bundle if it is not there. Sealing is not repeatable, so one that is there is opened and compared.
-pub async fn put_bundle(ports: &dyn crate::port::Ports, encryption: Encryption, digest: &Digest, files: &Files, version: &str) -> Result<(), Error> {
+pub async fn put_bundle(
+    ports: &dyn crate::port::Ports,
+    encryption: Encryption,
+    digest: &Digest,
+    files: &Files,
+    version: &str,
+) -> Result<(), Error> {
     let home = ports.home();
     if home.head(&key(digest)).await?.is_some() {
         let sealing = ports.sealing();
-        return open_bundle(home.as_ref(), sealing.as_deref(), digest).await.map(drop);
+        return open_bundle(home.as_ref(), sealing.as_deref(), digest)
+            .await
+            .map(drop);
     }
-    let archive = bundle::pack(files).map_err(|e| Error::Broken(format!("packing {version}: {e}")))?;
+    let archive =
+        bundle::pack(files).map_err(|e| Error::Broken(format!("packing {version}: {e}")))?;
     let bytes = match (encryption, ports.sealing()) {
         (Encryption::ClientKms, Some(keys)) => {
             let context = context(version, digest);
             let (data_key, wrapped) = keys.data_key(&context).await?;
-            let header = Header { message_id: MessageId::new(random()?), context, encrypted_data_keys: vec![wrapped], frame_length: FrameLength::default() };
+            let header = Header {
+                message_id: MessageId::new(random()?),
+                context,
+                encrypted_data_keys: vec![wrapped],
+                frame_length: FrameLength::default(),
+            };
             seal::seal(&archive, data_key, &header).map_err(sealed_error)?
         }
-        (Encryption::ClientKms, None) => return Err(Error::Broken("bundles must be sealed, and no key service is configured".into())),
+        (Encryption::ClientKms, None) => {
+            return Err(Error::Broken(
+                "bundles must be sealed, and no key service is configured".into(),
+            ));
+        }
         (Encryption::SseS3, _) => archive,
     };
-    let options = Put { sha256: Some(sha256_hex(&bytes)), ..Put::default() };
+    let options = Put {
+        sha256: Some(sha256_hex(&bytes)),
+        ..Put::default()
+    };
     match home.put(&key(digest), body(bytes), &options).await {
         Ok(_) | Err(port::Error::Exists(_)) => {}
         Err(error) => return Err(error.into()),
@@ -126,7 +164,14 @@ pub async fn put_bundle(ports: &dyn crate::port::Ports, encryption: Encryption, 
         "predicate": { "version": env!("CARGO_PKG_VERSION"), "files": files.iter().map(|(p, b)| (p.clone(), json!(sha256_hex(&b.bytes)))).collect::<serde_json::Map<_, _>>() },
     });
     let statement = crate::domain::model::canonical_json(&statement);
-    match home.put(&format!("{}.provenance.json", key(digest)), body(statement), &Put::default()).await {
+    match home
+        .put(
+            &format!("{}.provenance.json", key(digest)),
+            body(statement),
+            &Put::default(),
+        )
+        .await
+    {
         Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -134,20 +179,39 @@ pub async fn put_bundle(ports: &dyn crate::port::Ports, encryption: Encryption, 
 
 impl Line {
     /// Puts a bundle into the installation's own bundle store.
-    pub(super) async fn put_bundle(&self, digest: &Digest, files: &Files, version: &str) -> Result<(), Error> {
-        put_bundle(self.ports.as_ref(), self.settings.encryption, digest, files, version).await
+    pub(super) async fn put_bundle(
+        &self,
+        digest: &Digest,
+        files: &Files,
+        version: &str,
+    ) -> Result<(), Error> {
+        put_bundle(
+            self.ports.as_ref(),
+            self.settings.encryption,
+            digest,
+            files,
+            version,
+        )
+        .await
     }
 
     /// Opens the payload that pins a deployment.
     pub(super) async fn pinning(&self, digest: &Digest) -> Result<Pinning, Error> {
-        let bytes = self.store.payload(digest).await?.ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
-        serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("the payload {digest} cannot be read: {e}")))
+        let bytes = self
+            .store
+            .payload(digest)
+            .await?
+            .ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Broken(format!("the payload {digest} cannot be read: {e}")))
     }
 }
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
     use aws_lc_rs::rand::{SecureRandom, SystemRandom};
     let mut bytes = [0u8; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Broken("no randomness".into()))?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Error::Broken("no randomness".into()))?;
     Ok(bytes)
 }

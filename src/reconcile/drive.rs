@@ -19,21 +19,40 @@ use crate::workqueue::TargetGuard;
 
 impl Line {
     /// Carries a deployment on until it waits, settles or the daemon stops. Returns when to look again.
-    pub(super) async fn drive(&self, guard: &TargetGuard<TargetUid>, target: &Target, snapshot: &Snapshot, _fresh: bool) -> Result<Option<Duration>, Error> {
+    pub(super) async fn drive(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        snapshot: &Snapshot,
+        _fresh: bool,
+    ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
         let engine = self.ports.engine(&target.placement, &target.region)?;
         loop {
-            let Some(deployment) = self.history(uid).and_then(|h| h.current) else { return Ok(Some(self.again(uid))) };
+            let Some(deployment) = self.history(uid).and_then(|h| h.current) else {
+                return Ok(Some(self.again(uid)));
+            };
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
             if deployment.rejected.is_some() && !deployment.is_executing() {
-                self.step(guard, target, engine.as_ref(), Step::Discard).await?;
-                self.settle(guard, Outcome::Rejected, Reason::Rejected, deployment.rejected.clone(), None).await?;
+                self.step(guard, target, engine.as_ref(), Step::Discard)
+                    .await?;
+                self.settle(
+                    guard,
+                    Outcome::Rejected,
+                    Reason::Rejected,
+                    deployment.rejected.clone(),
+                    None,
+                )
+                .await?;
                 continue;
             }
             if deployment.phase == Phase::Executing {
-                match self.resume_execution(guard, engine.as_ref(), target, snapshot, &deployment).await? {
+                match self
+                    .resume_execution(guard, engine.as_ref(), target, snapshot, &deployment)
+                    .await?
+                {
                     Some(after) => return Ok(after),
                     None => continue,
                 }
@@ -44,24 +63,46 @@ impl Line {
                         && let Some(stack) = self.dead(engine.as_ref(), &deployment).await?
                     {
                         // Deleting is an execution too: what holds one holds the other.
-                        let suspended = self.history(uid).and_then(|h| h.suspended).is_some_and(|(_, until, _)| until.is_none_or(|u| u > self.clock.now()));
+                        let suspended = self.history(uid).and_then(|h| h.suspended).is_some_and(
+                            |(_, until, _)| until.is_none_or(|u| u > self.clock.now()),
+                        );
                         if self.is_frozen() || suspended {
-                            self.show(uid, SyncResult::Held, if suspended { Reason::Suspended } else { Reason::Frozen }, "the rest of a failed creation is to be deleted").await?;
+                            self.show(
+                                uid,
+                                SyncResult::Held,
+                                if suspended {
+                                    Reason::Suspended
+                                } else {
+                                    Reason::Frozen
+                                },
+                                "the rest of a failed creation is to be deleted",
+                            )
+                            .await?;
                             return Ok(Some(Duration::from_secs(3)));
                         }
-                        self.step(guard, target, engine.as_ref(), Step::Clear { stack }).await?;
+                        self.step(guard, target, engine.as_ref(), Step::Clear { stack })
+                            .await?;
                         continue;
                     }
                     self.step(guard, target, engine.as_ref(), step).await?;
                 }
-                Next::Review => self.review(guard, engine.as_ref(), target, &deployment).await?,
+                Next::Review => {
+                    self.review(guard, engine.as_ref(), target, &deployment)
+                        .await?;
+                }
                 Next::Gate => {
-                    if let Some(after) = self.gate(guard, engine.as_ref(), target, snapshot, &deployment).await? {
+                    if let Some(after) = self
+                        .gate(guard, engine.as_ref(), target, snapshot, &deployment)
+                        .await?
+                    {
                         return Ok(after);
                     }
                 }
                 Next::Watch => {
-                    if !self.watch_stack(guard, engine.as_ref(), target, &deployment).await? {
+                    if !self
+                        .watch_stack(guard, engine.as_ref(), target, &deployment)
+                        .await?
+                    {
                         return Ok(None);
                     }
                 }
@@ -72,8 +113,12 @@ impl Line {
     /// When to look again after a deployment has ended: at once, but later and later while the stack keeps moving.
     fn again(&self, uid: &TargetUid) -> Duration {
         let mut shared = self.shared();
-        let Some(known) = shared.targets.get_mut(uid) else { return Duration::ZERO };
-        let moved = known.history.last.as_ref().is_some_and(|(_, s, _)| s.outcome == Outcome::Superseded && s.reason == Reason::StackMoved);
+        let Some(known) = shared.targets.get_mut(uid) else {
+            return Duration::ZERO;
+        };
+        let moved = known.history.last.as_ref().is_some_and(|(_, s, _)| {
+            s.outcome == Outcome::Superseded && s.reason == Reason::StackMoved
+        });
         if !moved {
             return Duration::ZERO;
         }
@@ -84,30 +129,72 @@ impl Line {
     /// An execution was announced and its answer was lost: finds out whether it happened before anything is repeated.
     ///
     /// One that did not happen passes every gate and the fence once more. `None` means that it went on.
-    async fn resume_execution(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, snapshot: &Snapshot, deployment: &Deployment) -> Result<Option<Option<Duration>>, Error> {
+    async fn resume_execution(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        snapshot: &Snapshot,
+        deployment: &Deployment,
+    ) -> Result<Option<Option<Duration>>, Error> {
         let uid = guard.key();
-        let Some(change_set) = deployment.change_set.clone() else { return Err(Error::Broken("nothing to execute".into())) };
-        let stack = deployment.stack.clone().ok_or_else(|| Error::Broken("no stack".into()))?;
+        let Some(change_set) = deployment.change_set.clone() else {
+            return Err(Error::Broken("nothing to execute".into()));
+        };
+        let stack = deployment
+            .stack
+            .clone()
+            .ok_or_else(|| Error::Broken("no stack".into()))?;
         let ran = match engine.review(&change_set).await {
-            Ok(read) => matches!(read.status, ChangeSetStatus::Executing | ChangeSetStatus::Executed),
+            Ok(read) => matches!(
+                read.status,
+                ChangeSetStatus::Executing | ChangeSetStatus::Executed
+            ),
             Err(port::Error::NotFound(_)) => false,
             Err(error) => return Err(error.into()),
         };
-        if ran || !self.operation_events(engine, &stack, deployment).await?.is_empty() {
-            self.record(uid, Actor::daemon("line"), EventKind::Executed, Vec::new()).await?;
+        if ran
+            || !self
+                .operation_events(engine, &stack, deployment)
+                .await?
+                .is_empty()
+        {
+            self.record(uid, Actor::daemon("line"), EventKind::Executed, Vec::new())
+                .await?;
             return Ok(None);
         }
         self.gate(guard, engine, target, snapshot, deployment).await
     }
 
     /// Finds the rest of a failed creation: only deleting is possible, and only where the log says it is ours.
-    async fn dead(&self, engine: &dyn StackEngine, deployment: &Deployment) -> Result<Option<StackId>, Error> {
-        let Some(watermark) = deployment.pinned.watermark.as_ref().filter(|w| w.status.class() == StatusClass::Dead && !deployment.cleared) else { return Ok(None) };
-        let found = engine.describe(&StackRef::Id(watermark.stack_id.clone())).await?;
-        Ok(found.filter(|s| s.status.class() == StatusClass::Dead).map(|s| s.stack_id))
+    async fn dead(
+        &self,
+        engine: &dyn StackEngine,
+        deployment: &Deployment,
+    ) -> Result<Option<StackId>, Error> {
+        let Some(watermark) = deployment
+            .pinned
+            .watermark
+            .as_ref()
+            .filter(|w| w.status.class() == StatusClass::Dead && !deployment.cleared)
+        else {
+            return Ok(None);
+        };
+        let found = engine
+            .describe(&StackRef::Id(watermark.stack_id.clone()))
+            .await?;
+        Ok(found
+            .filter(|s| s.status.class() == StatusClass::Dead)
+            .map(|s| s.stack_id))
     }
 
-    async fn step(&self, guard: &TargetGuard<TargetUid>, target: &Target, engine: &dyn StackEngine, step: Step) -> Result<(), Error> {
+    async fn step(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        engine: &dyn StackEngine,
+        step: Step,
+    ) -> Result<(), Error> {
         let uid = guard.key();
         let word = step.word();
         let announced = self.announce(guard, step).await?;
@@ -117,7 +204,8 @@ impl Line {
             Performed::Events(events) => {
                 for event in events {
                     let binds = event.binds_the_future();
-                    self.record(uid, Actor::daemon("line"), event, Vec::new()).await?;
+                    self.record(uid, Actor::daemon("line"), event, Vec::new())
+                        .await?;
                     if binds {
                         self.ship().await?;
                     }
@@ -125,35 +213,106 @@ impl Line {
                 crash_point(&format!("{word}.after-record"));
                 Ok(())
             }
-            Performed::Refused(text) => self.settle(guard, Outcome::ChangeSetFailed, Reason::ChangeSetFailed, Some(refused(&text)), None).await,
-            Performed::Moved => {
-                self.settle(guard, Outcome::Superseded, Reason::StackMoved, Some("the stack moved in between".into()), None).await?;
-                self.show(uid, SyncResult::Superseded, Reason::StackMoved, "the stack moved in between: it is planned again").await
+            Performed::Refused(text) => {
+                self.settle(
+                    guard,
+                    Outcome::ChangeSetFailed,
+                    Reason::ChangeSetFailed,
+                    Some(refused(&text)),
+                    None,
+                )
+                .await
             }
-            Performed::NotOurs(owner) => self.settle(guard, Outcome::Stuck, Reason::NotOurs, Some(format!("the stack is owned by the target {}", owner.escape_debug())), None).await,
+            Performed::Moved => {
+                self.settle(
+                    guard,
+                    Outcome::Superseded,
+                    Reason::StackMoved,
+                    Some("the stack moved in between".into()),
+                    None,
+                )
+                .await?;
+                self.show(
+                    uid,
+                    SyncResult::Superseded,
+                    Reason::StackMoved,
+                    "the stack moved in between: it is planned again",
+                )
+                .await
+            }
+            Performed::NotOurs(owner) => {
+                self.settle(
+                    guard,
+                    Outcome::Stuck,
+                    Reason::NotOurs,
+                    Some(format!(
+                        "the stack is owned by the target {}",
+                        owner.escape_debug()
+                    )),
+                    None,
+                )
+                .await
+            }
         }
     }
 
     /// Discards a deployment that is not executing, because something newer is wanted.
-    pub(super) async fn supersede(&self, guard: &TargetGuard<TargetUid>, target: &Target, why: &str) -> Result<(), Error> {
+    pub(super) async fn supersede(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        why: &str,
+    ) -> Result<(), Error> {
         let uid = guard.key();
-        let Some(deployment) = self.history(uid).and_then(|h| h.current).filter(|d| !d.is_executing()) else { return Ok(()) };
+        let Some(deployment) = self
+            .history(uid)
+            .and_then(|h| h.current)
+            .filter(|d| !d.is_executing())
+        else {
+            return Ok(());
+        };
         if deployment.change_set.is_some() {
             let engine = self.ports.engine(&target.placement, &target.region)?;
-            self.step(guard, target, engine.as_ref(), Step::Discard).await?;
+            self.step(guard, target, engine.as_ref(), Step::Discard)
+                .await?;
         }
-        self.settle(guard, Outcome::Superseded, Reason::NewerRevision, Some(why.to_owned()), None).await
+        self.settle(
+            guard,
+            Outcome::Superseded,
+            Reason::NewerRevision,
+            Some(why.to_owned()),
+            None,
+        )
+        .await
     }
 
-    async fn review(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, deployment: &Deployment) -> Result<(), Error> {
+    async fn review(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        deployment: &Deployment,
+    ) -> Result<(), Error> {
         let uid = guard.key();
-        let Some(change_set) = deployment.change_set.clone() else { return Err(Error::Broken("nothing to review".into())) };
+        let Some(change_set) = deployment.change_set.clone() else {
+            return Err(Error::Broken("nothing to review".into()));
+        };
         let mut wait = Duration::from_millis(15);
         let read = loop {
             let read = match engine.review(&change_set).await {
                 Ok(read) => read,
                 // Discarded before a crash, or by somebody else: what is not there cannot run.
-                Err(port::Error::NotFound(_)) => return self.settle(guard, Outcome::Superseded, Reason::StackMoved, Some("the change set is gone".into()), None).await,
+                Err(port::Error::NotFound(_)) => {
+                    return self
+                        .settle(
+                            guard,
+                            Outcome::Superseded,
+                            Reason::StackMoved,
+                            Some("the change set is gone".into()),
+                            None,
+                        )
+                        .await;
+                }
                 Err(error) => return Err(error.into()),
             };
             if read.status != ChangeSetStatus::Creating {
@@ -166,20 +325,49 @@ impl Line {
             ChangeSetStatus::Available => {}
             ChangeSetStatus::NoChanges => {
                 self.step(guard, target, engine, Step::Discard).await?;
-                let Some(stack) = deployment.stack.clone() else { return Err(Error::Broken("no stack".into())) };
-                if (target.stack_policy.is_some() || target.options.termination_protection.is_some()) && self.mode(target) == Mode::Auto && !self.is_frozen() {
+                let Some(stack) = deployment.stack.clone() else {
+                    return Err(Error::Broken("no stack".into()));
+                };
+                if (target.stack_policy.is_some()
+                    || target.options.termination_protection.is_some())
+                    && self.mode(target) == Mode::Auto
+                    && !self.is_frozen()
+                {
                     self.step(guard, target, engine, Step::Configure).await?;
                 }
                 let observed = engine.describe(&StackRef::Id(stack)).await?;
-                return self.settle(guard, Outcome::NoEffect, Reason::NoChanges, None, observed.as_ref()).await;
+                return self
+                    .settle(
+                        guard,
+                        Outcome::NoEffect,
+                        Reason::NoChanges,
+                        None,
+                        observed.as_ref(),
+                    )
+                    .await;
             }
             ChangeSetStatus::Failed => {
                 self.step(guard, target, engine, Step::Discard).await?;
                 let cause = read.reason.as_deref().map(refused);
-                return self.settle(guard, Outcome::ChangeSetFailed, Reason::ChangeSetFailed, cause, None).await;
+                return self
+                    .settle(
+                        guard,
+                        Outcome::ChangeSetFailed,
+                        Reason::ChangeSetFailed,
+                        cause,
+                        None,
+                    )
+                    .await;
             }
             _ => {
-                self.settle(guard, Outcome::Superseded, Reason::StackMoved, Some("the change set is obsolete".into()), None).await?;
+                self.settle(
+                    guard,
+                    Outcome::Superseded,
+                    Reason::StackMoved,
+                    Some("the change set is obsolete".into()),
+                    None,
+                )
+                .await?;
                 return Ok(());
             }
         }
@@ -187,38 +375,90 @@ impl Line {
         let pinning = self.pinning(&deployment.pinned.payload).await?;
         if engine.change_set_template(&change_set).await? != pinning.rendered {
             self.step(guard, target, engine, Step::Discard).await?;
-            return self.settle(guard, Outcome::Stuck, Reason::StackStuck, Some("the change set holds another template than was sent".into()), None).await;
+            return self
+                .settle(
+                    guard,
+                    Outcome::Stuck,
+                    Reason::StackStuck,
+                    Some("the change set holds another template than was sent".into()),
+                    None,
+                )
+                .await;
         }
         let pinned = &deployment.pinned;
-        let review = Review::new(uid, pinned.watermark.as_ref().map(|w| &w.stack_id), pinned.watermark.as_ref(), &pinned.digest, read.changes, read.complete);
-        let bytes = serde_json::to_vec(&json!(review)).map_err(|e| Error::Broken(format!("writing a review: {e}")))?;
+        let review = Review::new(
+            uid,
+            pinned.watermark.as_ref().map(|w| &w.stack_id),
+            pinned.watermark.as_ref(),
+            &pinned.digest,
+            read.changes,
+            read.complete,
+        );
+        let bytes = serde_json::to_vec(&json!(review))
+            .map_err(|e| Error::Broken(format!("writing a review: {e}")))?;
         let payload = self.store.keyring().hasher().digest("payload", &bytes);
         let losses = review.stateful_losses().iter().map(|c| c.loss()).collect();
-        let event = EventKind::Reviewed { review: review.digest.clone(), payload: payload.clone(), summary: review.summary(), losses };
+        let event = EventKind::Reviewed {
+            review: review.digest.clone(),
+            payload: payload.clone(),
+            summary: review.summary(),
+            losses,
+        };
         crash_point("review.before-record");
-        self.record(uid, Actor::daemon("line"), event, vec![(payload, bytes)]).await?;
+        self.record(uid, Actor::daemon("line"), event, vec![(payload, bytes)])
+            .await?;
         crash_point("review.after-record");
         Ok(())
     }
 
     pub(super) async fn review_of(&self, payload: &Digest) -> Result<Review, Error> {
-        let bytes = self.store.payload(payload).await?.ok_or_else(|| Error::Broken(format!("the payload {payload} is missing")))?;
-        serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("the payload {payload} cannot be read: {e}")))
+        let bytes = self
+            .store
+            .payload(payload)
+            .await?
+            .ok_or_else(|| Error::Broken(format!("the payload {payload} is missing")))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Broken(format!("the payload {payload} cannot be read: {e}")))
     }
 
     /// Asks the gates. `None` means that it went on; otherwise when to look again.
-    async fn gate(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, snapshot: &Snapshot, deployment: &Deployment) -> Result<Option<Option<Duration>>, Error> {
+    async fn gate(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        snapshot: &Snapshot,
+        deployment: &Deployment,
+    ) -> Result<Option<Option<Duration>>, Error> {
         let uid = guard.key();
-        let Some((_, payload)) = &deployment.review else { return Err(Error::Broken("nothing was reviewed".into())) };
+        let Some((_, payload)) = &deployment.review else {
+            return Err(Error::Broken("nothing was reviewed".into()));
+        };
         let review = self.review_of(payload).await?;
         let now = self.clock.now();
         let history = self.history(uid);
-        let suspended = history.as_ref().and_then(|h| h.suspended.clone()).filter(|(_, until, _)| until.is_none_or(|u| u > now));
+        let suspended = history
+            .as_ref()
+            .and_then(|h| h.suspended.clone())
+            .filter(|(_, until, _)| until.is_none_or(|u| u > now));
         let mode = self.mode(target);
-        let pinned = self.shared().snapshots.iter().find(|s| s.id == deployment.pinned.snapshot).cloned();
-        let author = pinned.as_deref().unwrap_or(snapshot).commits.get(&target.source).map(|c| c.author.clone());
+        let pinned = self
+            .shared()
+            .snapshots
+            .iter()
+            .find(|s| s.id == deployment.pinned.snapshot)
+            .cloned();
+        let author = pinned
+            .as_deref()
+            .unwrap_or(snapshot)
+            .commits
+            .get(&target.source)
+            .map(|c| c.author.clone());
         // The same recorded inputs and another digest: the renderer writes other bytes than the release before.
-        let renderer_changed = history.as_ref().and_then(|h| h.applied.clone()).is_some_and(|a| a.inputs == deployment.pinned.inputs && a.epoch != EPOCH);
+        let renderer_changed = history
+            .as_ref()
+            .and_then(|h| h.applied.clone())
+            .is_some_and(|a| a.inputs == deployment.pinned.inputs && a.epoch != EPOCH);
         let holds: Vec<Hold> = gate(&GateInput {
             mode,
             gate: target.options.gate,
@@ -233,53 +473,134 @@ impl Line {
             now,
         });
         let Some(first) = holds.first() else {
-            return self.execute(guard, engine, target, deployment).await.map(|()| None);
+            return self
+                .execute(guard, engine, target, deployment)
+                .await
+                .map(|()| None);
         };
         // Before it is shown as waiting: a stack that moved makes the review worthless.
         if !self.still(engine, deployment).await? {
             self.step(guard, target, engine, Step::Discard).await?;
-            self.settle(guard, Outcome::Superseded, Reason::StackMoved, Some("the stack moved: what was reviewed cannot run".into()), None).await?;
+            self.settle(
+                guard,
+                Outcome::Superseded,
+                Reason::StackMoved,
+                Some("the stack moved: what was reviewed cannot run".into()),
+                None,
+            )
+            .await?;
             return Ok(Some(Some(Duration::ZERO)));
         }
         let reasons: Vec<Reason> = holds.iter().map(|h| h.reason).collect();
         if deployment.held != reasons {
             let detail = holds.iter().map(|h| h.detail.clone()).collect();
-            self.record(uid, Actor::daemon("gate"), EventKind::Held { reasons: reasons.clone(), detail }, Vec::new()).await?;
+            self.record(
+                uid,
+                Actor::daemon("gate"),
+                EventKind::Held {
+                    reasons: reasons.clone(),
+                    detail,
+                },
+                Vec::new(),
+            )
+            .await?;
         }
-        let detail = holds.iter().map(|h| h.detail.as_str()).collect::<Vec<_>>().join("; ");
-        let result = if matches!(first.reason, Reason::Suspended | Reason::Frozen) { SyncResult::Held } else { SyncResult::Pending };
+        let detail = holds
+            .iter()
+            .map(|h| h.detail.as_str())
+            .collect::<Vec<_>>()
+            .join("; ");
+        let result = if matches!(first.reason, Reason::Suspended | Reason::Frozen) {
+            SyncResult::Held
+        } else {
+            SyncResult::Pending
+        };
         self.show(uid, result, first.reason, detail).await?;
-        let timed = reasons.iter().any(|r| matches!(r, Reason::Window | Reason::Frozen | Reason::Suspended));
+        let timed = reasons
+            .iter()
+            .any(|r| matches!(r, Reason::Window | Reason::Frozen | Reason::Suspended));
         // Later than what keeps a look open: a freeze may last for days.
         Ok(Some(timed.then_some(Duration::from_secs(3))))
     }
 
     /// Tells whether the stack is what it was when the deployment began.
-    async fn still(&self, engine: &dyn StackEngine, deployment: &Deployment) -> Result<bool, Error> {
-        let Some(stack) = &deployment.stack else { return Ok(true) };
-        let now = engine.describe(&StackRef::Id(stack.clone())).await?.as_ref().and_then(Observed::watermark);
+    async fn still(
+        &self,
+        engine: &dyn StackEngine,
+        deployment: &Deployment,
+    ) -> Result<bool, Error> {
+        let Some(stack) = &deployment.stack else {
+            return Ok(true);
+        };
+        let now = engine
+            .describe(&StackRef::Id(stack.clone()))
+            .await?
+            .as_ref()
+            .and_then(Observed::watermark);
         Ok(now == deployment.pinned.watermark || (deployment.cleared && now.is_none()))
     }
 
     /// The fence, and then the execution: what the stack executed last must be older than this generation.
-    async fn execute(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, deployment: &Deployment) -> Result<(), Error> {
+    async fn execute(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        deployment: &Deployment,
+    ) -> Result<(), Error> {
         let uid = guard.key();
-        let stack = deployment.stack.clone().ok_or_else(|| Error::Broken("no stack to execute on".into()))?;
+        let stack = deployment
+            .stack
+            .clone()
+            .ok_or_else(|| Error::Broken("no stack to execute on".into()))?;
         let observed = engine.describe(&StackRef::Id(stack)).await?;
         let executed = observed.as_ref().and_then(|o| o.last_change_set.as_deref());
-        let newer = executed.and_then(|n| generation_of(&self.settings.installation, n)).is_some_and(|g| g >= deployment.pinned.generation);
+        let newer = executed
+            .and_then(|n| generation_of(&self.settings.installation, n))
+            .is_some_and(|g| g >= deployment.pinned.generation);
         if newer || !self.still(engine, deployment).await? {
             self.step(guard, target, engine, Step::Discard).await?;
-            return self.settle(guard, Outcome::Superseded, Reason::StackMoved, Some("the stack moved between the review and the execution".into()), None).await;
+            return self
+                .settle(
+                    guard,
+                    Outcome::Superseded,
+                    Reason::StackMoved,
+                    Some("the stack moved between the review and the execution".into()),
+                    None,
+                )
+                .await;
         }
-        self.show(uid, SyncResult::Applying, Reason::Settled, deployment.summary.clone()).await?;
-        self.step(guard, target, engine, Step::Execute { token: deployment.token() }).await
+        self.show(
+            uid,
+            SyncResult::Applying,
+            Reason::Settled,
+            deployment.summary.clone(),
+        )
+        .await?;
+        self.step(
+            guard,
+            target,
+            engine,
+            Step::Execute {
+                token: deployment.token(),
+            },
+        )
+        .await
     }
 
     /// Watches the stack until it is at rest. Returns false when the daemon stops first.
-    async fn watch_stack(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, deployment: &Deployment) -> Result<bool, Error> {
+    async fn watch_stack(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        deployment: &Deployment,
+    ) -> Result<bool, Error> {
         let uid = guard.key();
-        let stack = deployment.stack.clone().ok_or_else(|| Error::Broken("no stack to watch".into()))?;
+        let stack = deployment
+            .stack
+            .clone()
+            .ok_or_else(|| Error::Broken("no stack to watch".into()))?;
         let mut wait = Duration::from_millis(20);
         let total = match &deployment.review {
             Some((_, payload)) => self.review_of(payload).await?.changes.len(),
@@ -292,7 +613,13 @@ impl Line {
                 break observed;
             }
             let events = self.operation_events(engine, &stack, deployment).await?;
-            let done = events.iter().filter(|e| e.status.ends_with("_COMPLETE") && e.logical != deployment.pinned.stack_name.as_str()).count();
+            let done = events
+                .iter()
+                .filter(|e| {
+                    e.status.ends_with("_COMPLETE")
+                        && e.logical != deployment.pinned.stack_name.as_str()
+                })
+                .count();
             let status = observed.as_ref().map(|o| o.status.clone());
             let (result, word) = match status.as_ref().map(|s| s.class()) {
                 Some(StatusClass::CleaningUp) => (SyncResult::CleaningUp, "cleaning up"),
@@ -300,7 +627,8 @@ impl Line {
                 _ if deployment.pinned.watermark.is_none() => (SyncResult::Applying, "creating"),
                 _ => (SyncResult::Applying, "updating"),
             };
-            self.show(uid, result, Reason::Settled, deployment.summary.clone()).await?;
+            self.show(uid, result, Reason::Settled, deployment.summary.clone())
+                .await?;
             self.progress(uid, format!("{word} {} of {total}", done.min(total)));
             tokio::select! {
                 biased;
@@ -309,38 +637,93 @@ impl Line {
             }
             wait = (wait * 3 / 2).min(Duration::from_secs(1));
         };
-        self.end(guard, engine, target, deployment, observed).await?;
+        self.end(guard, engine, target, deployment, observed)
+            .await?;
         Ok(true)
     }
 
-    async fn operation_events(&self, engine: &dyn StackEngine, stack: &StackId, deployment: &Deployment) -> Result<Vec<StackEvent>, Error> {
+    async fn operation_events(
+        &self,
+        engine: &dyn StackEngine,
+        stack: &StackId,
+        deployment: &Deployment,
+    ) -> Result<Vec<StackEvent>, Error> {
         let token = deployment.token();
-        Ok(engine.events(stack, None).await?.into_iter().filter(|e| e.token.as_deref() == Some(token.as_str())).collect())
+        Ok(engine
+            .events(stack, None)
+            .await?
+            .into_iter()
+            .filter(|e| e.token.as_deref() == Some(token.as_str()))
+            .collect())
     }
 
-    async fn end(&self, guard: &TargetGuard<TargetUid>, engine: &dyn StackEngine, target: &Target, deployment: &Deployment, observed: Option<Observed>) -> Result<(), Error> {
-        let stack = deployment.stack.clone().ok_or_else(|| Error::Broken("no stack".into()))?;
-        let class = observed.as_ref().map_or(StatusClass::Gone, |o| o.status.class());
+    async fn end(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        deployment: &Deployment,
+        observed: Option<Observed>,
+    ) -> Result<(), Error> {
+        let stack = deployment
+            .stack
+            .clone()
+            .ok_or_else(|| Error::Broken("no stack".into()))?;
+        let class = observed
+            .as_ref()
+            .map_or(StatusClass::Gone, |o| o.status.class());
         let (outcome, reason) = match class {
             StatusClass::Ready => (Outcome::Applied, Reason::Settled),
             StatusClass::RolledBack => (Outcome::RolledBack, Reason::StackRolledBack),
-            StatusClass::Gone | StatusClass::Dead if deployment.pinned.watermark.is_none() || deployment.cleared => (Outcome::CreateFailed, Reason::StackCreateFailed),
+            StatusClass::Gone | StatusClass::Dead
+                if deployment.pinned.watermark.is_none() || deployment.cleared =>
+            {
+                (Outcome::CreateFailed, Reason::StackCreateFailed)
+            }
             _ => (Outcome::Stuck, Reason::StackStuck),
         };
         if outcome == Outcome::Applied {
             if target.stack_policy.is_some() || target.options.termination_protection.is_some() {
                 self.step(guard, target, engine, Step::Configure).await?;
             }
-            return self.settle(guard, outcome, reason, None, observed.as_ref()).await;
+            return self
+                .settle(guard, outcome, reason, None, observed.as_ref())
+                .await;
         }
-        let events = self.operation_events(engine, &stack, deployment).await.unwrap_or_default();
+        let events = self
+            .operation_events(engine, &stack, deployment)
+            .await
+            .unwrap_or_default();
         // The root cause is the first failure of the operation; what follows it is only cancelled.
-        let cause = events.iter().find(|e| e.status.ends_with("_FAILED")).map(|e| format!("{}: {}", e.logical, e.reason.as_deref().unwrap_or("no reason was given")));
-        self.settle(guard, outcome, reason, cause.as_deref().map(refused), observed.as_ref()).await
+        let cause = events
+            .iter()
+            .find(|e| e.status.ends_with("_FAILED"))
+            .map(|e| {
+                format!(
+                    "{}: {}",
+                    e.logical,
+                    e.reason.as_deref().unwrap_or("no reason was given")
+                )
+            });
+        self.settle(
+            guard,
+            outcome,
+            reason,
+            cause.as_deref().map(refused),
+            observed.as_ref(),
+        )
+        .await
     }
 
     /// Writes the end of a deployment down.
-    pub(super) async fn settle(&self, guard: &TargetGuard<TargetUid>, outcome: Outcome, reason: Reason, cause: Option<String>, observed: Option<&Observed>) -> Result<(), Error> {
+    pub(super) async fn settle(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        outcome: Outcome,
+        reason: Reason,
+        cause: Option<String>,
+        observed: Option<&Observed>,
+    ) -> Result<(), Error> {
         let uid = guard.key();
         let mut payloads = Vec::new();
         let mut settlement = Settlement {
@@ -352,22 +735,39 @@ impl Line {
             cause: cause.clone(),
             reason,
         };
-        if let Some(observed) = observed.filter(|_| matches!(outcome, Outcome::Applied | Outcome::NoEffect)) {
-            let bytes = serde_json::to_vec(&observed.outputs).map_err(|e| Error::Broken(format!("writing outputs: {e}")))?;
+        if let Some(observed) =
+            observed.filter(|_| matches!(outcome, Outcome::Applied | Outcome::NoEffect))
+        {
+            let bytes = serde_json::to_vec(&observed.outputs)
+                .map_err(|e| Error::Broken(format!("writing outputs: {e}")))?;
             let digest = self.store.keyring().hasher().digest("payload", &bytes);
             settlement.output_names = observed.outputs.keys().cloned().collect();
             settlement.outputs = Some(digest.clone());
             payloads.push((digest, bytes));
         }
-        let pinned = self.history(uid).and_then(|h| h.current).map(|d| d.pinned.snapshot);
+        let pinned = self
+            .history(uid)
+            .and_then(|h| h.current)
+            .map(|d| d.pinned.snapshot);
         crash_point("settle.before-record");
-        self.record(uid, Actor::daemon("line"), EventKind::Settled(Box::new(settlement)), payloads).await?;
+        self.record(
+            uid,
+            Actor::daemon("line"),
+            EventKind::Settled(Box::new(settlement)),
+            payloads,
+        )
+        .await?;
         crash_point("settle.after-record");
         match outcome {
             Outcome::Applied | Outcome::NoEffect => {
-                if let (Some(snapshot), Some(at)) = (pinned, self.history(uid).and_then(|h| h.applied).map(|a| a.at)) {
+                if let (Some(snapshot), Some(at)) = (
+                    pinned,
+                    self.history(uid).and_then(|h| h.applied).map(|a| a.at),
+                ) {
                     if let Some(watermark) = observed.and_then(Observed::watermark) {
-                        self.shared().swept.insert(watermark.stack_id.clone(), watermark);
+                        self.shared()
+                            .swept
+                            .insert(watermark.stack_id.clone(), watermark);
                     }
                     self.pass(uid, snapshot, at);
                 }
@@ -377,14 +777,20 @@ impl Line {
             Outcome::Superseded => {}
             _ => {
                 if let Some(watermark) = observed.and_then(Observed::watermark) {
-                    self.shared().swept.insert(watermark.stack_id.clone(), watermark);
+                    self.shared()
+                        .swept
+                        .insert(watermark.stack_id.clone(), watermark);
                 }
-                let result = if outcome == Outcome::Stuck { SyncResult::Stuck } else { SyncResult::Failed };
-                self.show(uid, result, reason, cause.unwrap_or_default()).await?;
+                let result = if outcome == Outcome::Stuck {
+                    SyncResult::Stuck
+                } else {
+                    SyncResult::Failed
+                };
+                self.show(uid, result, reason, cause.unwrap_or_default())
+                    .await?;
                 self.enqueue_waiting(uid);
             }
         }
         Ok(())
     }
 }
-

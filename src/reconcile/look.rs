@@ -13,8 +13,13 @@ use crate::domain::audit::{Body, Look, Stream};
 use crate::domain::bundle;
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
-use crate::domain::estate::{Compiled, May, SourceTree, TemplateVersion, Templates, compile, rendering_faults};
-use crate::domain::model::{Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName, SyncResult, TargetUid, Timestamp, canonical_json, hex};
+use crate::domain::estate::{
+    Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile, rendering_faults,
+};
+use crate::domain::model::{
+    Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName,
+    SyncResult, TargetUid, Timestamp, canonical_json, hex,
+};
 use crate::domain::schema::incompatibilities;
 use crate::domain::spec::{TemplateRef, parse_sync};
 use crate::domain::template::{Bundle, BundleKind, Files, find_bundles, load_bundle, text_of};
@@ -26,6 +31,15 @@ const KEPT: usize = 50;
 /// What becomes due later than this does not keep a look open: a wave may bake for hours.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
+/// An accepted snapshot as the log tells it: number, heads, trigger, time and actor.
+pub(super) type Accepted = (
+    SnapshotId,
+    BTreeMap<SourceName, Revision>,
+    String,
+    Timestamp,
+    Actor,
+);
+
 struct Heads {
     revisions: BTreeMap<SourceName, Revision>,
     trees: BTreeMap<SourceName, Tree>,
@@ -34,13 +48,20 @@ struct Heads {
 
 impl Line {
     fn mirror(&self, source: &SourceName) -> PathBuf {
-        self.settings.state.join("mirrors").join(format!("{source}.git"))
+        self.settings
+            .state
+            .join("mirrors")
+            .join(format!("{source}.git"))
     }
 
     /// Looks at all sources. Returns the newest snapshot, and whether this look made it.
     ///
     /// At unchanged heads nothing is fetched, no port is called and nothing is logged.
-    pub async fn look(&self, trigger: &str, actor: &Actor) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
+    pub async fn look(
+        &self,
+        trigger: &str,
+        actor: &Actor,
+    ) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
         let _one = self.looking.lock().await;
         let newest = self.newest();
         // From the log and not from what was compiled: a commit that cannot be read is accepted once all the same.
@@ -49,13 +70,25 @@ impl Line {
         for (name, source) in &self.settings.sources {
             match git::tip(&source.remote, &self.client).await {
                 Ok(Some(head)) => {
-                    if revisions.get(name) != Some(&head) && self.admit(name, revisions.get(name), &head).await? {
+                    if revisions.get(name) != Some(&head)
+                        && self.admit(name, revisions.get(name), &head).await?
+                    {
                         revisions.insert(name.clone(), head);
                     }
                 }
-                Ok(None) => self.refuse(name, None, "git.branch-missing: the branch does not exist; what is deployed stays").await?,
+                Ok(None) => {
+                    self.refuse(
+                        name,
+                        None,
+                        "git.branch-missing: the branch does not exist; what is deployed stays",
+                    )
+                    .await?;
+                }
                 // Unknown is not empty: the last accepted head stands.
-                Err(error) => self.refuse(name, None, &format!("git.unreachable: {error}")).await?,
+                Err(error) => {
+                    self.refuse(name, None, &format!("git.unreachable: {error}"))
+                        .await?;
+                }
             }
         }
         revisions.retain(|name, _| self.settings.sources.contains_key(name));
@@ -66,26 +99,56 @@ impl Line {
             if newest.as_ref().is_some_and(|s| s.id == last) {
                 return Ok((newest, false));
             }
-            let snapshot = self.compile_snapshot(last, revisions, trigger, actor, self.clock.now(), true).await?;
+            let snapshot = self
+                .compile_snapshot(last, revisions, trigger, actor, self.clock.now(), true)
+                .await?;
             self.adopt(snapshot.clone()).await?;
             return Ok((Some(snapshot), true));
         }
         let id = SnapshotId(last.0 + 1);
         crate::testing::crash_point("accept.before-record");
-        self.log(Stream::Daemon, actor.clone(), Body::Accepted { snapshot: id, revisions: revisions.clone(), trigger: trigger.to_owned() }).await?;
+        self.log(
+            Stream::Daemon,
+            actor.clone(),
+            Body::Accepted {
+                snapshot: id,
+                revisions: revisions.clone(),
+                trigger: trigger.to_owned(),
+            },
+        )
+        .await?;
         crate::testing::crash_point("accept.after-record");
-        let snapshot = self.compile_snapshot(id, revisions, trigger, actor, self.clock.now(), true).await?;
+        let snapshot = self
+            .compile_snapshot(id, revisions, trigger, actor, self.clock.now(), true)
+            .await?;
         self.adopt(snapshot.clone()).await?;
         Ok((Some(snapshot), true))
     }
 
     /// Decides whether a new head may take the place of the old one.
-    async fn admit(&self, name: &SourceName, old: Option<&Revision>, new: &Revision) -> Result<bool, Error> {
+    async fn admit(
+        &self,
+        name: &SourceName,
+        old: Option<&Revision>,
+        new: &Revision,
+    ) -> Result<bool, Error> {
         let source = &self.settings.sources[name];
-        if self.shared().refused.get(name).is_some_and(|(r, _)| r.as_ref() == Some(new)) && !self.shared().let_in.contains(new) && source.force_push != ForcePush::Follow {
+        if self
+            .shared()
+            .refused
+            .get(name)
+            .is_some_and(|(r, _)| r.as_ref() == Some(new))
+            && !self.shared().let_in.contains(new)
+            && source.force_push != ForcePush::Follow
+        {
             return Ok(false);
         }
-        let (path, remote, wanted, before) = (self.mirror(name), source.remote.clone(), new.clone(), old.cloned());
+        let (path, remote, wanted, before) = (
+            self.mirror(name),
+            source.remote.clone(),
+            new.clone(),
+            old.cloned(),
+        );
         let fetched = tokio::task::spawn_blocking(move || -> Result<bool, git::Error> {
             Mirror::fetch(&path, &remote, &wanted)?;
             let mirror = Mirror::open(&path)?;
@@ -97,45 +160,83 @@ impl Line {
         .map_err(|_| git::Error::Thread)?;
         match fetched {
             Ok(true) => Ok(true),
-            Ok(false) if source.force_push == ForcePush::Follow || self.shared().let_in.contains(new) => Ok(true),
+            Ok(false)
+                if source.force_push == ForcePush::Follow || self.shared().let_in.contains(new) =>
+            {
+                Ok(true)
+            }
             Ok(false) => {
-                let policy = if source.force_push == ForcePush::Approve { "waits for an approval" } else { "is refused" };
-                let reason = format!("git.history-rewritten: {} does not descend from {} and {policy}; accept it with `isoform approve --source {name}`", new.short(), old.map_or("nothing", |o| o.short()));
+                let policy = if source.force_push == ForcePush::Approve {
+                    "waits for an approval"
+                } else {
+                    "is refused"
+                };
+                let reason = format!(
+                    "git.history-rewritten: {} does not descend from {} and {policy}; accept it with `isoform approve --source {name}`",
+                    new.short(),
+                    old.map_or("nothing", |o| o.short())
+                );
                 self.refuse(name, Some(new), &reason).await?;
                 Ok(false)
             }
             Err(error) => {
-                self.refuse(name, None, &format!("git.fetch: {error}")).await?;
+                self.refuse(name, None, &format!("git.fetch: {error}"))
+                    .await?;
                 Ok(false)
             }
         }
     }
 
     /// Writes a refusal down, once for each different one.
-    async fn refuse(&self, name: &SourceName, revision: Option<&Revision>, reason: &str) -> Result<(), Error> {
-        let same = self.shared().refused.get(name).is_some_and(|(r, text)| r.as_ref() == revision && text == reason);
+    async fn refuse(
+        &self,
+        name: &SourceName,
+        revision: Option<&Revision>,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let same = self
+            .shared()
+            .refused
+            .get(name)
+            .is_some_and(|(r, text)| r.as_ref() == revision && text == reason);
         if !same {
             tracing::warn!(source.name = %name, "a head was not accepted: {reason}");
-            self.log(Stream::Source(name.clone()), Actor::daemon("look"), Body::Refused { revision: revision.cloned(), reason: reason.to_owned() }).await?;
+            self.log(
+                Stream::Source(name.clone()),
+                Actor::daemon("look"),
+                Body::Refused {
+                    revision: revision.cloned(),
+                    reason: reason.to_owned(),
+                },
+            )
+            .await?;
         }
         Ok(())
     }
 
     async fn heads(&self, revisions: &BTreeMap<SourceName, Revision>) -> Result<Heads, Error> {
-        let mut heads = Heads { revisions: revisions.clone(), trees: BTreeMap::new(), commits: BTreeMap::new() };
+        let mut heads = Heads {
+            revisions: revisions.clone(),
+            trees: BTreeMap::new(),
+            commits: BTreeMap::new(),
+        };
         for (name, revision) in revisions {
-            let Some(source) = self.settings.sources.get(name) else { continue };
-            let (path, wanted, remote) = (self.mirror(name), revision.clone(), source.remote.clone());
-            let (tree, commit) = tokio::task::spawn_blocking(move || -> Result<(Tree, CommitInfo), git::Error> {
-                let mut mirror = Mirror::open(&path)?;
-                if !mirror.has(&wanted) {
-                    Mirror::fetch(&path, &remote, &wanted)?;
-                    mirror = Mirror::open(&path)?;
-                }
-                Ok((mirror.read(&wanted)?, mirror.commit(&wanted)?))
-            })
-            .await
-            .map_err(|_| git::Error::Thread)??;
+            let Some(source) = self.settings.sources.get(name) else {
+                continue;
+            };
+            let (path, wanted, remote) =
+                (self.mirror(name), revision.clone(), source.remote.clone());
+            let (tree, commit) =
+                tokio::task::spawn_blocking(move || -> Result<(Tree, CommitInfo), git::Error> {
+                    let mut mirror = Mirror::open(&path)?;
+                    if !mirror.has(&wanted) {
+                        Mirror::fetch(&path, &remote, &wanted)?;
+                        mirror = Mirror::open(&path)?;
+                    }
+                    Ok((mirror.read(&wanted)?, mirror.commit(&wanted)?))
+                })
+                .await
+                .map_err(|_| git::Error::Thread)??;
             heads.trees.insert(name.clone(), tree);
             heads.commits.insert(name.clone(), commit);
         }
@@ -143,17 +244,32 @@ impl Line {
     }
 
     /// Rebuilds the snapshots that may still be needed, after a start.
-    pub(super) async fn recall(&self, accepted: Vec<(SnapshotId, BTreeMap<SourceName, Revision>, String, Timestamp, Actor)>) -> Result<(), Error> {
+    pub(super) async fn recall(&self, accepted: Vec<Accepted>) -> Result<(), Error> {
         let oldest_needed = {
             let shared = self.shared();
-            shared.targets.values().filter_map(|k| k.history.applied.as_ref().map(|a| a.snapshot)).min().unwrap_or(SnapshotId(0))
+            shared
+                .targets
+                .values()
+                .filter_map(|k| k.history.applied.as_ref().map(|a| a.snapshot))
+                .min()
+                .unwrap_or(SnapshotId(0))
         };
         let skip = accepted.len().saturating_sub(KEPT);
         let last = accepted.last().map(|a| a.0);
-        for (id, revisions, trigger, at, actor) in accepted.into_iter().skip(skip).filter(|a| a.0 >= oldest_needed || Some(a.0) == last) {
-            match self.compile_snapshot(id, revisions, &trigger, &actor, at, Some(id) == last).await {
+        for (id, revisions, trigger, at, actor) in accepted
+            .into_iter()
+            .skip(skip)
+            .filter(|a| a.0 >= oldest_needed || Some(a.0) == last)
+        {
+            match self
+                .compile_snapshot(id, revisions, &trigger, &actor, at, Some(id) == last)
+                .await
+            {
                 Ok(snapshot) => self.shared().snapshots.push(snapshot),
-                Err(error) => tracing::warn!(snapshot.id = id.0, "a snapshot cannot be read again: {error}"),
+                Err(error) => tracing::warn!(
+                    snapshot.id = id.0,
+                    "a snapshot cannot be read again: {error}"
+                ),
             }
         }
         // The daemon may have died between accepting a snapshot and minting what it brought.
@@ -166,21 +282,48 @@ impl Line {
         Ok(())
     }
 
-    pub(super) async fn compile_snapshot(&self, id: SnapshotId, revisions: BTreeMap<SourceName, Revision>, trigger: &str, actor: &Actor, at: Timestamp, register: bool) -> Result<Arc<Snapshot>, Error> {
+    pub(super) async fn compile_snapshot(
+        &self,
+        id: SnapshotId,
+        revisions: BTreeMap<SourceName, Revision>,
+        trigger: &str,
+        actor: &Actor,
+        at: Timestamp,
+        register: bool,
+    ) -> Result<Arc<Snapshot>, Error> {
         let heads = self.heads(&revisions).await?;
         let mut findings = Vec::new();
-        let templates = self.templates(&heads, register, actor, &mut findings).await?;
+        let templates = self
+            .templates(&heads, register, actor, &mut findings)
+            .await?;
         let compiled = self.compile_trees(&heads, &templates, findings).await;
         let uids = self.uids(&compiled);
         let compiled = self.with_rendering_faults(compiled, &uids).await?;
-        Ok(Arc::new(Snapshot { id, revisions, commits: heads.commits, compiled, at, trigger: trigger.to_owned(), actor: actor.clone(), uids }))
+        Ok(Arc::new(Snapshot {
+            id,
+            revisions,
+            commits: heads.commits,
+            compiled,
+            at,
+            trigger: trigger.to_owned(),
+            actor: actor.clone(),
+            uids,
+        }))
     }
 
     /// Renders everything once, so that every fault of a commit is shown at once and not one after the other.
-    async fn with_rendering_faults(&self, mut compiled: Compiled, uids: &BTreeMap<Address, TargetUid>) -> Result<Compiled, Error> {
+    async fn with_rendering_faults(
+        &self,
+        mut compiled: Compiled,
+        uids: &BTreeMap<Address, TargetUid>,
+    ) -> Result<Compiled, Error> {
         let mut known = BTreeMap::new();
         for (address, uid) in uids {
-            if let Some(digest) = self.history(uid).and_then(|h| h.applied).and_then(|a| a.outputs) {
+            if let Some(digest) = self
+                .history(uid)
+                .and_then(|h| h.applied)
+                .and_then(|a| a.outputs)
+            {
                 known.insert(address.clone(), (*self.outputs(&digest).await?).clone());
             }
         }
@@ -195,23 +338,44 @@ impl Line {
         .map_err(|_| Error::Broken("the renderer failed".into()))
     }
 
-    async fn compile_trees(&self, heads: &Heads, templates: &Templates, findings: Vec<Finding>) -> Compiled {
+    async fn compile_trees(
+        &self,
+        heads: &Heads,
+        templates: &Templates,
+        findings: Vec<Finding>,
+    ) -> Compiled {
         let trees: Vec<SourceTree<'_>> = heads
             .trees
             .iter()
             .filter_map(|(name, tree)| {
                 let source = self.settings.sources.get(name)?;
-                Some(SourceTree { grant: &source.grant, branch: &source.remote.branch, files: &tree.files })
+                Some(SourceTree {
+                    grant: &source.grant,
+                    branch: &source.remote.branch,
+                    files: &tree.files,
+                })
             })
             .collect();
         let stored = self.stored_inputs().await;
-        let mut compiled = compile(&trees, &self.settings.placements, templates, &|address| stored.get(address).cloned());
+        let mut compiled = compile(&trees, &self.settings.placements, templates, &|address| {
+            stored.get(address).cloned()
+        });
         compiled.findings.extend(findings);
-        compiled.findings.extend(heads.trees.values().flat_map(|t| t.findings.iter().cloned()));
+        compiled.findings.extend(
+            heads
+                .trees
+                .values()
+                .flat_map(|t| t.findings.iter().cloned()),
+        );
         for (name, tree) in &heads.trees {
-            if !tree.files.contains_key("isoform.yaml") && !self.settings.sources[name].grant.may.placements.is_empty() {
+            if !tree.files.contains_key("isoform.yaml")
+                && !self.settings.sources[name].grant.may.placements.is_empty()
+            {
                 let message = "there is no sync file: the repository is checked, and nothing of it is deployed";
-                compiled.findings.push(Finding::warning("sync.missing", Place::file("isoform.yaml"), message).help("`isoform init` writes one from what it finds"));
+                compiled.findings.push(
+                    Finding::warning("sync.missing", Place::file("isoform.yaml"), message)
+                        .help("`isoform init` writes one from what it finds"),
+                );
             }
         }
         compiled.findings.sort();
@@ -223,11 +387,22 @@ impl Line {
     async fn stored_inputs(&self) -> BTreeMap<Address, serde_json::Value> {
         let applied: Vec<(Address, Digest)> = {
             let shared = self.shared();
-            shared.targets.values().filter_map(|k| Some((k.history.address.clone()?, k.history.applied.as_ref()?.payload.clone()))).collect()
+            shared
+                .targets
+                .values()
+                .filter_map(|k| {
+                    Some((
+                        k.history.address.clone()?,
+                        k.history.applied.as_ref()?.payload.clone(),
+                    ))
+                })
+                .collect()
         };
         let mut out = BTreeMap::new();
         for (address, payload) in applied {
-            let Ok(pinning) = self.pinning(&payload).await else { continue };
+            let Ok(pinning) = self.pinning(&payload).await else {
+                continue;
+            };
             let inputs = match address.kind() {
                 "env" => pinning.data.pointer("/environment/inputs"),
                 "svc" => pinning.data.pointer("/service_instance/inputs"),
@@ -242,40 +417,125 @@ impl Line {
     }
 
     /// Loads the bundles of all trees, registers what is new, and finds what every reference means.
-    async fn templates(&self, heads: &Heads, register: bool, actor: &Actor, findings: &mut Vec<Finding>) -> Result<Templates, Error> {
+    async fn templates(
+        &self,
+        heads: &Heads,
+        register: bool,
+        actor: &Actor,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Templates, Error> {
         let mut templates = Templates::default();
         let mut seen: BTreeMap<(BundleKind, String, u32), (SourceName, String)> = BTreeMap::new();
         for (name, tree) in &heads.trees {
-            let Some(source) = self.settings.sources.get(name) else { continue };
+            let Some(source) = self.settings.sources.get(name) else {
+                continue;
+            };
             for path in find_bundles(&tree.files) {
                 let Some(major) = path.major else { continue };
                 let (bundle, more) = load_bundle(&tree.files, &path.root);
                 let broken = more.iter().any(Finding::is_error);
                 findings.extend(more);
-                let Some(bundle) = bundle.filter(|_| !broken) else { continue };
+                let Some(bundle) = bundle.filter(|_| !broken) else {
+                    continue;
+                };
                 if !May::allows(&source.grant.may.templates, &path.name) {
-                    let message = format!("the source `{name}` may not define the template `{}`", path.name);
-                    findings.push(Finding::error("template.denied", Place::file(path.root.clone()), message).help(format!("an operator allows it under `sources.{name}.may.templates`")));
+                    let message = format!(
+                        "the source `{name}` may not define the template `{}`",
+                        path.name
+                    );
+                    findings.push(
+                        Finding::error("template.denied", Place::file(path.root.clone()), message)
+                            .help(format!(
+                                "an operator allows it under `sources.{name}.may.templates`"
+                            )),
+                    );
                     continue;
                 }
-                if let Some((other, root)) = seen.insert((bundle.kind, path.name.clone(), major), (name.clone(), path.root.clone())) {
-                    let message = format!("the {} template {}@{major} lies twice: also in `{root}` of the source `{other}`", bundle.kind.word(), path.name);
-                    findings.push(Finding::error("template.ambiguous", Place::file(path.root.clone()), message).help("rename one"));
+                if let Some((other, root)) = seen.insert(
+                    (bundle.kind, path.name.clone(), major),
+                    (name.clone(), path.root.clone()),
+                ) {
+                    let message = format!(
+                        "the {} template {}@{major} lies twice: also in `{root}` of the source `{other}`",
+                        bundle.kind.word(),
+                        path.name
+                    );
+                    findings.push(
+                        Finding::error(
+                            "template.ambiguous",
+                            Place::file(path.root.clone()),
+                            message,
+                        )
+                        .help("rename one"),
+                    );
                     continue;
                 }
                 let (kind, digest) = (bundle.kind, bundle::digest(&bundle.files));
-                let Some(version) = self.version_of(kind, &path.name, major, &digest, &bundle, register, name, &heads.revisions[name], actor, &path.root, findings).await? else { continue };
-                let reference = TemplateRef { name: path.name.clone(), major, minor: None };
-                let loaded = TemplateVersion { version, digest, bundle: Arc::new(bundle), root: path.root.clone() };
+                let Some(version) = self
+                    .version_of(
+                        kind,
+                        &path.name,
+                        major,
+                        &digest,
+                        &bundle,
+                        register,
+                        name,
+                        &heads.revisions[name],
+                        actor,
+                        &path.root,
+                        findings,
+                    )
+                    .await?
+                else {
+                    // A version that may not come to be does not take away the one before it.
+                    let newest = self
+                        .shared()
+                        .catalogue
+                        .newest(kind, &path.name, major)
+                        .cloned();
+                    if let Some(newest) = newest
+                        && let Ok(files) = open_stored(self, &newest).await
+                        && let (Some(old), _) = load_bundle(&files, "")
+                    {
+                        let reference = TemplateRef {
+                            name: path.name.clone(),
+                            major,
+                            minor: None,
+                        };
+                        let loaded = TemplateVersion {
+                            version: newest.version(),
+                            digest: newest.bundle.clone(),
+                            bundle: Arc::new(old),
+                            root: path.root.clone(),
+                        };
+                        templates.add(kind, &reference, loaded);
+                    }
+                    continue;
+                };
+                let reference = TemplateRef {
+                    name: path.name.clone(),
+                    major,
+                    minor: None,
+                };
+                let loaded = TemplateVersion {
+                    version,
+                    digest,
+                    bundle: Arc::new(bundle),
+                    root: path.root.clone(),
+                };
                 templates.add(kind, &reference, loaded);
             }
         }
-        self.pinned_templates(heads, &mut templates, findings).await?;
+        self.pinned_templates(heads, &mut templates, findings)
+            .await?;
         Ok(templates)
     }
 
     /// Finds or makes the version of a bundle's content.
-    #[expect(clippy::too_many_arguments, reason = "a registration names where everything comes from")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a registration names where everything comes from"
+    )]
     async fn version_of(
         &self,
         kind: BundleKind,
@@ -292,32 +552,77 @@ impl Line {
     ) -> Result<Option<String>, Error> {
         let (known, next, newest) = {
             let shared = self.shared();
-            let known = shared.catalogue.all().filter(|v| v.kind == kind && v.name == name && v.major == major && v.bundle == *digest).last().map(Registered::version);
-            (known, shared.catalogue.next_minor(kind, name, major, digest), shared.catalogue.newest(kind, name, major).cloned())
+            let known = shared
+                .catalogue
+                .all()
+                .filter(|v| {
+                    v.kind == kind && v.name == name && v.major == major && v.bundle == *digest
+                })
+                .last()
+                .map(Registered::version);
+            (
+                known,
+                shared.catalogue.next_minor(kind, name, major, digest),
+                shared.catalogue.newest(kind, name, major).cloned(),
+            )
         };
-        let Some(minor) = next.filter(|_| register) else { return Ok(known.or_else(|| newest.map(|n| n.version()))) };
+        let Some(minor) = next.filter(|_| register) else {
+            return Ok(known.or_else(|| newest.map(|n| n.version())));
+        };
         if let Some(newest) = &newest
             && let Ok(files) = open_stored(self, newest).await
             && let (Some(old), _) = load_bundle(&files, "")
         {
             let broken = incompatibilities(&old.schema, &bundle.schema);
             if !broken.is_empty() {
-                let message = format!("{name}@{major} cannot get the minor {minor}: specs that were valid under {} would be refused: {}", newest.version(), broken.join("; "));
-                findings.push(Finding::error("template.incompatible", Place::file(format!("{root}/schema/schema.yaml")), message).help(format!("make it a new major: `{name}/v{}`", major + 1)));
+                let message = format!(
+                    "{name}@{major} cannot get the minor {minor}: specs that were valid under {} would be refused: {}",
+                    newest.version(),
+                    broken.join("; ")
+                );
+                findings.push(
+                    Finding::error(
+                        "template.incompatible",
+                        Place::file(format!("{root}/schema/schema.yaml")),
+                        message,
+                    )
+                    .help(format!("make it a new major: `{name}/v{}`", major + 1)),
+                );
                 return Ok(None);
             }
         }
-        let version = Registered { kind, name: name.to_owned(), major, minor, bundle: digest.clone(), source: source.clone(), revision: revision.clone() };
-        self.put_bundle(digest, &bundle.files, &version.version()).await?;
+        let version = Registered {
+            kind,
+            name: name.to_owned(),
+            major,
+            minor,
+            bundle: digest.clone(),
+            source: source.clone(),
+            revision: revision.clone(),
+        };
+        self.put_bundle(digest, &bundle.files, &version.version())
+            .await?;
         crate::testing::crash_point("register.before-effect");
         let text = canonical_json(&json!(version));
-        match self.ports.home().put(&version.key(), body(text.clone()), &Put::default()).await {
+        match self
+            .ports
+            .home()
+            .put(&version.key(), body(text.clone()), &Put::default())
+            .await
+        {
             Ok(_) => {}
             Err(port::Error::Exists(_)) => {
-                let there = port::read_all(self.ports.home().as_ref(), &version.key(), None, 1 << 16).await?;
-                let other: Registered = serde_json::from_slice(&there).map_err(|e| Error::Broken(format!("{} cannot be read: {e}", version.key())))?;
+                let there =
+                    port::read_all(self.ports.home().as_ref(), &version.key(), None, 1 << 16)
+                        .await?;
+                let other: Registered = serde_json::from_slice(&there)
+                    .map_err(|e| Error::Broken(format!("{} cannot be read: {e}", version.key())))?;
                 if other.bundle != version.bundle {
-                    findings.push(Finding::error("template.taken", Place::file(root), format!("{} is registered with other content", version.version())));
+                    findings.push(Finding::error(
+                        "template.taken",
+                        Place::file(root),
+                        format!("{} is registered with other content", version.version()),
+                    ));
                     return Ok(None);
                 }
             }
@@ -325,35 +630,77 @@ impl Line {
         }
         crate::testing::crash_point("register.after-effect");
         let shown = version.version();
-        self.log(Stream::Source(source.clone()), actor.clone(), Body::Registered(version)).await?;
+        self.log(
+            Stream::Source(source.clone()),
+            actor.clone(),
+            Body::Registered(version),
+        )
+        .await?;
         Ok(Some(shown))
     }
 
     /// Opens the bundles of minors that a sync file pins.
-    async fn pinned_templates(&self, heads: &Heads, templates: &mut Templates, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    async fn pinned_templates(
+        &self,
+        heads: &Heads,
+        templates: &mut Templates,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
         let mut wanted: BTreeSet<(BundleKind, TemplateRef)> = BTreeSet::new();
         for tree in heads.trees.values() {
-            for path in tree.files.keys().filter(|p| p.as_str() == "isoform.yaml" || p.ends_with("/isoform.yaml")) {
-                let Ok(text) = text_of(&tree.files, path) else { continue };
-                let (sync, _) = parse_sync(path, text, if path.contains('/') { Some("") } else { None });
-                wanted.extend(sync.environments.into_iter().map(|e| (BundleKind::Environment, e.template)));
+            for path in tree
+                .files
+                .keys()
+                .filter(|p| p.as_str() == "isoform.yaml" || p.ends_with("/isoform.yaml"))
+            {
+                let Ok(text) = text_of(&tree.files, path) else {
+                    continue;
+                };
+                let (sync, _) =
+                    parse_sync(path, text, if path.contains('/') { Some("") } else { None });
+                wanted.extend(
+                    sync.environments
+                        .into_iter()
+                        .map(|e| (BundleKind::Environment, e.template)),
+                );
                 for service in sync.services {
                     wanted.insert((BundleKind::Service, service.template));
-                    wanted.extend(service.overrides.into_iter().filter_map(|o| o.template).map(|t| (BundleKind::Service, t)));
+                    wanted.extend(
+                        service
+                            .overrides
+                            .into_iter()
+                            .filter_map(|o| o.template)
+                            .map(|t| (BundleKind::Service, t)),
+                    );
                 }
             }
         }
         for (kind, reference) in wanted.into_iter().filter(|(_, r)| r.minor.is_some()) {
-            let Some(version) = self.shared().catalogue.resolve(kind, &reference).cloned() else { continue };
+            let Some(version) = self.shared().catalogue.resolve(kind, &reference).cloned() else {
+                continue;
+            };
             match open_stored(self, &version).await {
                 Ok(files) => {
                     let (bundle, _) = load_bundle(&files, "");
                     if let Some(bundle) = bundle {
-                        let root = format!("{}", version.version());
-                        templates.add(kind, &reference, TemplateVersion { version: version.version(), digest: version.bundle.clone(), bundle: Arc::new(bundle), root });
+                        let root = version.version().to_string();
+                        templates.add(
+                            kind,
+                            &reference,
+                            TemplateVersion {
+                                version: version.version(),
+                                digest: version.bundle.clone(),
+                                bundle: Arc::new(bundle),
+                                root,
+                            },
+                        );
                     }
                 }
-                Err(error) => findings.push(Finding::error("template.unreadable", Place::file("isoform.yaml"), format!("{} cannot be opened: {error}", version.version()))),
+                Err(error) => findings.push(Finding::error(
+                    "template.unreadable",
+                    Place::file("isoform.yaml"),
+                    format!("{} cannot be opened: {error}", version.version()),
+                )),
             }
         }
         Ok(())
@@ -364,8 +711,16 @@ impl Line {
         let mut uids = BTreeMap::new();
         for address in compiled.targets.keys() {
             // An address that is still asked for cannot have moved away.
-            let from = compiled.moved.iter().filter(|m| !compiled.targets.contains_key(&m.from)).find(|m| m.to == *address || (m.to == address.base() && m.to.region().is_none())).map(|m| m.from.clone().at(address.region().cloned()));
-            let found = shared.by_address.get(address).or_else(|| from.as_ref().and_then(|f| shared.by_address.get(f)));
+            let from = compiled
+                .moved
+                .iter()
+                .filter(|m| !compiled.targets.contains_key(&m.from))
+                .find(|m| m.to == *address || (m.to == address.base() && m.to.region().is_none()))
+                .map(|m| m.from.clone().at(address.region().cloned()));
+            let found = shared
+                .by_address
+                .get(address)
+                .or_else(|| from.as_ref().and_then(|f| shared.by_address.get(f)));
             if let Some(uid) = found {
                 uids.insert(address.clone(), uid.clone());
             }
@@ -374,25 +729,53 @@ impl Line {
     }
 
     /// Mints uids for targets that are new, and moves those that have another address.
-    async fn mint(&self, compiled: &Compiled, known: &BTreeMap<Address, TargetUid>) -> Result<BTreeMap<Address, TargetUid>, Error> {
+    async fn mint(
+        &self,
+        compiled: &Compiled,
+        known: &BTreeMap<Address, TargetUid>,
+    ) -> Result<BTreeMap<Address, TargetUid>, Error> {
         let mut uids = known.clone();
         for (address, target) in &compiled.targets {
             match known.get(address) {
                 Some(uid) => {
                     if self.history(uid).and_then(|h| h.address).as_ref() != Some(address) {
-                        self.record(uid, Actor::daemon("moved"), EventKind::Moved { address: address.clone() }, Vec::new()).await?;
+                        self.record(
+                            uid,
+                            Actor::daemon("moved"),
+                            EventKind::Moved {
+                                address: address.clone(),
+                            },
+                            Vec::new(),
+                        )
+                        .await?;
                     }
                 }
                 // A name that is given is claimed only by who may have it.
-                None if target.options.stack_name.is_some() && (target.faults.iter().any(Finding::is_error) || compiled.contested.contains(address)) => {}
+                // What a fault keeps from being told has no identity yet; its faults are shown with the commit.
+                None if matches!(target.kind, TargetKind::Broken) => {}
+                None if target.options.stack_name.is_some()
+                    && (target.faults.iter().any(Finding::is_error)
+                        || compiled.contested.contains(address)) => {}
                 None => {
-                    let uid: TargetUid = hex(&super::bundles::random::<16>()?).parse().map_err(|e| Error::Broken(format!("{e}")))?;
+                    let uid: TargetUid = hex(&super::bundles::random::<16>()?)
+                        .parse()
+                        .map_err(|e| Error::Broken(format!("{e}")))?;
                     let given = target.options.stack_name.clone();
                     let stack_name = match &given {
                         Some(name) => name.clone(),
                         None => minted_name(address, &uid)?,
                     };
-                    self.record(&uid, Actor::daemon("look"), EventKind::Minted { address: address.clone(), stack_name, given: given.is_some() }, Vec::new()).await?;
+                    self.record(
+                        &uid,
+                        Actor::daemon("look"),
+                        EventKind::Minted {
+                            address: address.clone(),
+                            stack_name,
+                            given: given.is_some(),
+                        },
+                        Vec::new(),
+                    )
+                    .await?;
                     uids.insert(address.clone(), uid);
                 }
             }
@@ -425,7 +808,9 @@ impl Line {
     ///
     /// Called by whoever has just finished with a target: the last one finds everything quiet.
     pub async fn close_look(&self) -> Result<(), Error> {
-        let Some(newest) = self.newest() else { return Ok(()) };
+        let Some(newest) = self.newest() else {
+            return Ok(());
+        };
         if !self.queue.is_quiet(QUIET) {
             return Ok(());
         }
@@ -434,13 +819,23 @@ impl Line {
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();
             let mut results = BTreeMap::new();
             for uid in newest.uids.values() {
-                let Some(known) = shared.targets.get(uid) else { return Ok(()) };
-                let moving = matches!(known.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp);
+                let Some(known) = shared.targets.get(uid) else {
+                    return Ok(());
+                };
+                let moving = matches!(
+                    known.condition.result,
+                    SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
+                );
                 if known.looked < newest.id || moving || known.condition.reason == Reason::NotYet {
                     return Ok(());
                 }
-                *counts.entry(known.condition.result.to_string()).or_default() += 1;
-                results.insert(uid.to_string(), (known.condition.result, known.condition.reason));
+                *counts
+                    .entry(known.condition.result.to_string())
+                    .or_default() += 1;
+                results.insert(
+                    uid.to_string(),
+                    (known.condition.result, known.condition.reason),
+                );
             }
             if !shared.synced.insert(newest.id) {
                 return Ok(());
@@ -451,11 +846,17 @@ impl Line {
                 revisions: newest.revisions.clone(),
                 signature: "not-checked".into(),
                 counts,
-                faults: newest.compiled.findings.iter().filter(|f| f.is_error()).count(),
+                faults: newest
+                    .compiled
+                    .findings
+                    .iter()
+                    .filter(|f| f.is_error())
+                    .count(),
                 results: Digest::of("s1", &canonical_json(&json!(results))),
             }
         };
-        self.log(Stream::Daemon, newest.actor.clone(), Body::Synced(look)).await?;
+        self.log(Stream::Daemon, newest.actor.clone(), Body::Synced(look))
+            .await?;
         self.checkpoint(1).await?;
         self.ship().await
     }
@@ -466,7 +867,9 @@ impl Line {
         let mut places = BTreeMap::new();
         for placement in self.settings.placements.values() {
             for region in &placement.regions {
-                places.entry((placement.account.clone(), region.clone())).or_insert_with(|| placement.clone());
+                places
+                    .entry((placement.account.clone(), region.clone()))
+                    .or_insert_with(|| placement.clone());
             }
         }
         let mut swept = BTreeMap::new();
@@ -476,7 +879,15 @@ impl Line {
             loop {
                 let page = engine.list(token.as_deref()).await?;
                 for stack in page.items {
-                    swept.insert(stack.stack_id.clone(), crate::domain::plan::Watermark { stack_id: stack.stack_id, status: stack.status, updated: stack.updated, operation: stack.operation });
+                    swept.insert(
+                        stack.stack_id.clone(),
+                        crate::domain::plan::Watermark {
+                            stack_id: stack.stack_id,
+                            status: stack.status,
+                            updated: stack.updated,
+                            operation: stack.operation,
+                        },
+                    );
                 }
                 token = page.next;
                 if token.is_none() {
@@ -487,7 +898,18 @@ impl Line {
         let moved: Vec<TargetUid> = {
             let mut shared = self.shared();
             // What moved while the list was read is known better from its own end.
-            let busy: Vec<_> = shared.targets.values().filter(|k| k.history.current.is_some() || k.history.last.as_ref().is_some_and(|(_, _, at)| *at >= begun)).filter_map(|k| k.history.owned.clone()).collect();
+            let busy: Vec<_> = shared
+                .targets
+                .values()
+                .filter(|k| {
+                    k.history.current.is_some()
+                        || k.history
+                            .last
+                            .as_ref()
+                            .is_some_and(|(_, _, at)| *at >= begun)
+                })
+                .filter_map(|k| k.history.owned.clone())
+                .collect();
             for stack in busy {
                 match shared.swept.get(&stack).cloned() {
                     Some(known) => swept.insert(stack, known),
@@ -497,10 +919,17 @@ impl Line {
             shared.swept = swept;
             shared.swept_at = Some(self.clock.now());
             let moved = |k: &super::Known| match (&k.history.owned, &k.history.applied) {
-                (Some(stack), Some(applied)) => shared.swept.get(stack) != applied.watermark.as_ref(),
+                (Some(stack), Some(applied)) => {
+                    shared.swept.get(stack) != applied.watermark.as_ref()
+                }
                 _ => false,
             };
-            shared.targets.iter().filter(|(_, k)| moved(k)).map(|(u, _)| u.clone()).collect()
+            shared
+                .targets
+                .iter()
+                .filter(|(_, k)| moved(k))
+                .map(|(u, _)| u.clone())
+                .collect()
         };
         for uid in moved {
             self.enqueue(&uid, Duration::ZERO);
@@ -509,16 +938,36 @@ impl Line {
     }
 
     /// Compiles files that are not committed, for `isoform diff`: nothing is written and nothing is registered.
-    pub(super) async fn compile_files(&self, source: &SourceName, files: Files) -> Result<(Compiled, BTreeMap<Address, TargetUid>), Error> {
+    pub(super) async fn compile_files(
+        &self,
+        source: &SourceName,
+        files: Files,
+    ) -> Result<(Compiled, BTreeMap<Address, TargetUid>), Error> {
         let newest = self.newest();
-        let revisions = newest.as_ref().map(|s| s.revisions.clone()).unwrap_or_default();
+        let revisions = newest
+            .as_ref()
+            .map(|s| s.revisions.clone())
+            .unwrap_or_default();
         let mut heads = self.heads(&revisions).await?;
-        heads.trees.insert(source.clone(), Tree { files, findings: Vec::new() });
+        heads.trees.insert(
+            source.clone(),
+            Tree {
+                files,
+                findings: Vec::new(),
+            },
+        );
         if !heads.revisions.contains_key(source) {
-            heads.revisions.insert(source.clone(), "0".repeat(40).parse().map_err(|e| Error::Broken(format!("{e}")))?);
+            heads.revisions.insert(
+                source.clone(),
+                "0".repeat(40)
+                    .parse()
+                    .map_err(|e| Error::Broken(format!("{e}")))?,
+            );
         }
         let mut findings = Vec::new();
-        let templates = self.templates(&heads, false, &Actor::daemon("diff"), &mut findings).await?;
+        let templates = self
+            .templates(&heads, false, &Actor::daemon("diff"), &mut findings)
+            .await?;
         let templates = self.with_changed_bundles(&heads, templates);
         let compiled = self.compile_trees(&heads, &templates, findings).await;
         let uids = self.uids(&compiled);
@@ -530,15 +979,33 @@ impl Line {
         for tree in heads.trees.values() {
             for path in find_bundles(&tree.files) {
                 let Some(major) = path.major else { continue };
-                let reference = TemplateRef { name: path.name.clone(), major, minor: None };
-                let (Some(bundle), findings) = load_bundle(&tree.files, &path.root) else { continue };
+                let reference = TemplateRef {
+                    name: path.name.clone(),
+                    major,
+                    minor: None,
+                };
+                let (Some(bundle), findings) = load_bundle(&tree.files, &path.root) else {
+                    continue;
+                };
                 if findings.iter().any(Finding::is_error) {
                     continue;
                 }
                 let digest = bundle::digest(&bundle.files);
-                if templates.get(bundle.kind, &reference).is_none_or(|v| v.digest != digest || v.version.is_empty()) {
+                if templates
+                    .get(bundle.kind, &reference)
+                    .is_none_or(|v| v.digest != digest || v.version.is_empty())
+                {
                     let version = format!("{}@{major} (changed)", path.name);
-                    templates.add(bundle.kind, &reference, TemplateVersion { version, digest, root: path.root.clone(), bundle: Arc::new(bundle) });
+                    templates.add(
+                        bundle.kind,
+                        &reference,
+                        TemplateVersion {
+                            version,
+                            digest,
+                            root: path.root.clone(),
+                            bundle: Arc::new(bundle),
+                        },
+                    );
                 }
             }
         }
@@ -548,14 +1015,31 @@ impl Line {
 
 async fn open_stored(line: &Line, version: &Registered) -> Result<Files, Error> {
     let sealing = line.ports.sealing();
-    super::bundles::open_bundle(line.ports.home().as_ref(), sealing.as_deref(), &version.bundle).await
+    super::bundles::open_bundle(
+        line.ports.home().as_ref(),
+        sealing.as_deref(),
+        &version.bundle,
+    )
+    .await
 }
 
 /// Mints a stack's name: `isoform-<address with - for separators>-<uid8>`, at most 128 characters.
 fn minted_name(address: &Address, uid: &TargetUid) -> Result<StackName, Error> {
-    let plain: String = address.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let plain: String = address
+        .to_string()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     let room = 128 - "isoform--".len() - uid.short().len();
-    let name = format!("isoform-{}-{}", plain.chars().take(room).collect::<String>().trim_end_matches('-'), uid.short());
+    let name = format!(
+        "isoform-{}-{}",
+        plain
+            .chars()
+            .take(room)
+            .collect::<String>()
+            .trim_end_matches('-'),
+        uid.short()
+    );
     name.parse().map_err(|e| Error::Broken(format!("{e}")))
 }
 
@@ -581,9 +1065,15 @@ mod tests {
     #[test]
     fn minted_names_fit_whatever_the_address() {
         let uid: TargetUid = "0123456789abcdef0123456789abcdef".parse().unwrap();
-        let long = Address::instance(&"s".repeat(100), &"i".repeat(100)).at(Some("eu-west-1".parse().unwrap()));
+        let long = Address::instance(&"s".repeat(100), &"i".repeat(100))
+            .at(Some("eu-west-1".parse().unwrap()));
         let name = minted_name(&long, &uid).unwrap();
         assert!(name.as_str().len() <= 128 && name.as_str().ends_with("-01234567"));
-        assert_eq!(minted_name(&Address::environment("beta"), &uid).unwrap().as_str(), "isoform-env-beta-01234567");
+        assert_eq!(
+            minted_name(&Address::environment("beta"), &uid)
+                .unwrap()
+                .as_str(),
+            "isoform-env-beta-01234567"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Line::look`] turns the heads of all sources into a snapshot; [`Line::reconcile`] brings one target a step nearer
 //! to it. Both are level-triggered: what made them run is forgotten, what is done follows from Git, the log and the
-//! stack. [`perform`] is the only file that changes the world, and it takes nothing but what [`announce`] has put
+//! stack. `perform.rs` is the only file that changes the world, and it takes nothing but what `announce.rs` has put
 //! into the log first. No adapter is known here.
 
 mod announce;
@@ -35,7 +35,10 @@ use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Compiled, Placement};
-use crate::domain::model::{Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision, SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp};
+use crate::domain::model::{
+    Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision,
+    SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp,
+};
 use crate::domain::plan::Watermark;
 use crate::git::CommitInfo;
 use crate::port::{self, Ports};
@@ -163,7 +166,14 @@ pub struct Line {
 
 impl Line {
     /// Makes the line and folds the log.
-    pub async fn open(store: Store, ports: Arc<dyn Ports>, clock: Clock, settings: Settings, queue: WorkQueue<TargetUid>, stop: CancellationToken) -> Result<Arc<Self>, Error> {
+    pub async fn open(
+        store: Store,
+        ports: Arc<dyn Ports>,
+        clock: Clock,
+        settings: Settings,
+        queue: WorkQueue<TargetUid>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, Error> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .tls_version_min(reqwest::tls::Version::TLS_1_2)
@@ -197,8 +207,19 @@ impl Line {
             let mut shared = self.shared();
             for entry in &entries {
                 shared.fold(entry)?;
-                if let Body::Accepted { snapshot, revisions, trigger } = &entry.body {
-                    accepted.push((*snapshot, revisions.clone(), trigger.clone(), entry.at, entry.actor.clone()));
+                if let Body::Accepted {
+                    snapshot,
+                    revisions,
+                    trigger,
+                } = &entry.body
+                {
+                    accepted.push((
+                        *snapshot,
+                        revisions.clone(),
+                        trigger.clone(),
+                        entry.at,
+                        entry.actor.clone(),
+                    ));
                 }
             }
         }
@@ -220,14 +241,35 @@ impl Line {
     }
 
     /// Appends an entry of the installation or of a source.
-    pub(crate) async fn log(&self, stream: Stream, actor: Actor, body: Body) -> Result<Entry, Error> {
-        let entry = self.store.append(Draft { stream, stream_seq: None, at: self.clock.now(), actor, body, payloads: Vec::new() }).await?;
+    pub(crate) async fn log(
+        &self,
+        stream: Stream,
+        actor: Actor,
+        body: Body,
+    ) -> Result<Entry, Error> {
+        let entry = self
+            .store
+            .append(Draft {
+                stream,
+                stream_seq: None,
+                at: self.clock.now(),
+                actor,
+                body,
+                payloads: Vec::new(),
+            })
+            .await?;
         self.shared().fold(&entry)?;
         Ok(entry)
     }
 
     /// Appends an event of a target and folds it. The event must be legal where it lands.
-    pub(crate) async fn record(&self, uid: &TargetUid, actor: Actor, kind: EventKind, payloads: Vec<(Digest, Vec<u8>)>) -> Result<Entry, Error> {
+    pub(crate) async fn record(
+        &self,
+        uid: &TargetUid,
+        actor: Actor,
+        kind: EventKind,
+        payloads: Vec<(Digest, Vec<u8>)>,
+    ) -> Result<Entry, Error> {
         // A worker and an operator may speak of one target at once: whoever comes second folds what the first said and
         // asks again whether its own event is still legal.
         for _ in 0..20 {
@@ -236,9 +278,21 @@ impl Line {
                 None => (History::new(uid.clone()), 0),
             };
             let at = self.clock.now();
-            let event = crate::domain::deployment::Event { target: uid.clone(), at, actor: actor.clone(), kind: kind.clone() };
+            let event = crate::domain::deployment::Event {
+                target: uid.clone(),
+                at,
+                actor: actor.clone(),
+                kind: kind.clone(),
+            };
             trial.record(&event)?;
-            let draft = Draft { stream: Stream::Target(uid.clone()), stream_seq: Some(stream_seq + 1), at, actor: actor.clone(), body: Body::Target(kind.clone()), payloads: payloads.clone() };
+            let draft = Draft {
+                stream: Stream::Target(uid.clone()),
+                stream_seq: Some(stream_seq + 1),
+                at,
+                actor: actor.clone(),
+                body: Body::Target(kind.clone()),
+                payloads: payloads.clone(),
+            };
             match self.store.append(draft).await {
                 Ok(entry) => {
                     self.catch_up(uid, &entry).await?;
@@ -257,7 +311,11 @@ impl Line {
 
     /// Folds an entry, and first those before it that somebody else has appended and not folded yet.
     async fn catch_up(&self, uid: &TargetUid, entry: &Entry) -> Result<(), Error> {
-        let next = self.shared().targets.get(uid).map_or(1, |k| k.stream_seq + 1);
+        let next = self
+            .shared()
+            .targets
+            .get(uid)
+            .map_or(1, |k| k.stream_seq + 1);
         if entry.stream_seq > next {
             for earlier in self.store.stream(&Stream::Target(uid.clone())).await? {
                 self.shared().fold(&earlier)?;
@@ -275,19 +333,36 @@ impl Line {
     }
 
     /// Shows a condition of a target.
-    async fn show(&self, uid: &TargetUid, result: SyncResult, reason: Reason, detail: impl Into<String>) -> Result<(), Error> {
+    async fn show(
+        &self,
+        uid: &TargetUid,
+        result: SyncResult,
+        reason: Reason,
+        detail: impl Into<String>,
+    ) -> Result<(), Error> {
         let detail = detail.into();
         let now = self.clock.now();
         let (address, condition, changed) = {
             let mut shared = self.shared();
-            let Some(known) = shared.targets.get_mut(uid) else { return Ok(()) };
+            let Some(known) = shared.targets.get_mut(uid) else {
+                return Ok(());
+            };
             let same = known.condition.result == result && known.condition.reason == reason;
             let changed = !same || known.condition.detail != detail;
-            known.condition = Condition { result, reason, detail, since: if same { known.condition.since } else { now } };
+            known.condition = Condition {
+                result,
+                reason,
+                detail,
+                since: if same { known.condition.since } else { now },
+            };
             if !matches!(result, SyncResult::Applying | SyncResult::Planning) {
                 known.progress = None;
             }
-            (known.history.address.clone(), known.condition.clone(), changed)
+            (
+                known.history.address.clone(),
+                known.condition.clone(),
+                changed,
+            )
         };
         if changed {
             let address = address.map(|a| a.to_string()).unwrap_or_default();
@@ -306,8 +381,18 @@ impl Line {
     pub fn enqueue(&self, uid: &TargetUid, after: Duration) {
         let lane = {
             let shared = self.shared();
-            let address = shared.targets.get(uid).and_then(|k| k.history.address.clone());
-            let target = address.and_then(|a| shared.snapshots.last().and_then(|s| s.compiled.targets.get(&a).map(|t| format!("{}/{}", t.placement.account, t.region))));
+            let address = shared
+                .targets
+                .get(uid)
+                .and_then(|k| k.history.address.clone());
+            let target = address.and_then(|a| {
+                shared.snapshots.last().and_then(|s| {
+                    s.compiled
+                        .targets
+                        .get(&a)
+                        .map(|t| format!("{}/{}", t.placement.account, t.region))
+                })
+            });
             target.unwrap_or_default()
         };
         self.queue.add(uid.clone(), &lane, after);
@@ -325,16 +410,46 @@ impl Line {
     fn enqueue_waiting(&self, changed: &TargetUid) {
         let uids: Vec<TargetUid> = {
             let shared = self.shared();
-            let waiting = |k: &Known| matches!(k.condition.reason, Reason::Dependency | Reason::Rollout | Reason::RolloutHalted | Reason::NotYet | Reason::Invalid);
-            let address = shared.targets.get(changed).and_then(|k| k.history.address.clone());
+            let waiting = |k: &Known| {
+                matches!(
+                    k.condition.reason,
+                    Reason::Dependency
+                        | Reason::Rollout
+                        | Reason::RolloutHalted
+                        | Reason::NotYet
+                        | Reason::Invalid
+                )
+            };
+            let address = shared
+                .targets
+                .get(changed)
+                .and_then(|k| k.history.address.clone());
             let users: BTreeSet<Address> = match (&address, shared.snapshots.last()) {
-                (Some(address), Some(snapshot)) => snapshot.compiled.graph.users(address).cloned().collect(),
+                (Some(address), Some(snapshot)) => {
+                    snapshot.compiled.graph.users(address).cloned().collect()
+                }
                 _ => BTreeSet::new(),
             };
-            shared.targets.iter().filter(|(uid, k)| *uid != changed && (waiting(k) || k.history.address.as_ref().is_some_and(|a| users.contains(a)))).map(|(u, _)| u.clone()).collect()
+            shared
+                .targets
+                .iter()
+                .filter(|(uid, k)| {
+                    *uid != changed
+                        && (waiting(k)
+                            || k.history
+                                .address
+                                .as_ref()
+                                .is_some_and(|a| users.contains(a)))
+                })
+                .map(|(u, _)| u.clone())
+                .collect()
         };
         // What runs now has read the state from before this change: it runs once more.
-        let running = self.queue.running().into_iter().filter(|uid| uid != changed);
+        let running = self
+            .queue
+            .running()
+            .into_iter()
+            .filter(|uid| uid != changed);
         for uid in uids.into_iter().chain(running) {
             self.enqueue(&uid, Duration::ZERO);
         }
@@ -350,15 +465,25 @@ impl Line {
         if let Some(found) = self.shared().outputs.get(digest) {
             return Ok(found.clone());
         }
-        let bytes = self.store.payload(digest).await?.ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
-        let outputs: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("the payload {digest} cannot be read: {e}")))?;
+        let bytes = self
+            .store
+            .payload(digest)
+            .await?
+            .ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
+        let outputs: BTreeMap<String, String> = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Broken(format!("the payload {digest} cannot be read: {e}")))?;
         let outputs = Arc::new(outputs);
-        self.shared().outputs.insert(digest.clone(), outputs.clone());
+        self.shared()
+            .outputs
+            .insert(digest.clone(), outputs.clone());
         Ok(outputs)
     }
 
     /// Returns the outputs of every target that has any.
-    async fn all_outputs(&self, snapshot: &Snapshot) -> Result<BTreeMap<Address, Arc<BTreeMap<String, String>>>, Error> {
+    async fn all_outputs(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<BTreeMap<Address, Arc<BTreeMap<String, String>>>, Error> {
         let mut all = BTreeMap::new();
         for (address, target) in &snapshot.compiled.targets {
             if let crate::domain::estate::TargetKind::CustomerManaged { outputs } = &target.kind {
@@ -368,7 +493,9 @@ impl Line {
             let digest = {
                 let shared = self.shared();
                 let uid = snapshot.uids.get(address);
-                uid.and_then(|u| shared.targets.get(u)).and_then(|k| k.history.applied.as_ref()).and_then(|a| a.outputs.clone())
+                uid.and_then(|u| shared.targets.get(u))
+                    .and_then(|k| k.history.applied.as_ref())
+                    .and_then(|a| a.outputs.clone())
             };
             if let Some(digest) = digest {
                 all.insert(address.clone(), self.outputs(&digest).await?);
@@ -382,37 +509,60 @@ impl Shared {
     fn fold(&mut self, entry: &Entry) -> Result<(), Error> {
         match &entry.body {
             Body::Target(_) => {
-                let Some(event) = entry.event() else { return Ok(()) };
-                let known = self.targets.entry(event.target.clone()).or_insert_with(|| Known {
-                    history: History::new(event.target.clone()),
-                    stream_seq: 0,
-                    condition: Condition { result: SyncResult::Unknown, reason: Reason::NotYet, detail: "not looked at yet".into(), since: entry.at },
-                    looked: SnapshotId(0),
-                    passes: Vec::new(),
-                    attempts: 0,
-                    progress: None,
-                    wanted: None,
-                });
+                let Some(event) = entry.event() else {
+                    return Ok(());
+                };
+                let known = self
+                    .targets
+                    .entry(event.target.clone())
+                    .or_insert_with(|| Known {
+                        history: History::new(event.target.clone()),
+                        stream_seq: 0,
+                        condition: Condition {
+                            result: SyncResult::Unknown,
+                            reason: Reason::NotYet,
+                            detail: "not looked at yet".into(),
+                            since: entry.at,
+                        },
+                        looked: SnapshotId(0),
+                        passes: Vec::new(),
+                        attempts: 0,
+                        progress: None,
+                        wanted: None,
+                    });
                 // A fold that was done by the appender already is not done twice.
                 if entry.stream_seq <= known.stream_seq {
                     return Ok(());
                 }
                 if let EventKind::Settled(settlement) = &event.kind
-                    && matches!(settlement.outcome, crate::domain::deployment::Outcome::Applied | crate::domain::deployment::Outcome::NoEffect)
+                    && matches!(
+                        settlement.outcome,
+                        crate::domain::deployment::Outcome::Applied
+                            | crate::domain::deployment::Outcome::NoEffect
+                    )
                     && let Some(deployment) = &known.history.current
                 {
                     known.passes.push((deployment.pinned.snapshot, event.at));
                 }
                 known.history.record(&event)?;
                 known.stream_seq = entry.stream_seq;
-                if let EventKind::Minted { address, .. } | EventKind::Moved { address } = &event.kind {
+                if let EventKind::Minted { address, .. } | EventKind::Moved { address } =
+                    &event.kind
+                {
                     self.by_address.retain(|_, uid| *uid != event.target);
-                    self.by_address.insert(address.clone(), event.target.clone());
+                    self.by_address
+                        .insert(address.clone(), event.target.clone());
                 }
             }
-            Body::Accepted { snapshot, revisions, .. } => self.accepted = Some((*snapshot, revisions.clone())),
+            Body::Accepted {
+                snapshot,
+                revisions,
+                ..
+            } => self.accepted = Some((*snapshot, revisions.clone())),
             Body::Registered(version) => {
-                self.catalogue.add(version.clone()).map_err(|e| Error::Broken(e.to_string()))?;
+                self.catalogue
+                    .add(version.clone())
+                    .map_err(|e| Error::Broken(e.to_string()))?;
             }
             Body::BlastRadiusApproved { list, .. } => {
                 self.radii.insert(list.clone());
@@ -425,7 +575,8 @@ impl Shared {
             }
             Body::Refused { revision, reason } => {
                 if let Stream::Source(name) = &entry.stream {
-                    self.refused.insert(name.clone(), (revision.clone(), reason.clone()));
+                    self.refused
+                        .insert(name.clone(), (revision.clone(), reason.clone()));
                 }
             }
             _ => {}
@@ -446,7 +597,10 @@ pub(crate) fn first_fault(findings: &[Finding]) -> String {
 
 fn place_of(finding: &Finding) -> String {
     match finding.place.span {
-        Some(span) => format!("{}:{}:{}: {}", finding.place.file, span.line, span.column, finding.message),
+        Some(span) => format!(
+            "{}:{}:{}: {}",
+            finding.place.file, span.line, span.column, finding.message
+        ),
         None => format!("{}: {}", finding.place.file, finding.message),
     }
 }

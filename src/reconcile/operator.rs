@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{Error, Line};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::deployment::{EventKind, Phase};
-use crate::domain::model::{Actor, Address, Digest, Reason, SourceName, SyncResult, TargetUid, glob_matches};
+use crate::domain::model::{
+    Actor, Address, Digest, Reason, SourceName, SyncResult, TargetUid, glob_matches,
+};
 
 /// Why an operator's word was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,18 +57,38 @@ impl Line {
     pub fn select(&self, selector: &Selector) -> Result<Vec<(TargetUid, Address)>, OperatorError> {
         let shared = self.shared();
         let newest = shared.snapshots.last().cloned();
-        let all = shared.targets.iter().filter_map(|(uid, k)| Some((uid.clone(), k.history.address.clone()?)));
-        let target = |a: &Address| newest.as_ref().and_then(|s| s.compiled.targets.get(a).cloned());
+        let all = shared
+            .targets
+            .iter()
+            .filter_map(|(uid, k)| Some((uid.clone(), k.history.address.clone()?)));
+        let target = |a: &Address| {
+            newest
+                .as_ref()
+                .and_then(|s| s.compiled.targets.get(a).cloned())
+        };
         let found: Vec<(TargetUid, Address)> = match selector {
             Selector::All => all.collect(),
-            Selector::Targets(glob) => all.filter(|(_, a)| glob_matches(glob, &a.to_string()) || (a.region().is_some() && glob_matches(glob, &a.base().to_string()))).collect(),
-            Selector::Placement(name) => all.filter(|(_, a)| target(a).is_some_and(|t| t.placement.name.as_str() == name)).collect(),
-            Selector::Source(name) => all.filter(|(_, a)| target(a).is_some_and(|t| t.source.as_str() == name)).collect(),
+            Selector::Targets(glob) => all
+                .filter(|(_, a)| {
+                    glob_matches(glob, &a.to_string())
+                        || (a.region().is_some() && glob_matches(glob, &a.base().to_string()))
+                })
+                .collect(),
+            Selector::Placement(name) => all
+                .filter(|(_, a)| target(a).is_some_and(|t| t.placement.name.as_str() == name))
+                .collect(),
+            Selector::Source(name) => all
+                .filter(|(_, a)| target(a).is_some_and(|t| t.source.as_str() == name))
+                .collect(),
         };
         if found.is_empty() {
             let names: Vec<String> = shared.by_address.keys().map(Address::to_string).collect();
             let near = match selector {
-                Selector::Targets(text) => crate::domain::model::closest(text, names.iter().map(String::as_str)).map(|c| format!("; did you mean `{c}`?")).unwrap_or_default(),
+                Selector::Targets(text) => {
+                    crate::domain::model::closest(text, names.iter().map(String::as_str))
+                        .map(|c| format!("; did you mean `{c}`?"))
+                        .unwrap_or_default()
+                }
                 _ => String::new(),
             };
             return Err(OperatorError::NoSuch(format!("no target matches{near}")));
@@ -77,25 +99,51 @@ impl Line {
     fn one(&self, text: &str) -> Result<(TargetUid, Address), OperatorError> {
         let mut found = self.select(&Selector::Targets(text.to_owned()))?;
         if found.len() > 1 {
-            let names = found.iter().map(|(_, a)| a.to_string()).collect::<Vec<_>>().join(", ");
-            return Err(OperatorError::NoSuch(format!("`{}` means several targets: {names}", text.escape_debug())));
+            let names = found
+                .iter()
+                .map(|(_, a)| a.to_string())
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(OperatorError::NoSuch(format!(
+                "`{}` means several targets: {names}",
+                text.escape_debug()
+            )));
         }
-        found.pop().ok_or_else(|| OperatorError::NoSuch("no target matches".into()))
+        found
+            .pop()
+            .ok_or_else(|| OperatorError::NoSuch("no target matches".into()))
     }
 
     /// Approves exactly what was shown.
-    pub async fn approve(&self, what: &ApproveWhat, actor: &Actor) -> Result<String, OperatorError> {
+    pub async fn approve(
+        &self,
+        what: &ApproveWhat,
+        actor: &Actor,
+    ) -> Result<String, OperatorError> {
         match what {
             ApproveWhat::Review { target, review } => {
                 let (uid, address) = self.one(target)?;
                 let waiting = self.waiting_review(&uid, &address)?;
                 if let Some(given) = review
-                    && !waiting.hex().starts_with(given.trim_start_matches("r1:").trim_end_matches('…'))
+                    && !waiting
+                        .hex()
+                        .starts_with(given.trim_start_matches("r1:").trim_end_matches('…'))
                 {
-                    return Err(OperatorError::NotNow(format!("the review of {address} is {} now, not {given}: look again with `isoform why {address}`", waiting.short(8))));
+                    return Err(OperatorError::NotNow(format!(
+                        "the review of {address} is {} now, not {given}: look again with `isoform why {address}`",
+                        waiting.short(8)
+                    )));
                 }
                 self.check_allowed(&address, actor)?;
-                self.record(&uid, actor.clone(), EventKind::Approved { review: waiting.clone() }, Vec::new()).await?;
+                self.record(
+                    &uid,
+                    actor.clone(),
+                    EventKind::Approved {
+                        review: waiting.clone(),
+                    },
+                    Vec::new(),
+                )
+                .await?;
                 self.ship().await?;
                 self.enqueue(&uid, Duration::ZERO);
                 Ok(format!("approved {} of {address}", waiting.short(8)))
@@ -108,33 +156,65 @@ impl Line {
     fn waiting_review(&self, uid: &TargetUid, address: &Address) -> Result<Digest, OperatorError> {
         let current = self.history(uid).and_then(|h| h.current);
         match current {
-            Some(d) if d.phase == Phase::Reviewed => d.review.map(|(digest, _)| digest).ok_or_else(|| OperatorError::NotNow(format!("{address} has no review yet"))),
-            _ => Err(OperatorError::NotNow(format!("{address} waits for no approval: see `isoform why {address}`"))),
+            Some(d) if d.phase == Phase::Reviewed => d
+                .review
+                .map(|(digest, _)| digest)
+                .ok_or_else(|| OperatorError::NotNow(format!("{address} has no review yet"))),
+            _ => Err(OperatorError::NotNow(format!(
+                "{address} waits for no approval: see `isoform why {address}`"
+            ))),
         }
     }
 
     fn check_allowed(&self, address: &Address, actor: &Actor) -> Result<(), OperatorError> {
         let newest = self.newest();
-        let target = newest.as_ref().and_then(|s| s.compiled.targets.get(address));
+        let target = newest
+            .as_ref()
+            .and_then(|s| s.compiled.targets.get(address));
         let Some(target) = target else { return Ok(()) };
         let from = &target.placement.rule.from;
-        if !from.is_empty() && !from.iter().any(|f| *f == actor.subject || *f == actor.display) {
-            return Err(OperatorError::NotNow(format!("the placement `{}` takes approvals from {} only", target.placement.name, from.join(", "))));
+        if !from.is_empty()
+            && !from
+                .iter()
+                .any(|f| *f == actor.subject || *f == actor.display)
+        {
+            return Err(OperatorError::NotNow(format!(
+                "the placement `{}` takes approvals from {} only",
+                target.placement.name,
+                from.join(", ")
+            )));
         }
         Ok(())
     }
 
     async fn approve_radius(&self, commit: &str, actor: &Actor) -> Result<String, OperatorError> {
-        let newest = self.newest().ok_or_else(|| OperatorError::NotNow("nothing was looked at yet".into()))?;
-        if commit.len() < 4 || !newest.revisions.values().any(|r| r.as_str().starts_with(commit)) {
-            return Err(OperatorError::NoSuch(format!("`{}` is not the commit that waits", commit.escape_debug())));
+        let newest = self
+            .newest()
+            .ok_or_else(|| OperatorError::NotNow("nothing was looked at yet".into()))?;
+        if commit.len() < 4
+            || !newest
+                .revisions
+                .values()
+                .any(|r| r.as_str().starts_with(commit))
+        {
+            return Err(OperatorError::NoSuch(format!(
+                "`{}` is not the commit that waits",
+                commit.escape_debug()
+            )));
         }
         let held: Vec<(TargetUid, Address)> = {
             let shared = self.shared();
-            shared.targets.iter().filter(|(_, k)| k.condition.reason == Reason::BlastRadius).filter_map(|(u, k)| Some((u.clone(), k.history.address.clone()?))).collect()
+            shared
+                .targets
+                .iter()
+                .filter(|(_, k)| k.condition.reason == Reason::BlastRadius)
+                .filter_map(|(u, k)| Some((u.clone(), k.history.address.clone()?)))
+                .collect()
         };
         if held.is_empty() {
-            return Err(OperatorError::NotNow("nothing is held by its blast radius".into()));
+            return Err(OperatorError::NotNow(
+                "nothing is held by its blast radius".into(),
+            ));
         }
         let mut lists = std::collections::BTreeMap::new();
         for (_, address) in &held {
@@ -144,7 +224,15 @@ impl Line {
             }
         }
         for list in lists.keys() {
-            self.log(Stream::Daemon, actor.clone(), Body::BlastRadiusApproved { snapshot: newest.id, list: list.clone() }).await?;
+            self.log(
+                Stream::Daemon,
+                actor.clone(),
+                Body::BlastRadiusApproved {
+                    snapshot: newest.id,
+                    list: list.clone(),
+                },
+            )
+            .await?;
         }
         self.ship().await?;
         for (uid, _) in &held {
@@ -155,19 +243,53 @@ impl Line {
     }
 
     async fn approve_history(&self, name: &str, actor: &Actor) -> Result<String, OperatorError> {
-        let source: SourceName = name.parse().map_err(|e| OperatorError::NoSuch(format!("{e}")))?;
-        let refused = self.shared().refused.get(&source).and_then(|(r, _)| r.clone());
-        let Some(revision) = refused else { return Err(OperatorError::NotNow(format!("the source `{name}` has no refused history"))) };
-        self.log(Stream::Source(source), actor.clone(), Body::HistoryAccepted { revision: revision.clone() }).await?;
+        let source: SourceName = name
+            .parse()
+            .map_err(|e| OperatorError::NoSuch(format!("{e}")))?;
+        let refused = self
+            .shared()
+            .refused
+            .get(&source)
+            .and_then(|(r, _)| r.clone());
+        let Some(revision) = refused else {
+            return Err(OperatorError::NotNow(format!(
+                "the source `{name}` has no refused history"
+            )));
+        };
+        self.log(
+            Stream::Source(source),
+            actor.clone(),
+            Body::HistoryAccepted {
+                revision: revision.clone(),
+            },
+        )
+        .await?;
         self.ship().await?;
-        Ok(format!("accepted {} as the head of `{name}`", revision.short()))
+        Ok(format!(
+            "accepted {} as the head of `{name}`",
+            revision.short()
+        ))
     }
 
     /// Rejects the review that waits. The same is not tried again until something changes.
-    pub async fn reject(&self, target: &str, reason: &str, actor: &Actor) -> Result<String, OperatorError> {
+    pub async fn reject(
+        &self,
+        target: &str,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<String, OperatorError> {
         let (uid, address) = self.one(target)?;
         let review = self.waiting_review(&uid, &address)?;
-        self.record(&uid, actor.clone(), EventKind::Rejected { review: review.clone(), reason: reason.to_owned() }, Vec::new()).await?;
+        self.record(
+            &uid,
+            actor.clone(),
+            EventKind::Rejected {
+                review: review.clone(),
+                reason: reason.to_owned(),
+            },
+            Vec::new(),
+        )
+        .await?;
         self.ship().await?;
         self.enqueue(&uid, Duration::ZERO);
         Ok(format!("rejected {} of {address}", review.short(8)))
@@ -175,39 +297,97 @@ impl Line {
 
     /// Lets targets try again what failed.
     pub async fn retry(&self, selector: &Selector, actor: &Actor) -> Result<String, OperatorError> {
-        self.each(selector, actor, &|| EventKind::Retried, "tried again").await
+        self.each(selector, actor, &|| EventKind::Retried, "tried again")
+            .await
     }
 
     /// Holds targets until they are resumed.
-    pub async fn suspend(&self, selector: &Selector, reason: &str, hold: Option<Duration>, actor: &Actor) -> Result<String, OperatorError> {
+    pub async fn suspend(
+        &self,
+        selector: &Selector,
+        reason: &str,
+        hold: Option<Duration>,
+        actor: &Actor,
+    ) -> Result<String, OperatorError> {
         let until = hold.map(|d| self.clock.now().plus(d));
-        self.each(selector, actor, &|| EventKind::Suspended { reason: reason.to_owned(), until }, "suspended").await
+        self.each(
+            selector,
+            actor,
+            &|| EventKind::Suspended {
+                reason: reason.to_owned(),
+                until,
+            },
+            "suspended",
+        )
+        .await
     }
 
     /// Lets targets go that were suspended, or whose roll-out halted.
-    pub async fn resume(&self, selector: &Selector, actor: &Actor) -> Result<String, OperatorError> {
-        self.each(selector, actor, &|| EventKind::Resumed, "resumed").await
+    pub async fn resume(
+        &self,
+        selector: &Selector,
+        actor: &Actor,
+    ) -> Result<String, OperatorError> {
+        self.each(selector, actor, &|| EventKind::Resumed, "resumed")
+            .await
     }
 
     /// Accepts what a stack has become, or says that the next change overwrites it.
-    pub async fn resolve_drift(&self, target: &str, overwrite: bool, reason: &str, actor: &Actor) -> Result<String, OperatorError> {
+    pub async fn resolve_drift(
+        &self,
+        target: &str,
+        overwrite: bool,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<String, OperatorError> {
         let (uid, address) = self.one(target)?;
-        let drifted = self.shared().targets.get(&uid).is_some_and(|k| k.condition.result == SyncResult::Drifted);
+        let drifted = self
+            .shared()
+            .targets
+            .get(&uid)
+            .is_some_and(|k| k.condition.result == SyncResult::Drifted);
         if !drifted {
             return Err(OperatorError::NotNow(format!("{address} has not drifted")));
         }
         self.sweep().await?;
         let watermark = {
             let shared = self.shared();
-            shared.targets.get(&uid).and_then(|k| k.history.owned.clone()).and_then(|s| shared.swept.get(&s).cloned())
+            shared
+                .targets
+                .get(&uid)
+                .and_then(|k| k.history.owned.clone())
+                .and_then(|s| shared.swept.get(&s).cloned())
         };
-        self.record(&uid, actor.clone(), EventKind::DriftResolved { watermark, overwrite, reason: reason.to_owned() }, Vec::new()).await?;
+        self.record(
+            &uid,
+            actor.clone(),
+            EventKind::DriftResolved {
+                watermark,
+                overwrite,
+                reason: reason.to_owned(),
+            },
+            Vec::new(),
+        )
+        .await?;
         self.ship().await?;
         self.enqueue(&uid, Duration::ZERO);
-        Ok(format!("{address}: {}", if overwrite { "the next change overwrites what is there" } else { "what is there is accepted" }))
+        Ok(format!(
+            "{address}: {}",
+            if overwrite {
+                "the next change overwrites what is there"
+            } else {
+                "what is there is accepted"
+            }
+        ))
     }
 
-    async fn each(&self, selector: &Selector, actor: &Actor, event: &(dyn Fn() -> EventKind + Sync), word: &str) -> Result<String, OperatorError> {
+    async fn each(
+        &self,
+        selector: &Selector,
+        actor: &Actor,
+        event: &(dyn Fn() -> EventKind + Sync),
+        word: &str,
+    ) -> Result<String, OperatorError> {
         let found = self.select(selector)?;
         for (uid, _) in &found {
             self.record(uid, actor.clone(), event(), Vec::new()).await?;

@@ -25,12 +25,19 @@ pub(super) enum Performed {
 
 impl Line {
     /// Performs an announced step.
-    pub(super) async fn perform(&self, announced: &Announced, target: &Target, engine: &dyn StackEngine) -> Result<Performed, Error> {
+    pub(super) async fn perform(
+        &self,
+        announced: &Announced,
+        target: &Target,
+        engine: &dyn StackEngine,
+    ) -> Result<Performed, Error> {
         let deployment = &announced.deployment;
         match &announced.step {
             Step::Store => self.store_bundle(announced, target).await,
             Step::Clear { stack } => {
-                engine.delete(stack, &format!("{}-clear", deployment.token()), &[]).await?;
+                engine
+                    .delete(stack, &format!("{}-clear", deployment.token()), &[])
+                    .await?;
                 self.wait_gone(engine, stack).await?;
                 Ok(Performed::Events(vec![EventKind::Cleared]))
             }
@@ -42,22 +49,35 @@ impl Line {
                 // A shell that our CREATE change set made goes with it: by ARN, and only if it is still a shell.
                 if let Some(stack) = &deployment.stack
                     && deployment.pinned.watermark.is_none()
-                    && engine.describe(&StackRef::Id(stack.clone())).await?.is_some_and(|s| s.status.class() == StatusClass::Shell)
+                    && engine
+                        .describe(&StackRef::Id(stack.clone()))
+                        .await?
+                        .is_some_and(|s| s.status.class() == StatusClass::Shell)
                 {
-                    engine.delete(stack, &format!("{}-shell", deployment.token()), &[]).await?;
+                    engine
+                        .delete(stack, &format!("{}-shell", deployment.token()), &[])
+                        .await?;
                 }
                 Ok(Performed::Events(Vec::new()))
             }
             Step::Execute { token } => {
-                let change_set = deployment.change_set.as_deref().ok_or_else(|| Error::Broken("nothing to execute".into()))?;
+                let change_set = deployment
+                    .change_set
+                    .as_deref()
+                    .ok_or_else(|| Error::Broken("nothing to execute".into()))?;
                 match engine.execute(change_set, token).await {
-                    Ok(()) | Err(port::Error::AlreadyAccepted) => Ok(Performed::Events(vec![EventKind::Executed])),
+                    Ok(()) | Err(port::Error::AlreadyAccepted) => {
+                        Ok(Performed::Events(vec![EventKind::Executed]))
+                    }
                     Err(port::Error::NotFound(_) | port::Error::Refused(_)) => Ok(Performed::Moved),
                     Err(error) => Err(error.into()),
                 }
             }
             Step::Configure => {
-                let stack = deployment.stack.as_ref().ok_or_else(|| Error::Broken("no stack to configure".into()))?;
+                let stack = deployment
+                    .stack
+                    .as_ref()
+                    .ok_or_else(|| Error::Broken("no stack to configure".into()))?;
                 if let Some(policy) = &target.stack_policy
                     && engine.stack_policy(stack).await?.as_ref() != Some(policy)
                 {
@@ -71,20 +91,35 @@ impl Line {
         }
     }
 
-    async fn store_bundle(&self, announced: &Announced, target: &Target) -> Result<Performed, Error> {
+    async fn store_bundle(
+        &self,
+        announced: &Announced,
+        target: &Target,
+    ) -> Result<Performed, Error> {
         if let Some(template) = target.template() {
-            self.put_bundle(&template.digest, &template.bundle.files, &template.version).await?;
+            self.put_bundle(&template.digest, &template.bundle.files, &template.version)
+                .await?;
         }
         let pinning = self.pinning(&announced.deployment.pinned.payload).await?;
         let store = self.ports.store(&target.placement, &target.region)?;
         let key = &announced.deployment.pinned.rendered;
-        let version = match store.put(key, body(pinning.rendered.clone().into_bytes()), &Put::default()).await {
+        let version = match store
+            .put(
+                key,
+                body(pinning.rendered.clone().into_bytes()),
+                &Put::default(),
+            )
+            .await
+        {
             Ok(meta) => meta.version,
             // Put before, by an earlier try or for the same text: read back and compared, then it is ours.
             Err(port::Error::Exists(_)) => {
                 let bytes = port::read_all(store.as_ref(), key, None, 2 << 20).await?;
                 if bytes != pinning.rendered.as_bytes() {
-                    return Err(port::Error::Untrusted(format!("{key} holds another text than was rendered")).into());
+                    return Err(port::Error::Untrusted(format!(
+                        "{key} holds another text than was rendered"
+                    ))
+                    .into());
                 }
                 store.head(key).await?.and_then(|m| m.version)
             }
@@ -93,7 +128,13 @@ impl Line {
         Ok(Performed::Events(vec![EventKind::Stored { version }]))
     }
 
-    async fn propose(&self, announced: &Announced, target: &Target, engine: &dyn StackEngine, name: &str) -> Result<Performed, Error> {
+    async fn propose(
+        &self,
+        announced: &Announced,
+        target: &Target,
+        engine: &dyn StackEngine,
+        name: &str,
+    ) -> Result<Performed, Error> {
         let deployment = &announced.deployment;
         let pinned = &deployment.pinned;
         let pinning: Pinning = self.pinning(&pinned.payload).await?;
@@ -128,31 +169,55 @@ impl Line {
             if let Err(owner) = self.claim(&announced.uid, &proposed.stack_id).await? {
                 return Ok(Performed::NotOurs(owner));
             }
-            events.push(EventKind::Owned { stack: proposed.stack_id.clone() });
+            events.push(EventKind::Owned {
+                stack: proposed.stack_id.clone(),
+            });
         }
-        events.push(EventKind::Proposed { change_set: proposed.change_set, stack: proposed.stack_id });
+        events.push(EventKind::Proposed {
+            change_set: proposed.change_set,
+            stack: proposed.stack_id,
+        });
         Ok(Performed::Events(events))
     }
 
     /// Makes a change set only to look at it: under a name of a preview, read back and discarded, never executed.
-    pub(super) async fn preview_change_set(&self, uid: &TargetUid, target: &Target, desired: &crate::domain::plan::Desired, stack: &StackId) -> Result<crate::port::ChangeSet, Error> {
+    pub(super) async fn preview_change_set(
+        &self,
+        uid: &TargetUid,
+        target: &Target,
+        desired: &crate::domain::plan::Desired,
+        stack: &StackId,
+    ) -> Result<crate::port::ChangeSet, Error> {
         let engine = self.ports.engine(&target.placement, &target.region)?;
         let store = self.ports.store(&target.placement, &target.region)?;
         let hasher = self.store.keyring().hasher();
-        let key = format!("rendered/{}", hasher.digest("rendered", desired.template.as_bytes()).hex());
-        match store.put(&key, body(desired.template.as_bytes()), &Put::default()).await {
+        let key = format!(
+            "rendered/{}",
+            hasher.digest("rendered", desired.template.as_bytes()).hex()
+        );
+        match store
+            .put(&key, body(desired.template.as_bytes()), &Put::default())
+            .await
+        {
             Ok(_) | Err(port::Error::Exists(_)) => {}
             Err(error) => return Err(error.into()),
         }
         let unique = crate::domain::model::hex(&super::bundles::random::<4>()?);
-        let name = crate::domain::plan::preview_name(&self.settings.installation, &desired.digest(hasher), &unique);
+        let name = crate::domain::plan::preview_name(
+            &self.settings.installation,
+            &desired.digest(hasher),
+            &unique,
+        );
         let proposal = Proposal {
             stack: desired.stack_name.clone(),
             token: format!("{name}-{}", uid.short()),
             name,
             create: false,
             import: std::collections::BTreeMap::new(),
-            template_url: store.url(&key, store.head(&key).await?.and_then(|m| m.version).as_deref()),
+            template_url: store.url(
+                &key,
+                store.head(&key).await?.and_then(|m| m.version).as_deref(),
+            ),
             parameters: desired.parameters.clone(),
             tags: desired.tags.clone(),
             capabilities: desired.capabilities.clone(),
@@ -185,7 +250,11 @@ impl Line {
             Err(port::Error::Exists(_)) => {
                 let bytes = port::read_all(home.as_ref(), &key, None, 200).await?;
                 let owner = String::from_utf8_lossy(&bytes).into_owned();
-                Ok(if owner == uid.as_str() { Ok(()) } else { Err(owner) })
+                Ok(if owner == uid.as_str() {
+                    Ok(())
+                } else {
+                    Err(owner)
+                })
             }
             Err(error) => Err(error.into()),
         }
@@ -196,7 +265,13 @@ impl Line {
             match engine.describe(&StackRef::Id(stack.clone())).await? {
                 None => return Ok(()),
                 Some(s) if s.status.class() == StatusClass::Gone => return Ok(()),
-                Some(s) if s.status.is_settled() => return Err(port::Error::Refused(format!("the stack cannot be deleted: {}", s.status)).into()),
+                Some(s) if s.status.is_settled() => {
+                    return Err(port::Error::Refused(format!(
+                        "the stack cannot be deleted: {}",
+                        s.status
+                    ))
+                    .into());
+                }
                 Some(_) => self.clock.sleep(Duration::from_millis(50)).await,
             }
         }

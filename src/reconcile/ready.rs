@@ -31,13 +31,29 @@ impl Line {
     ///
     /// A newer push replaces a waiting candidate only when it has itself passed, so a steady stream of pushes never
     /// starves what comes later.
-    pub(super) fn candidate(&self, uid: &TargetUid, newest: &Arc<Snapshot>, address: &Address) -> Candidate {
+    pub(super) fn candidate(
+        &self,
+        uid: &TargetUid,
+        newest: &Arc<Snapshot>,
+        address: &Address,
+    ) -> Candidate {
         let now = self.clock.now();
         let shared = self.shared();
-        let applied = shared.targets.get(uid).and_then(|k| k.history.applied.as_ref()).map(|a| a.snapshot);
+        let applied = shared
+            .targets
+            .get(uid)
+            .and_then(|k| k.history.applied.as_ref())
+            .map(|a| a.snapshot);
         let mut first = None;
-        for snapshot in shared.snapshots.iter().rev().filter(|s| s.id <= newest.id && applied.is_none_or(|a| s.id >= a)) {
-            let Some(target) = snapshot.compiled.targets.get(address) else { continue };
+        for snapshot in shared
+            .snapshots
+            .iter()
+            .rev()
+            .filter(|s| s.id <= newest.id && applied.is_none_or(|a| s.id >= a))
+        {
+            let Some(target) = snapshot.compiled.targets.get(address) else {
+                continue;
+            };
             match blocked(&shared, snapshot, target, uid, now) {
                 None => return Candidate::Go(snapshot.clone(), first),
                 Some(wait) => {
@@ -45,35 +61,77 @@ impl Line {
                 }
             }
         }
-        Candidate::Stay(first.unwrap_or(Wait { reason: Reason::Dependency, detail: "nothing that comes before it has settled".into(), after: None }))
+        Candidate::Stay(first.unwrap_or(Wait {
+            reason: Reason::Dependency,
+            detail: "nothing that comes before it has settled".into(),
+            after: None,
+        }))
     }
 
     /// Tells whether a change of a target may begin now, beside others of its wave.
-    pub(super) fn may_begin(&self, uid: &TargetUid, snapshot: &Snapshot, target: &Target) -> Option<Wait> {
+    pub(super) fn may_begin(
+        &self,
+        uid: &TargetUid,
+        snapshot: &Snapshot,
+        target: &Target,
+    ) -> Option<Wait> {
         let position = target.stage.as_ref()?;
         let stage = stage_of(snapshot, position)?;
         let shared = self.shared();
         let resumed = shared.targets.get(uid).and_then(|k| k.history.resumed);
-        let peers: Vec<(&Address, &Known)> = peers(&shared, snapshot, target, position.stage).into_iter().filter(|(a, _)| **a != target.address).collect();
+        let peers: Vec<(&Address, &Known)> = peers(&shared, snapshot, target, position.stage)
+            .into_iter()
+            .filter(|(a, _)| **a != target.address)
+            .collect();
         if let Some(most) = stage.stop_after {
             let failed: Vec<&Address> = peers
                 .iter()
                 .filter(|(_, k)| {
                     // From the log, so that a restart does not resume a wave that has halted.
                     let last = k.history.last.as_ref();
-                    k.history.failed.as_ref().is_some_and(|(_, _, at)| resumed.is_none_or(|r| r < *at)) && last.is_some_and(|(pinned, _, _)| pinned.snapshot >= snapshot.id)
+                    k.history
+                        .failed
+                        .as_ref()
+                        .is_some_and(|(_, _, at)| resumed.is_none_or(|r| r < *at))
+                        && last.is_some_and(|(pinned, _, _)| pinned.snapshot >= snapshot.id)
                 })
                 .map(|(a, _)| *a)
                 .collect();
             if failed.len() >= most as usize {
-                let names = failed.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                return Some(Wait { reason: Reason::RolloutHalted, detail: format!("the wave halted after {} failure{}: {names}", failed.len(), if failed.len() == 1 { "" } else { "s" }), after: None });
+                let names = failed
+                    .iter()
+                    .take(3)
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Some(Wait {
+                    reason: Reason::RolloutHalted,
+                    detail: format!(
+                        "the wave halted after {} failure{}: {names}",
+                        failed.len(),
+                        if failed.len() == 1 { "" } else { "s" }
+                    ),
+                    after: None,
+                });
             }
         }
         if let Some(most) = stage.max_in_flight {
-            let moving = peers.iter().filter(|(_, k)| k.history.current.is_some() && matches!(k.condition.result, SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp)).count();
+            let moving = peers
+                .iter()
+                .filter(|(_, k)| {
+                    k.history.current.is_some()
+                        && matches!(
+                            k.condition.result,
+                            SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
+                        )
+                })
+                .count();
             if moving >= most as usize {
-                return Some(Wait { reason: Reason::Rollout, detail: format!("{moving} of its wave are in motion, at most {most} may be"), after: Some(Duration::from_millis(200)) });
+                return Some(Wait {
+                    reason: Reason::Rollout,
+                    detail: format!("{moving} of its wave are in motion, at most {most} may be"),
+                    after: Some(Duration::from_millis(200)),
+                });
             }
         }
         None
@@ -81,26 +139,48 @@ impl Line {
 }
 
 fn stage_of<'a>(snapshot: &'a Snapshot, position: &StagePosition) -> Option<&'a Stage> {
-    snapshot.compiled.rollouts.get(&position.rollout)?.get(position.stage)
+    snapshot
+        .compiled
+        .rollouts
+        .get(&position.rollout)?
+        .get(position.stage)
 }
 
 /// Returns the targets of a wave that share the service or the template with a target.
-fn peers<'a>(shared: &'a Shared, snapshot: &'a Snapshot, target: &Target, stage: usize) -> Vec<(&'a Address, &'a Known)> {
-    let Some(position) = &target.stage else { return Vec::new() };
+fn peers<'a>(
+    shared: &'a Shared,
+    snapshot: &'a Snapshot,
+    target: &Target,
+    stage: usize,
+) -> Vec<(&'a Address, &'a Known)> {
+    let Some(position) = &target.stage else {
+        return Vec::new();
+    };
     let family = family(target);
     snapshot
         .compiled
         .targets
         .iter()
-        .filter(|(_, t)| t.stage.as_ref().is_some_and(|p| p.rollout == position.rollout && p.stage == stage))
-        .filter(|(a, t)| a.kind() == target.address.kind() && (same_owner(t, target) || !family.is_disjoint(&self::family(t))))
+        .filter(|(_, t)| {
+            t.stage
+                .as_ref()
+                .is_some_and(|p| p.rollout == position.rollout && p.stage == stage)
+        })
+        .filter(|(a, t)| {
+            a.kind() == target.address.kind()
+                && (same_owner(t, target) || !family.is_disjoint(&self::family(t)))
+        })
         .filter_map(|(a, _)| Some((a, shared.targets.get(snapshot.uids.get(a)?)?)))
         .collect()
 }
 
 /// The template names of a target: what makes others part of the same roll-out of a template.
 fn family(target: &Target) -> BTreeSet<String> {
-    target.template().map(|t| t.version.split('@').next().unwrap_or_default().to_owned()).into_iter().collect()
+    target
+        .template()
+        .map(|t| t.version.split('@').next().unwrap_or_default().to_owned())
+        .into_iter()
+        .collect()
 }
 
 fn same_owner(a: &Target, b: &Target) -> bool {
@@ -110,62 +190,143 @@ fn same_owner(a: &Target, b: &Target) -> bool {
     }
 }
 
+/// Tells since when a target has been in sync with exactly this snapshot.
+///
+/// A pass of a newer snapshot vouches for nothing older: what was pushed in between may never have worked.
 fn passed(known: &Known, snapshot: SnapshotId) -> Option<Timestamp> {
-    known.passes.iter().filter(|(s, _)| *s >= snapshot).map(|(_, since)| *since).min()
+    known
+        .passes
+        .iter()
+        .filter(|(s, _)| *s == snapshot)
+        .map(|(_, since)| *since)
+        .min()
 }
 
-fn blocked(shared: &Shared, snapshot: &Snapshot, target: &Target, uid: &TargetUid, now: Timestamp) -> Option<Wait> {
+fn blocked(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    target: &Target,
+    uid: &TargetUid,
+    now: Timestamp,
+) -> Option<Wait> {
     for need in target.needs() {
         let Some(producer) = snapshot.compiled.targets.get(&need) else {
-            return Some(Wait { reason: Reason::Dependency, detail: format!("uses {need}, which is not asked for"), after: None });
+            return Some(Wait {
+                reason: Reason::Dependency,
+                detail: format!("uses {need}, which is not asked for"),
+                after: None,
+            });
         };
         if matches!(producer.kind, TargetKind::CustomerManaged { .. }) {
             continue;
         }
         let known = snapshot.uids.get(&need).and_then(|u| shared.targets.get(u));
         if known.and_then(|k| passed(k, snapshot.id)).is_none() {
-            let state = known.map_or_else(|| "not looked at yet".to_owned(), |k| k.condition.to_string());
-            return Some(Wait { reason: Reason::Dependency, detail: format!("waits for {need}, which is {state}"), after: None });
+            let state = known.map_or_else(
+                || "not looked at yet".to_owned(),
+                |k| k.condition.to_string(),
+            );
+            return Some(Wait {
+                reason: Reason::Dependency,
+                detail: format!("waits for {need}, which is {state}"),
+                after: None,
+            });
         }
     }
     let position = target.stage.as_ref()?;
     // A sibling whose files have faults may belong to an earlier wave: nobody can tell, so nothing later moves.
-    let broken = |t: &&Target| t.stage.is_none() && t.address.kind() == target.address.kind() && same_owner(t, target) && t.faults.iter().any(|f| f.is_error());
+    let broken = |t: &&Target| {
+        t.stage.is_none()
+            && t.address.kind() == target.address.kind()
+            && same_owner(t, target)
+            && t.faults.iter().any(|f| f.is_error())
+    };
     if position.stage > 0
         && let Some(sibling) = snapshot.compiled.targets.values().find(broken)
     {
-        return Some(Wait { reason: Reason::Rollout, detail: format!("waits for {}, whose files have faults", sibling.address), after: None });
+        return Some(Wait {
+            reason: Reason::Rollout,
+            detail: format!("waits for {}, whose files have faults", sibling.address),
+            after: None,
+        });
     }
     let resumed = shared.targets.get(uid).and_then(|k| k.history.resumed);
     for earlier in (0..position.stage).rev() {
-        let Some(stage) = snapshot.compiled.rollouts.get(&position.rollout).and_then(|r| r.get(earlier)) else { continue };
+        let Some(stage) = snapshot
+            .compiled
+            .rollouts
+            .get(&position.rollout)
+            .and_then(|r| r.get(earlier))
+        else {
+            continue;
+        };
         for (address, known) in peers(shared, snapshot, target, earlier) {
-            let Some(other) = snapshot.compiled.targets.get(address) else { continue };
+            let Some(other) = snapshot.compiled.targets.get(address) else {
+                continue;
+            };
             let since = match passed(known, snapshot.id) {
                 Some(since) => Some(since),
                 // Another service counts only for what is shared: its template must have settled, not its own spec.
-                None if !same_owner(other, target) => known.history.applied.as_ref().filter(|a| a.bundle.as_ref() == other.template().map(|t| &t.digest)).map(|a| a.at),
+                None if !same_owner(other, target) => known
+                    .history
+                    .applied
+                    .as_ref()
+                    .filter(|a| a.bundle.as_ref() == other.template().map(|t| &t.digest))
+                    .map(|a| a.at),
                 None => None,
             };
             let Some(since) = since else {
-                let failed = matches!(known.condition.result, SyncResult::Failed | SyncResult::Stuck);
-                if failed && !same_owner(other, target) && resumed.is_some_and(|r| known.history.failed.as_ref().is_some_and(|(_, _, at)| *at < r)) {
+                let failed = matches!(
+                    known.condition.result,
+                    SyncResult::Failed | SyncResult::Stuck
+                );
+                if failed
+                    && !same_owner(other, target)
+                    && resumed.is_some_and(|r| {
+                        known
+                            .history
+                            .failed
+                            .as_ref()
+                            .is_some_and(|(_, _, at)| *at < r)
+                    })
+                {
                     continue;
                 }
-                return Some(Wait { reason: Reason::Rollout, detail: format!("waits for {address}, which is {}", known.condition), after: None });
+                return Some(Wait {
+                    reason: Reason::Rollout,
+                    detail: format!("waits for {address}, which is {}", known.condition),
+                    after: None,
+                });
             };
             let baked = now.since(since);
             if baked < stage.bake {
                 let left = stage.bake - baked;
-                return Some(Wait { reason: Reason::Rollout, detail: format!("waits for {address} to bake ({} s of {} s)", baked.as_secs(), stage.bake.as_secs()), after: Some(left) });
+                return Some(Wait {
+                    reason: Reason::Rollout,
+                    detail: format!(
+                        "waits for {address} to bake ({} s of {} s)",
+                        baked.as_secs(),
+                        stage.bake.as_secs()
+                    ),
+                    after: Some(left),
+                });
             }
         }
     }
     if position.region > 0 {
         for (address, known) in peers(shared, snapshot, target, position.stage) {
-            let Some(other) = snapshot.compiled.targets.get(address) else { continue };
+            let Some(other) = snapshot.compiled.targets.get(address) else {
+                continue;
+            };
             if same_region_order(other, target) && passed(known, snapshot.id).is_none() {
-                return Some(Wait { reason: Reason::Rollout, detail: format!("regions follow each other: waits for {address}, which is {}", known.condition), after: None });
+                return Some(Wait {
+                    reason: Reason::Rollout,
+                    detail: format!(
+                        "regions follow each other: waits for {address}, which is {}",
+                        known.condition
+                    ),
+                    after: None,
+                });
             }
         }
     }
@@ -173,6 +334,10 @@ fn blocked(shared: &Shared, snapshot: &Snapshot, target: &Target, uid: &TargetUi
 }
 
 fn same_region_order(other: &Target, target: &Target) -> bool {
-    let earlier = other.stage.as_ref().zip(target.stage.as_ref()).is_some_and(|(a, b)| a.region < b.region);
+    let earlier = other
+        .stage
+        .as_ref()
+        .zip(target.stage.as_ref())
+        .is_some_and(|(a, b)| a.region < b.region);
     earlier && other.placement.name == target.placement.name && same_owner(other, target)
 }

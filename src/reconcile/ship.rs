@@ -34,21 +34,75 @@ impl Line {
                 return Ok(());
             }
             let entries = self.store.entries(shipped + 1, SEGMENT).await?;
-            let Some((first, last)) = entries.first().map(|e| e.seq).zip(entries.last().map(|e| e.seq)) else { return Ok(()) };
+            let Some((first, last)) = entries
+                .first()
+                .map(|e| e.seq)
+                .zip(entries.last().map(|e| e.seq))
+            else {
+                return Ok(());
+            };
             let digests: Vec<Digest> = entries.iter().flat_map(Entry::payloads).collect();
-            let payloads = self.store.sealed_payloads(&digests).await?.into_iter().map(|(d, b)| (d, hex(&b))).collect();
-            let checkpoints = self.store.checkpoints().await?.into_iter().filter(|c| c.seq <= last).rev().take(2).collect();
-            let segment = Segment { format: "isoform-log-v1".into(), entries, payloads, checkpoints };
-            let bytes = serde_json::to_vec(&segment).map_err(|e| Error::Broken(format!("writing a segment: {e}")))?;
-            match self.ports.home().put(&segment_key(&self.settings.log, first), body(bytes), &Put::default()).await {
+            let payloads = self
+                .store
+                .sealed_payloads(&digests)
+                .await?
+                .into_iter()
+                .map(|(d, b)| (d, hex(&b)))
+                .collect();
+            let checkpoints = self
+                .store
+                .checkpoints()
+                .await?
+                .into_iter()
+                .filter(|c| c.seq <= last)
+                .rev()
+                .take(2)
+                .collect();
+            let segment = Segment {
+                format: "isoform-log-v1".into(),
+                entries,
+                payloads,
+                checkpoints,
+            };
+            let bytes = serde_json::to_vec(&segment)
+                .map_err(|e| Error::Broken(format!("writing a segment: {e}")))?;
+            match self
+                .ports
+                .home()
+                .put(
+                    &segment_key(&self.settings.log, first),
+                    body(bytes),
+                    &Put::default(),
+                )
+                .await
+            {
                 Ok(_) => {}
                 // Shipped before, and the answer was lost. What lies there must be a beginning of what we have.
                 Err(port::Error::Exists(_)) => {
-                    let bytes = port::read_all(self.ports.home().as_ref(), &segment_key(&self.settings.log, first), None, 256 << 20).await?;
-                    let there: Segment = serde_json::from_slice(&bytes).map_err(|e| Error::Broken(format!("reading a segment: {e}")))?;
-                    let same = there.entries.iter().zip(&segment.entries).all(|(a, b)| a.hash == b.hash);
-                    let Some(reached) = there.entries.last().map(|e| e.seq).filter(|_| same && there.entries.len() <= segment.entries.len()) else {
-                        return Err(port::Error::Untrusted(format!("the bundle store holds another log from entry {first} on")).into());
+                    let bytes = port::read_all(
+                        self.ports.home().as_ref(),
+                        &segment_key(&self.settings.log, first),
+                        None,
+                        256 << 20,
+                    )
+                    .await?;
+                    let there: Segment = serde_json::from_slice(&bytes)
+                        .map_err(|e| Error::Broken(format!("reading a segment: {e}")))?;
+                    let same = there
+                        .entries
+                        .iter()
+                        .zip(&segment.entries)
+                        .all(|(a, b)| a.hash == b.hash);
+                    let Some(reached) = there
+                        .entries
+                        .last()
+                        .map(|e| e.seq)
+                        .filter(|_| same && there.entries.len() <= segment.entries.len())
+                    else {
+                        return Err(port::Error::Untrusted(format!(
+                            "the bundle store holds another log from entry {first} on"
+                        ))
+                        .into());
                     };
                     self.store.shipped(reached).await?;
                     continue;
@@ -68,14 +122,35 @@ impl Line {
         if head < last + least.max(1) {
             return Ok(());
         }
-        let Some(hash) = self.store.entries(head, 1).await?.pop().map(|e| e.hash) else { return Ok(()) };
+        let Some(hash) = self.store.entries(head, 1).await?.pop().map(|e| e.hash) else {
+            return Ok(());
+        };
         let at = self.clock.now();
-        let signature = self.store.keyring().sign(&checkpoint_bytes(&self.settings.log, head, &hash, at));
-        let checkpoint = Checkpoint { log: self.settings.log.clone(), seq: head, hash, at, signature };
+        let signature =
+            self.store
+                .keyring()
+                .sign(&checkpoint_bytes(&self.settings.log, head, &hash, at));
+        let checkpoint = Checkpoint {
+            log: self.settings.log.clone(),
+            seq: head,
+            hash,
+            at,
+            signature,
+        };
         self.store.add_checkpoint(&checkpoint).await?;
         // Checkpoints lie beside the segments too: a log that is cut here is seen there.
-        let bytes = serde_json::to_vec(&json!(checkpoint)).map_err(|e| Error::Broken(format!("writing a checkpoint: {e}")))?;
-        match self.ports.home().put(&format!("checkpoints/{}/{head:020}", self.settings.log), body(bytes), &Put::default()).await {
+        let bytes = serde_json::to_vec(&json!(checkpoint))
+            .map_err(|e| Error::Broken(format!("writing a checkpoint: {e}")))?;
+        match self
+            .ports
+            .home()
+            .put(
+                &format!("checkpoints/{}/{head:020}", self.settings.log),
+                body(bytes),
+                &Put::default(),
+            )
+            .await
+        {
             Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -11,7 +11,10 @@ use super::ready::{Candidate, Wait};
 use super::{Error, Line, Snapshot, first_fault};
 use crate::domain::deployment::{EventKind, History, Outcome, Pinned};
 use crate::domain::estate::{Context, Rendering, Target, TargetKind};
-use crate::domain::model::{Address, Digest, Finding, Generation, Reason, SnapshotId, StackName, SyncResult, TargetUid, canonical_json};
+use crate::domain::model::{
+    Address, Digest, Finding, Generation, Reason, SnapshotId, StackName, SyncResult, TargetUid,
+    canonical_json,
+};
 use crate::domain::plan::{Observed, StatusClass, generation_of};
 use crate::domain::policy::Mode;
 use crate::domain::render::{EPOCH, Limits};
@@ -40,7 +43,14 @@ impl Line {
         if let Some(newest) = self.newest() {
             self.looked(uid, newest.id);
         }
-        let _ = self.show(uid, SyncResult::Stuck, Reason::Internal, "isoform panicked over this target").await;
+        let _ = self
+            .show(
+                uid,
+                SyncResult::Stuck,
+                Reason::Internal,
+                "isoform panicked over this target",
+            )
+            .await;
     }
 
     /// Turns an error into a condition and a time. The one place that decides about retries.
@@ -58,10 +68,19 @@ impl Line {
         let (result, reason, after) = match error {
             Error::Port(error) => match error.disposition() {
                 Disposition::Retry => (SyncResult::Unknown, Reason::Unavailable, Some(backoff)),
-                Disposition::WaitFor(wait) => (SyncResult::Unknown, Reason::Unavailable, Some(wait.max(backoff / 4))),
+                Disposition::WaitFor(wait) => (
+                    SyncResult::Unknown,
+                    Reason::Unavailable,
+                    Some(wait.max(backoff / 4)),
+                ),
                 Disposition::Stall => (SyncResult::Failed, Reason::ChangeSetFailed, None),
             },
-            Error::Git(_) | Error::Store(crate::store::Error::Commit(_) | crate::store::Error::Conflict(_) | crate::store::Error::Database(_)) => (SyncResult::Unknown, Reason::Unavailable, Some(backoff)),
+            Error::Git(_)
+            | Error::Store(
+                crate::store::Error::Commit(_)
+                | crate::store::Error::Conflict(_)
+                | crate::store::Error::Database(_),
+            ) => (SyncResult::Unknown, Reason::Unavailable, Some(backoff)),
             _ => (SyncResult::Stuck, Reason::Internal, None),
         };
         if reason == Reason::Internal {
@@ -73,13 +92,24 @@ impl Line {
         after
     }
 
-    async fn reconcile_inner(&self, guard: &TargetGuard<TargetUid>) -> Result<Option<Duration>, Error> {
+    async fn reconcile_inner(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+    ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
-        let (Some(history), Some(newest)) = (self.history(uid), self.newest()) else { return Ok(None) };
-        let Some(address) = history.address.clone() else { return Ok(None) };
+        let (Some(history), Some(newest)) = (self.history(uid), self.newest()) else {
+            return Ok(None);
+        };
+        let Some(address) = history.address.clone() else {
+            return Ok(None);
+        };
         // What runs is never left: nothing newer can interrupt it.
         if history.current.as_ref().is_some_and(|d| d.is_executing()) {
-            let pinned = history.current.as_ref().map(|d| d.pinned.snapshot).unwrap_or_default();
+            let pinned = history
+                .current
+                .as_ref()
+                .map(|d| d.pinned.snapshot)
+                .unwrap_or_default();
             let target = self.target_at(pinned, &newest, &address);
             if let Some(target) = target {
                 let after = self.drive(guard, &target, &newest, false).await?;
@@ -87,9 +117,14 @@ impl Line {
             }
         }
         if newest.uids.get(&address) != Some(uid) {
-            let pinned = history.current.as_ref().map(|d| d.pinned.snapshot).unwrap_or_default();
+            let pinned = history
+                .current
+                .as_ref()
+                .map(|d| d.pinned.snapshot)
+                .unwrap_or_default();
             if let Some(target) = self.target_at(pinned, &newest, &address) {
-                self.supersede(guard, &target, "Git no longer asks for it").await?;
+                self.supersede(guard, &target, "Git no longer asks for it")
+                    .await?;
             }
             let after = self.orphaned(guard, &history, &newest).await?;
             self.looked(uid, newest.id);
@@ -100,10 +135,23 @@ impl Line {
         Ok(after)
     }
 
-    fn target_at(&self, snapshot: SnapshotId, newest: &Arc<Snapshot>, address: &Address) -> Option<Target> {
+    fn target_at(
+        &self,
+        snapshot: SnapshotId,
+        newest: &Arc<Snapshot>,
+        address: &Address,
+    ) -> Option<Target> {
         let shared = self.shared();
-        let at = shared.snapshots.iter().find(|s| s.id == snapshot).unwrap_or(newest);
-        at.compiled.targets.get(address).or_else(|| newest.compiled.targets.get(address)).cloned()
+        let at = shared
+            .snapshots
+            .iter()
+            .find(|s| s.id == snapshot)
+            .unwrap_or(newest);
+        at.compiled
+            .targets
+            .get(address)
+            .or_else(|| newest.compiled.targets.get(address))
+            .cloned()
     }
 
     fn looked(&self, uid: &TargetUid, snapshot: SnapshotId) {
@@ -112,66 +160,151 @@ impl Line {
         }
     }
 
-    async fn orphaned(&self, guard: &TargetGuard<TargetUid>, history: &History, newest: &Snapshot) -> Result<Option<Duration>, Error> {
+    async fn orphaned(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: &History,
+        newest: &Snapshot,
+    ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
         if newest.compiled.incomplete {
             // Unknown is not empty: a file that cannot be read does not say that this is no longer asked for.
-            let errors: Vec<Finding> = newest.compiled.findings.iter().filter(|f| f.is_error()).cloned().collect();
-            self.show(uid, SyncResult::Unknown, Reason::Invalid, format!("a file has faults, so it cannot be told whether this is still asked for: {}", first_fault(&errors))).await?;
+            let errors: Vec<Finding> = newest
+                .compiled
+                .findings
+                .iter()
+                .filter(|f| f.is_error())
+                .cloned()
+                .collect();
+            self.show(
+                uid,
+                SyncResult::Unknown,
+                Reason::Invalid,
+                format!(
+                    "a file has faults, so it cannot be told whether this is still asked for: {}",
+                    first_fault(&errors)
+                ),
+            )
+            .await?;
             return Ok(None);
         }
         if history.applied.is_none() && history.owned.is_none() {
             // Nothing was ever deployed: it is forgotten, not orphaned.
-            self.show(uid, SyncResult::Orphaned, Reason::Removed, "Git no longer asks for it; nothing was deployed").await?;
+            self.show(
+                uid,
+                SyncResult::Orphaned,
+                Reason::Removed,
+                "Git no longer asks for it; nothing was deployed",
+            )
+            .await?;
             return Ok(None);
         }
-        self.show(uid, SyncResult::Orphaned, Reason::Removed, "Git no longer asks for it; its stack stays as it is").await?;
+        self.show(
+            uid,
+            SyncResult::Orphaned,
+            Reason::Removed,
+            "Git no longer asks for it; its stack stays as it is",
+        )
+        .await?;
         Ok(None)
     }
 
     async fn wait(&self, uid: &TargetUid, wait: Wait) -> Result<Option<Duration>, Error> {
-        self.show(uid, SyncResult::Pending, wait.reason, wait.detail).await?;
+        self.show(uid, SyncResult::Pending, wait.reason, wait.detail)
+            .await?;
         Ok(wait.after)
     }
 
-    async fn wanted(&self, guard: &TargetGuard<TargetUid>, history: History, newest: &Arc<Snapshot>, address: &Address) -> Result<Option<Duration>, Error> {
+    async fn wanted(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: History,
+        newest: &Arc<Snapshot>,
+        address: &Address,
+    ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
         if newest.compiled.contested.contains(address) {
-            self.show(uid, SyncResult::Contested, Reason::Claimed, "two sources ask for it: neither moves").await?;
+            self.show(
+                uid,
+                SyncResult::Contested,
+                Reason::Claimed,
+                "two sources ask for it: neither moves",
+            )
+            .await?;
             return Ok(None);
         }
-        let Some(target) = newest.compiled.targets.get(address) else { return Ok(None) };
-        if target.faults.iter().any(Finding::is_error) || matches!(target.kind, TargetKind::Broken) {
-            self.supersede(guard, &target.clone(), "the files of a newer commit have faults").await?;
-            let all = if target.faults.is_empty() { newest.compiled.findings.clone() } else { target.faults.clone() };
-            self.show(uid, SyncResult::Failed, Reason::Invalid, first_fault(&all)).await?;
+        let Some(target) = newest.compiled.targets.get(address) else {
+            return Ok(None);
+        };
+        if target.faults.iter().any(Finding::is_error) || matches!(target.kind, TargetKind::Broken)
+        {
+            self.supersede(
+                guard,
+                &target.clone(),
+                "the files of a newer commit have faults",
+            )
+            .await?;
+            let all = if target.faults.is_empty() {
+                newest.compiled.findings.clone()
+            } else {
+                target.faults.clone()
+            };
+            self.show(uid, SyncResult::Failed, Reason::Invalid, first_fault(&all))
+                .await?;
             return Ok(None);
         }
         if let TargetKind::CustomerManaged { .. } = target.kind {
             self.pass(uid, newest.id, newest.at);
-            self.show(uid, SyncResult::InSync, Reason::Settled, "provisioned by somebody else").await?;
+            self.show(
+                uid,
+                SyncResult::InSync,
+                Reason::Settled,
+                "provisioned by somebody else",
+            )
+            .await?;
             return Ok(None);
         }
         if target.engine() != Engine::Jinja {
-            self.show(uid, SyncResult::Pending, Reason::EngineNotSupported, "its manifest names an engine that cannot be deployed yet").await?;
+            self.show(
+                uid,
+                SyncResult::Pending,
+                Reason::EngineNotSupported,
+                "its manifest names an engine that cannot be deployed yet",
+            )
+            .await?;
             return Ok(None);
         }
         let (snapshot, behind) = match self.candidate(uid, newest, address) {
             Candidate::Go(snapshot, behind) => (snapshot, behind),
             Candidate::Stay(wait) => return self.wait(uid, wait).await,
         };
-        let Some(target) = snapshot.compiled.targets.get(address).cloned() else { return Ok(None) };
-        let rendering = match self.render_target(uid, &history, &snapshot, &target).await? {
+        let Some(target) = snapshot.compiled.targets.get(address).cloned() else {
+            return Ok(None);
+        };
+        let rendering = match self
+            .render_target(uid, &history, &snapshot, &target)
+            .await?
+        {
             Ok(rendering) => rendering,
             Err(findings) => {
-                self.supersede(guard, &target, "the files of a newer commit have faults").await?;
+                self.supersede(guard, &target, "the files of a newer commit have faults")
+                    .await?;
                 self.keep_findings(&snapshot, &findings);
-                self.show(uid, SyncResult::Failed, Reason::Invalid, first_fault(&findings)).await?;
+                self.show(
+                    uid,
+                    SyncResult::Failed,
+                    Reason::Invalid,
+                    first_fault(&findings),
+                )
+                .await?;
                 return Ok(None);
             }
         };
         if let Some(stack) = &history.owned
-            && !stack.as_str().contains(&format!(":{}:{}:stack/", target.region, target.placement.account))
+            && !stack.as_str().contains(&format!(
+                ":{}:{}:stack/",
+                target.region, target.placement.account
+            ))
         {
             self.show(uid, SyncResult::Failed, Reason::Invalid, format!("its stack is {stack}, and the placement `{}` is elsewhere: a stack cannot move; give the target a new name", target.placement.name)).await?;
             return Ok(None);
@@ -180,32 +313,67 @@ impl Line {
         if let Some(known) = self.shared().targets.get_mut(uid) {
             known.wanted = Some(digest.clone());
         }
-        if history.current.as_ref().is_some_and(|d| d.pinned.digest == digest) {
+        if history
+            .current
+            .as_ref()
+            .is_some_and(|d| d.pinned.digest == digest)
+        {
             return self.drive(guard, &target, &snapshot, false).await;
         }
-        self.supersede(guard, &target, "a newer snapshot asks for something else").await?;
-        let Some(history) = self.history(uid) else { return Ok(None) };
+        self.supersede(guard, &target, "a newer snapshot asks for something else")
+            .await?;
+        let Some(history) = self.history(uid) else {
+            return Ok(None);
+        };
         if let Some(applied) = history.applied.as_ref().filter(|a| a.digest == digest) {
-            let swept = history.owned.as_ref().and_then(|s| self.shared().swept.get(s).cloned());
+            let swept = history
+                .owned
+                .as_ref()
+                .and_then(|s| self.shared().swept.get(s).cloned());
             let accepted = history.accepted.as_ref().is_some_and(|(w, _)| *w == swept);
             let gone = swept.is_none() && self.shared().swept_at.is_some();
             if (swept.is_some() || gone) && swept != applied.watermark && !accepted {
-                self.show(uid, SyncResult::Drifted, Reason::OutOfBand, "the stack was changed by somebody else since it was last applied").await?;
+                self.show(
+                    uid,
+                    SyncResult::Drifted,
+                    Reason::OutOfBand,
+                    "the stack was changed by somebody else since it was last applied",
+                )
+                .await?;
                 return Ok(None);
             }
             self.pass(uid, snapshot.id, applied.at);
             return self.in_sync(guard, behind).await;
         }
-        if let Some((failed, settlement, _)) = history.failed.as_ref().filter(|(d, _, _)| *d == digest) {
+        if let Some((failed, settlement, _)) =
+            history.failed.as_ref().filter(|(d, _, _)| *d == digest)
+        {
             let _ = failed;
-            let result = if settlement.outcome == Outcome::Stuck { SyncResult::Stuck } else { SyncResult::Failed };
-            self.show(uid, result, settlement.reason, settlement.cause.clone().unwrap_or_else(|| "it failed before; the same is not tried again by itself".into())).await?;
+            let result = if settlement.outcome == Outcome::Stuck {
+                SyncResult::Stuck
+            } else {
+                SyncResult::Failed
+            };
+            self.show(
+                uid,
+                result,
+                settlement.reason,
+                settlement.cause.clone().unwrap_or_else(|| {
+                    "it failed before; the same is not tried again by itself".into()
+                }),
+            )
+            .await?;
             return Ok(None);
         }
-        self.change(guard, &history, &snapshot, &target, rendering, digest).await
+        self.change(guard, &history, &snapshot, &target, rendering, digest)
+            .await
     }
 
-    async fn in_sync(&self, guard: &TargetGuard<TargetUid>, behind: Option<Wait>) -> Result<Option<Duration>, Error> {
+    async fn in_sync(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        behind: Option<Wait>,
+    ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
         if let Some(known) = self.shared().targets.get_mut(uid) {
             known.attempts = 0;
@@ -213,8 +381,15 @@ impl Line {
         match behind {
             Some(wait) => self.wait(uid, wait).await,
             None => {
-                let effect = self.history(uid).and_then(|h| h.last).is_some_and(|(_, s, _)| s.outcome == Outcome::NoEffect);
-                let (result, reason) = if effect { (SyncResult::NoEffect, Reason::NoChanges) } else { (SyncResult::InSync, Reason::Settled) };
+                let effect = self
+                    .history(uid)
+                    .and_then(|h| h.last)
+                    .is_some_and(|(_, s, _)| s.outcome == Outcome::NoEffect);
+                let (result, reason) = if effect {
+                    (SyncResult::NoEffect, Reason::NoChanges)
+                } else {
+                    (SyncResult::InSync, Reason::Settled)
+                };
                 self.show(uid, result, reason, "").await?;
                 Ok(None)
             }
@@ -222,10 +397,17 @@ impl Line {
     }
 
     /// Records that a target was in sync at a snapshot, and wakes who waits for that.
-    pub(super) fn pass(&self, uid: &TargetUid, snapshot: SnapshotId, since: crate::domain::model::Timestamp) {
+    pub(super) fn pass(
+        &self,
+        uid: &TargetUid,
+        snapshot: SnapshotId,
+        since: crate::domain::model::Timestamp,
+    ) {
         let new = {
             let mut shared = self.shared();
-            let Some(known) = shared.targets.get_mut(uid) else { return };
+            let Some(known) = shared.targets.get_mut(uid) else {
+                return;
+            };
             if known.passes.contains(&(snapshot, since)) {
                 false
             } else {
@@ -262,17 +444,39 @@ impl Line {
     }
 
     /// Renders a target with the outputs that are known.
-    pub(super) async fn render_target(&self, uid: &TargetUid, history: &History, snapshot: &Snapshot, target: &Target) -> Result<Result<Rendering, Vec<Finding>>, Error> {
+    pub(super) async fn render_target(
+        &self,
+        uid: &TargetUid,
+        history: &History,
+        snapshot: &Snapshot,
+        target: &Target,
+    ) -> Result<Result<Rendering, Vec<Finding>>, Error> {
         let outputs = self.all_outputs(snapshot).await?;
-        let (installation, uid, target) = (self.settings.installation.clone(), uid.clone(), target.clone());
-        let stack_name = history.stack_name.clone().ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
+        let (installation, uid, target) = (
+            self.settings.installation.clone(),
+            uid.clone(),
+            target.clone(),
+        );
+        let stack_name = history
+            .stack_name
+            .clone()
+            .ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
         let (clock, started) = (self.clock.clone(), self.clock.now());
         // On the blocking pool: its threads have the stack that templates need, and a slow one blocks nobody else.
         tokio::task::spawn_blocking(move || {
             let known = |a: &Address| outputs.get(a).map(|o| (**o).clone());
             let expired = move || clock.now().since(started) > Duration::from_secs(10);
-            let limits = Limits { expired: &expired, ..Limits::default() };
-            target.render(&Context { installation: &installation, uid: &uid, stack_name: &stack_name, outputs: &known, limits })
+            let limits = Limits {
+                expired: &expired,
+                ..Limits::default()
+            };
+            target.render(&Context {
+                installation: &installation,
+                uid: &uid,
+                stack_name: &stack_name,
+                outputs: &known,
+                limits,
+            })
         })
         .await
         .map_err(|_| Error::Broken("the renderer failed".into()))
@@ -280,41 +484,86 @@ impl Line {
 
     /// Returns how far isoform may go with a target: the stricter of its source's and its placement's modes.
     pub(super) fn mode(&self, target: &Target) -> Mode {
-        target.placement.mode.min(self.settings.sources.get(&target.source).map_or(Mode::Observe, |s| s.grant.mode))
+        target.placement.mode.min(
+            self.settings
+                .sources
+                .get(&target.source)
+                .map_or(Mode::Observe, |s| s.grant.mode),
+        )
     }
 
     /// Looks at the stack and begins a deployment, or says what stands in the way.
-    async fn change(&self, guard: &TargetGuard<TargetUid>, history: &History, snapshot: &Arc<Snapshot>, target: &Target, rendering: Rendering, digest: Digest) -> Result<Option<Duration>, Error> {
+    async fn change(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: &History,
+        snapshot: &Arc<Snapshot>,
+        target: &Target,
+        rendering: Rendering,
+        digest: Digest,
+    ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
         if let Some(wait) = self.radius(snapshot, target).await? {
             return self.wait(uid, wait).await;
         }
         if self.mode(target) == Mode::Observe {
             // Nothing is made for it, not even a change set: `isoform diff` and `isoform plan` show what it would do.
-            self.show(uid, SyncResult::Pending, Reason::Observe, "the mode is observe: it would change, and nothing is done").await?;
+            self.show(
+                uid,
+                SyncResult::Pending,
+                Reason::Observe,
+                "the mode is observe: it would change, and nothing is done",
+            )
+            .await?;
             return Ok(None);
         }
         let engine = self.ports.engine(&target.placement, &target.region)?;
-        let stack_name = history.stack_name.clone().ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
+        let stack_name = history
+            .stack_name
+            .clone()
+            .ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
         let observed = self.observe(engine.as_ref(), history, &stack_name).await?;
         if let Some(observed) = &observed {
             if let Some(after) = self.unfit(uid, history, observed).await? {
                 return Ok(after);
             }
-        } else if history.applied.is_some() && history.owned.is_some() && !history.accepted.as_ref().is_some_and(|(_, o)| *o) {
-            self.show(uid, SyncResult::Drifted, Reason::OutOfBand, "its stack is gone: somebody deleted it").await?;
+        } else if history.applied.is_some()
+            && history.owned.is_some()
+            && !history.accepted.as_ref().is_some_and(|(_, o)| *o)
+        {
+            self.show(
+                uid,
+                SyncResult::Drifted,
+                Reason::OutOfBand,
+                "its stack is gone: somebody deleted it",
+            )
+            .await?;
             return Ok(None);
         }
         let _one = self.starting.lock().await;
         if let Some(wait) = self.may_begin(uid, snapshot, target) {
             return self.wait(uid, wait).await;
         }
-        self.begin(guard, history, snapshot, target, &rendering, &digest, observed.as_ref()).await?;
+        self.begin(
+            guard,
+            history,
+            snapshot,
+            target,
+            &rendering,
+            &digest,
+            observed.as_ref(),
+        )
+        .await?;
         drop(_one);
         self.drive(guard, target, snapshot, true).await
     }
 
-    async fn observe(&self, engine: &dyn StackEngine, history: &History, name: &StackName) -> Result<Option<Observed>, Error> {
+    async fn observe(
+        &self,
+        engine: &dyn StackEngine,
+        history: &History,
+        name: &StackName,
+    ) -> Result<Option<Observed>, Error> {
         let by_id = match &history.owned {
             Some(id) => engine.describe(&StackRef::Id(id.clone())).await?,
             None => None,
@@ -327,25 +576,48 @@ impl Line {
     }
 
     /// Says why a stack cannot be changed now: somebody else's, in motion, stuck, or moved.
-    async fn unfit(&self, uid: &TargetUid, history: &History, observed: &Observed) -> Result<Option<Option<Duration>>, Error> {
+    async fn unfit(
+        &self,
+        uid: &TargetUid,
+        history: &History,
+        observed: &Observed,
+    ) -> Result<Option<Option<Duration>>, Error> {
         let class = observed.status.class();
         let ours = history.owned.as_ref() == Some(&observed.stack_id);
         if class == StatusClass::Shell && (ours || observed.last_change_set.is_none()) {
             return Ok(None);
         }
         if !ours {
-            self.show(uid, SyncResult::Foreign, Reason::NotOurs, format!("the stack {} exists and is not isoform's", observed.name)).await?;
+            self.show(
+                uid,
+                SyncResult::Foreign,
+                Reason::NotOurs,
+                format!("the stack {} exists and is not isoform's", observed.name),
+            )
+            .await?;
             return Ok(Some(None));
         }
         match class {
             StatusClass::Ready | StatusClass::RolledBack => {}
             StatusClass::Dead => return Ok(None),
             StatusClass::Moving | StatusClass::CleaningUp | StatusClass::RollingBack => {
-                self.show(uid, SyncResult::Pending, Reason::StackMoved, format!("the stack is in motion: {}", observed.status)).await?;
+                self.show(
+                    uid,
+                    SyncResult::Pending,
+                    Reason::StackMoved,
+                    format!("the stack is in motion: {}", observed.status),
+                )
+                .await?;
                 return Ok(Some(Some(Duration::from_secs(1))));
             }
             _ => {
-                self.show(uid, SyncResult::Stuck, Reason::StackStuck, format!("the stack is {}", observed.status)).await?;
+                self.show(
+                    uid,
+                    SyncResult::Stuck,
+                    Reason::StackStuck,
+                    format!("the stack is {}", observed.status),
+                )
+                .await?;
                 return Ok(Some(None));
             }
         }
@@ -353,20 +625,50 @@ impl Line {
             && generation_of(&self.settings.installation, name).is_none()
             && history.accepted.is_none()
         {
-self.show(uid, SyncResult::Drifted, Reason::OutOfBand, format!("`{}` was executed last, which is not isoform's", name.escape_debug())).await?;
+            self.show(
+                uid,
+                SyncResult::Drifted,
+                Reason::OutOfBand,
+                format!(
+                    "`{}` was executed last, which is not isoform's",
+                    name.escape_debug()
+                ),
+            )
+            .await?;
             return Ok(Some(None));
         }
         let watermark = observed.watermark();
-        let known = history.applied.as_ref().and_then(|a| a.watermark.clone()).or_else(|| history.last.as_ref().and_then(|(_, s, _)| s.watermark.clone()));
-        let accepted = history.accepted.as_ref().is_some_and(|(w, overwrite)| *w == watermark || *overwrite);
+        let known = history
+            .applied
+            .as_ref()
+            .and_then(|a| a.watermark.clone())
+            .or_else(|| {
+                history
+                    .last
+                    .as_ref()
+                    .and_then(|(_, s, _)| s.watermark.clone())
+            });
+        let accepted = history
+            .accepted
+            .as_ref()
+            .is_some_and(|(w, overwrite)| *w == watermark || *overwrite);
         if known.is_some() && known != watermark && !accepted {
-            self.show(uid, SyncResult::Drifted, Reason::OutOfBand, "the stack was changed by somebody else since it was last applied").await?;
+            self.show(
+                uid,
+                SyncResult::Drifted,
+                Reason::OutOfBand,
+                "the stack was changed by somebody else since it was last applied",
+            )
+            .await?;
             return Ok(Some(None));
         }
         Ok(None)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything is pinned here, so everything is here")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything is pinned here, so everything is here"
+    )]
     async fn begin(
         &self,
         guard: &TargetGuard<TargetUid>,
@@ -378,32 +680,63 @@ self.show(uid, SyncResult::Drifted, Reason::OutOfBand, format!("`{}` was execute
         observed: Option<&Observed>,
     ) -> Result<(), Error> {
         let uid = guard.key();
-        let executed = observed.and_then(|o| o.last_change_set.as_deref()).and_then(|n| generation_of(&self.settings.installation, n)).unwrap_or_default();
+        let executed = observed
+            .and_then(|o| o.last_change_set.as_deref())
+            .and_then(|n| generation_of(&self.settings.installation, n))
+            .unwrap_or_default();
         let generation = Generation(history.generation.max(executed).0 + 1);
         let pinning = Pinning::new(&rendering.file.0, &rendering.data, &rendering.desired);
-        let payload_bytes = serde_json::to_vec(&pinning).map_err(|e| Error::Broken(format!("writing a payload: {e}")))?;
+        let payload_bytes = serde_json::to_vec(&pinning)
+            .map_err(|e| Error::Broken(format!("writing a payload: {e}")))?;
         let hasher = self.store.keyring().hasher();
         let payload = hasher.digest("payload", &payload_bytes);
-        let rendered = format!("rendered/{}", hasher.digest("rendered", rendering.desired.template.as_bytes()).hex());
+        let rendered = format!(
+            "rendered/{}",
+            hasher
+                .digest("rendered", rendering.desired.template.as_bytes())
+                .hex()
+        );
         let id = uuid::Uuid::now_v7().to_string();
         let pinned = Pinned {
             deployment: id.parse().map_err(|e| Error::Broken(format!("{e}")))?,
             generation,
             snapshot: snapshot.id,
-            revision: snapshot.revisions.get(&target.source).cloned().ok_or_else(|| Error::Broken("the source has no revision".into()))?,
+            revision: snapshot
+                .revisions
+                .get(&target.source)
+                .cloned()
+                .ok_or_else(|| Error::Broken("the source has no revision".into()))?,
             template: target.template().map(|t| t.version.clone()),
             bundle: target.template().map(|t| t.digest.clone()),
             digest: digest.clone(),
             epoch: EPOCH,
-            inputs: Digest::of("i1", &canonical_json(&json!({ "data": hasher.digest("data", &canonical_json(&rendering.data)), "bundle": target.template().map(|t| t.digest.clone()) }))),
+            inputs: Digest::of(
+                "i1",
+                &canonical_json(
+                    &json!({ "data": hasher.digest("data", &canonical_json(&rendering.data)), "bundle": target.template().map(|t| t.digest.clone()) }),
+                ),
+            ),
             watermark: observed.and_then(Observed::watermark),
             stack_name: rendering.desired.stack_name.clone(),
             rendered,
             payload: payload.clone(),
         };
-        self.show(uid, SyncResult::Planning, Reason::Settled, "making a change set").await?;
+        self.show(
+            uid,
+            SyncResult::Planning,
+            Reason::Settled,
+            "making a change set",
+        )
+        .await?;
         crate::testing::crash_point("begin.before-record");
-        let entry = self.record(uid, snapshot.actor.clone(), EventKind::Begun(Box::new(pinned)), vec![(payload, payload_bytes)]).await?;
+        let entry = self
+            .record(
+                uid,
+                snapshot.actor.clone(),
+                EventKind::Begun(Box::new(pinned)),
+                vec![(payload, payload_bytes)],
+            )
+            .await?;
         crate::testing::crash_point("begin.after-record");
         if entry.binds_the_future() {
             self.ship().await?;
@@ -412,59 +745,131 @@ self.show(uid, SyncResult::Drifted, Reason::OutOfBand, format!("`{}` was execute
     }
 
     /// The blast radius of a snapshot in the target's placement: held until its list is approved once.
-    async fn radius(&self, snapshot: &Arc<Snapshot>, target: &Target) -> Result<Option<Wait>, Error> {
+    async fn radius(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        target: &Target,
+    ) -> Result<Option<Wait>, Error> {
         if target.placement.mode == Mode::Observe {
             return Ok(None);
         }
         let (list, digest) = self.radius_of(snapshot, target).await?;
-        let limit = if target.placement.critical { 0 } else { target.placement.blast_radius };
+        let limit = if target.placement.critical {
+            0
+        } else {
+            target.placement.blast_radius
+        };
         if list.len() <= limit || self.shared().radii.contains(&digest) {
             return Ok(None);
         }
-        let names = list.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let names = list
+            .iter()
+            .take(5)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
         let more = list.len().saturating_sub(5);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let revision = snapshot.revisions.get(&target.source).map(|r| r.short().to_owned()).unwrap_or_default();
-        let detail = format!("{revision} changes {} targets in `{}`, {limit} may change without an approval: {names}{more}", list.len(), target.placement.name);
-        Ok(Some(Wait { reason: Reason::BlastRadius, detail, after: None }))
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let revision = snapshot
+            .revisions
+            .get(&target.source)
+            .map(|r| r.short().to_owned())
+            .unwrap_or_default();
+        let detail = format!(
+            "{revision} changes {} targets in `{}`, {limit} may change without an approval: {names}{more}",
+            list.len(),
+            target.placement.name
+        );
+        Ok(Some(Wait {
+            reason: Reason::BlastRadius,
+            detail,
+            after: None,
+        }))
     }
 
     /// Returns the targets of a placement that a snapshot changes, and the digest of that list.
     ///
     /// A target whose inputs are not known yet counts as changed. The list of a snapshot does not shrink while it
     /// rolls out: what was applied by this very snapshot still counts.
-    pub(super) async fn radius_of(&self, snapshot: &Arc<Snapshot>, like: &Target) -> Result<(Vec<Address>, Digest), Error> {
+    pub(super) async fn radius_of(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        like: &Target,
+    ) -> Result<(Vec<Address>, Digest), Error> {
         let mut list = Vec::new();
         let mut body = BTreeMap::new();
         let outputs = self.all_outputs(snapshot).await?;
         for (address, target) in &snapshot.compiled.targets {
-            if target.placement.name != like.placement.name || matches!(target.kind, TargetKind::CustomerManaged { .. } | TargetKind::Broken) || target.engine() != Engine::Jinja {
+            if target.placement.name != like.placement.name
+                || matches!(
+                    target.kind,
+                    TargetKind::CustomerManaged { .. } | TargetKind::Broken
+                )
+                || target.engine() != Engine::Jinja
+            {
                 continue;
             }
-            let Some((uid, history)) = snapshot.uids.get(address).and_then(|u| Some((u.clone(), self.history(u)?))) else { continue };
+            let Some((uid, history)) = snapshot
+                .uids
+                .get(address)
+                .and_then(|u| Some((u.clone(), self.history(u)?)))
+            else {
+                continue;
+            };
             let unknown = target.producers().iter().any(|p| !outputs.contains_key(p));
             let digest = if unknown {
                 None
             } else {
-                self.render_target(&uid, &history, snapshot, target).await?.ok().map(|r| r.desired.digest(self.store.keyring().hasher()))
+                self.render_target(&uid, &history, snapshot, target)
+                    .await?
+                    .ok()
+                    .map(|r| r.desired.digest(self.store.keyring().hasher()))
             };
             let changed = match (&digest, &history.applied) {
-                (Some(digest), Some(applied)) => applied.digest != *digest || applied.snapshot == snapshot.id,
+                (Some(digest), Some(applied)) => {
+                    applied.digest != *digest || applied.snapshot == snapshot.id
+                }
                 _ => true,
             };
             if changed {
                 list.push(address.clone());
                 // What is asked for, without the outputs that come while it rolls out: the list must stay the same until the end.
-                let asked = format!("{:?}|{:?}|{:?}", target.inputs(), target.options, target.stack_policy);
+                let asked = format!(
+                    "{:?}|{:?}|{:?}",
+                    target.inputs(),
+                    target.options,
+                    target.stack_policy
+                );
                 let text = match &target.kind {
-                    TargetKind::Stack { text, .. } => crate::domain::model::sha256_hex(text.as_bytes()),
-                    TargetKind::Component { component, .. } => crate::domain::bundle::digest(&component.files).to_string(),
+                    TargetKind::Stack { text, .. } => {
+                        crate::domain::model::sha256_hex(text.as_bytes())
+                    }
+                    TargetKind::Component { component, .. } => {
+                        crate::domain::bundle::digest(&component.files).to_string()
+                    }
                     _ => String::new(),
                 };
-                body.insert(address.to_string(), (target.template().map(|t| t.digest.clone()), text, self.store.keyring().hasher().digest("asked", asked.as_bytes())));
+                body.insert(
+                    address.to_string(),
+                    (
+                        target.template().map(|t| t.digest.clone()),
+                        text,
+                        self.store
+                            .keyring()
+                            .hasher()
+                            .digest("asked", asked.as_bytes()),
+                    ),
+                );
             }
         }
-        let digest = Digest::of("l1", &canonical_json(&json!({ "placement": like.placement.name, "targets": body })));
+        let digest = Digest::of(
+            "l1",
+            &canonical_json(&json!({ "placement": like.placement.name, "targets": body })),
+        );
         Ok((list, digest))
     }
 }
@@ -473,4 +878,3 @@ self.show(uid, SyncResult::Drifted, Reason::OutOfBand, format!("`{}` was execute
 pub(super) fn refused(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(500).collect()
 }
-

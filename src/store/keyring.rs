@@ -23,13 +23,16 @@ pub struct RootKey(Zeroizing<[u8; 32]>);
 impl RootKey {
     /// Takes the key's bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let array: [u8; 32] = bytes.try_into().map_err(|_| Error::Crypto("a root key has 32 bytes".into()))?;
+        let array: [u8; 32] = bytes
+            .try_into()
+            .map_err(|_| Error::Crypto("a root key has 32 bytes".into()))?;
         Ok(Self(Zeroizing::new(array)))
     }
 
     /// Reads the key from a file that only its owner may read: 32 bytes, or 64 hexadecimal digits.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = crate::secret_file::read(path).map_err(|e| Error::File(format!("the root key {}", path.display()), e))?;
+        let bytes = crate::secret_file::read(path)
+            .map_err(|e| Error::File(format!("the root key {}", path.display()), e))?;
         Self::parse(&bytes)
     }
 
@@ -37,7 +40,9 @@ impl RootKey {
     pub fn read_or_make(path: &Path) -> Result<Self, Error> {
         let bytes = crate::secret_file::read_or_make(path, || {
             let key = random::<32>().map_err(std::io::Error::other)?;
-            Ok(Zeroizing::new(crate::domain::model::hex(&key[..]).into_bytes()))
+            Ok(Zeroizing::new(
+                crate::domain::model::hex(&key[..]).into_bytes(),
+            ))
         });
         Self::parse(&bytes.map_err(|e| Error::File(format!("the root key {}", path.display()), e))?)
     }
@@ -46,14 +51,20 @@ impl RootKey {
         if bytes.len() == 32 {
             return Self::from_bytes(bytes);
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| Error::Crypto("a root key has 32 bytes or 64 hexadecimal digits".into()))?.trim();
-        Self::from_bytes(&unhex(text).ok_or_else(|| Error::Crypto("a root key has 32 bytes or 64 hexadecimal digits".into()))?)
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| Error::Crypto("a root key has 32 bytes or 64 hexadecimal digits".into()))?
+            .trim();
+        Self::from_bytes(&unhex(text).ok_or_else(|| {
+            Error::Crypto("a root key has 32 bytes or 64 hexadecimal digits".into())
+        })?)
     }
 }
 
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
     let mut bytes = Zeroizing::new([0u8; N]);
-    SystemRandom::new().fill(&mut bytes[..]).map_err(|_| Error::Crypto("no randomness".into()))?;
+    SystemRandom::new()
+        .fill(&mut bytes[..])
+        .map_err(|_| Error::Crypto("no randomness".into()))?;
     Ok(bytes)
 }
 
@@ -61,7 +72,11 @@ pub(crate) fn unhex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect::<Option<Vec<u8>>>().map(Zeroizing::new)
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+        .collect::<Option<Vec<u8>>>()
+        .map(Zeroizing::new)
 }
 
 /// The data keys, open. Without `Debug`.
@@ -74,7 +89,9 @@ pub struct Keyring {
 }
 
 fn aead(key: &[u8]) -> Result<LessSafeKey, Error> {
-    UnboundKey::new(&AES_256_GCM, key).map(LessSafeKey::new).map_err(|_| Error::Crypto("a key has the wrong length".into()))
+    UnboundKey::new(&AES_256_GCM, key)
+        .map(LessSafeKey::new)
+        .map_err(|_| Error::Crypto("a key has the wrong length".into()))
 }
 
 fn seal(key: &LessSafeKey, name: &str, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error> {
@@ -84,18 +101,42 @@ fn seal(key: &LessSafeKey, name: &str, context: &str, plain: &[u8]) -> Result<Ve
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(&nonce[..]);
     let mut body = plain.to_vec();
-    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(format!("isoform|{name}|{context}")), &mut body).map_err(|_| Error::Crypto("sealing failed".into()))?;
+    key.seal_in_place_append_tag(
+        Nonce::assume_unique_for_key(*nonce),
+        Aad::from(format!("isoform|{name}|{context}")),
+        &mut body,
+    )
+    .map_err(|_| Error::Crypto("sealing failed".into()))?;
     out.extend_from_slice(&body);
     Ok(out)
 }
 
-fn open(key: &LessSafeKey, name: &str, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let bad = || Error::Crypto(format!("{context} cannot be opened: it was changed, or the root key is another one"));
-    let rest = sealed.strip_prefix(&[1u8, name.len() as u8]).and_then(|r| r.strip_prefix(name.as_bytes())).ok_or_else(bad)?;
+fn open(
+    key: &LessSafeKey,
+    name: &str,
+    context: &str,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let bad = || {
+        Error::Crypto(format!(
+            "{context} cannot be opened: it was changed, or the root key is another one"
+        ))
+    };
+    let rest = sealed
+        .strip_prefix(&[1u8, name.len() as u8])
+        .and_then(|r| r.strip_prefix(name.as_bytes()))
+        .ok_or_else(bad)?;
     let (nonce, body) = rest.split_at_checked(NONCE_LEN).ok_or_else(bad)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| bad())?;
     let mut body = Zeroizing::new(body.to_vec());
-    let length = key.open_in_place(nonce, Aad::from(format!("isoform|{name}|{context}")), &mut body).map_err(|_| bad())?.len();
+    let length = key
+        .open_in_place(
+            nonce,
+            Aad::from(format!("isoform|{name}|{context}")),
+            &mut body,
+        )
+        .map_err(|_| bad())?
+        .len();
     body.truncate(length);
     Ok(body)
 }
@@ -104,22 +145,34 @@ impl Keyring {
     /// Opens the data keys, making those that are not there yet.
     pub fn open(root: &RootKey, wrapped: &[(String, Vec<u8>)]) -> Result<Self, Error> {
         let root = aead(&root.0[..])?;
-        let known: BTreeMap<&str, &[u8]> = wrapped.iter().map(|(id, bytes)| (id.as_str(), bytes.as_slice())).collect();
+        let known: BTreeMap<&str, &[u8]> = wrapped
+            .iter()
+            .map(|(id, bytes)| (id.as_str(), bytes.as_slice()))
+            .collect();
         let mut made = Vec::new();
         let mut one = |id: &str| -> Result<Zeroizing<Vec<u8>>, Error> {
             match known.get(id) {
                 Some(bytes) => open(&root, "root", &format!("data_keys|{id}|wrapped"), bytes),
                 None if wrapped.is_empty() => {
                     let key = Zeroizing::new(random::<32>()?.to_vec());
-                    made.push((id.to_owned(), seal(&root, "root", &format!("data_keys|{id}|wrapped"), &key)?));
+                    made.push((
+                        id.to_owned(),
+                        seal(&root, "root", &format!("data_keys|{id}|wrapped"), &key)?,
+                    ));
                     Ok(key)
                 }
                 None => Err(Error::Crypto(format!("the data key {id} is missing"))),
             }
         };
         let (payload, digest, signing) = (one(PAYLOAD)?, one(DIGEST)?, one(SIGNING)?);
-        let signer = Ed25519KeyPair::from_seed_unchecked(&signing).map_err(|_| Error::Crypto("the signing key is not valid".into()))?;
-        Ok(Self { payload: Arc::new(aead(&payload)?), hasher: KeyedHasher::new(&digest), signer: Arc::new(signer), made })
+        let signer = Ed25519KeyPair::from_seed_unchecked(&signing)
+            .map_err(|_| Error::Crypto("the signing key is not valid".into()))?;
+        Ok(Self {
+            payload: Arc::new(aead(&payload)?),
+            hasher: KeyedHasher::new(&digest),
+            signer: Arc::new(signer),
+            made,
+        })
     }
 
     /// Returns keys that were made, wrapped, to be stored.
@@ -144,21 +197,40 @@ impl Keyring {
 
     /// Checks a signature with a public key. Needs no secret.
     pub fn check(public_key: &str, bytes: &[u8], signature: &str) -> bool {
-        let (Some(key), Some(signature)) = (unhex(public_key), unhex(signature)) else { return false };
-        UnparsedPublicKey::new(&ED25519, &key[..]).verify(bytes, &signature).is_ok()
+        let (Some(key), Some(signature)) = (unhex(public_key), unhex(signature)) else {
+            return false;
+        };
+        UnparsedPublicKey::new(&ED25519, &key[..])
+            .verify(bytes, &signature)
+            .is_ok()
     }
 
     /// Checks that a sealed payload opens and is what its digest says.
     pub fn check_payload(&self, digest: &Digest, sealed: &[u8]) -> Result<(), Error> {
         let open = self.open_payload(digest, sealed)?;
-        if self.hasher.digest("payload", &open) == *digest { Ok(()) } else { Err(Error::Crypto(format!("the payload {digest} was changed"))) }
+        if self.hasher.digest("payload", &open) == *digest {
+            Ok(())
+        } else {
+            Err(Error::Crypto(format!("the payload {digest} was changed")))
+        }
     }
 
     pub(super) fn seal_payload(&self, digest: &Digest, plain: &[u8]) -> Result<Vec<u8>, Error> {
-        seal(&self.payload, PAYLOAD, &format!("payloads|{digest}|body"), plain)
+        seal(
+            &self.payload,
+            PAYLOAD,
+            &format!("payloads|{digest}|body"),
+            plain,
+        )
     }
 
     pub(super) fn open_payload(&self, digest: &Digest, sealed: &[u8]) -> Result<Vec<u8>, Error> {
-        open(&self.payload, PAYLOAD, &format!("payloads|{digest}|body"), sealed).map(|z| z.to_vec())
+        open(
+            &self.payload,
+            PAYLOAD,
+            &format!("payloads|{digest}|body"),
+            sealed,
+        )
+        .map(|z| z.to_vec())
     }
 }

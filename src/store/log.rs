@@ -58,14 +58,20 @@ impl Store {
     /// Callers that come while a commit runs are committed together by the next one.
     pub async fn append(&self, draft: Draft) -> Appended {
         let (answer, mut result) = oneshot::channel();
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(Request { draft, answer });
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Request { draft, answer });
         let _held = self.commit.lock().await;
         if let Ok(done) = result.try_recv() {
             return done;
         }
-        let batch = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let batch =
+            std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         self.commit_batch(batch).await;
-        result.await.unwrap_or_else(|_| Err(Error::Commit("it was given up".into())))
+        result
+            .await
+            .unwrap_or_else(|_| Err(Error::Commit("it was given up".into())))
     }
 
     async fn commit_batch(&self, batch: Vec<Request>) {
@@ -81,7 +87,12 @@ impl Store {
                 }
             }
             Err(error) => {
-                let text = format!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+                let text = format!(
+                    "{error}: {}",
+                    std::error::Error::source(&error)
+                        .map(ToString::to_string)
+                        .unwrap_or_default()
+                );
                 for request in batch {
                     let _ = request.answer.send(Err(Error::Commit(text.clone())));
                 }
@@ -91,15 +102,23 @@ impl Store {
 
     async fn write(&self, drafts: &[&Draft]) -> Result<Vec<Appended>, Error> {
         let mut tx = self.begin().await?;
-        let row = sqlx::query("SELECT seq, hash FROM head WHERE id = 1").fetch_one(&mut *tx).await?;
-        let (mut seq, mut hash): (u64, String) = (row.try_get::<i64, _>(0)? as u64, row.try_get(1)?);
+        let row = sqlx::query("SELECT seq, hash FROM head WHERE id = 1")
+            .fetch_one(&mut *tx)
+            .await?;
+        let (mut seq, mut hash): (u64, String) =
+            (row.try_get::<i64, _>(0)? as u64, row.try_get(1)?);
         let mut streams: BTreeMap<Stream, u64> = BTreeMap::new();
         let mut results = Vec::new();
         for draft in drafts {
             let last = match streams.get(&draft.stream) {
                 Some(last) => *last,
                 None => {
-                    let row = sqlx::query("SELECT COALESCE(MAX(stream_seq), 0) FROM log WHERE stream = $1").bind(draft.stream.to_string()).fetch_one(&mut *tx).await?;
+                    let row = sqlx::query(
+                        "SELECT COALESCE(MAX(stream_seq), 0) FROM log WHERE stream = $1",
+                    )
+                    .bind(draft.stream.to_string())
+                    .fetch_one(&mut *tx)
+                    .await?;
                     row.try_get::<i64, _>(0)? as u64
                 }
             };
@@ -128,13 +147,21 @@ impl Store {
             hash.clone_from(&entry.hash);
             results.push(Ok(entry));
         }
-        sqlx::query("UPDATE head SET seq = $1, hash = $2 WHERE id = 1").bind(seq as i64).bind(&hash).execute(&mut *tx).await?;
+        sqlx::query("UPDATE head SET seq = $1, hash = $2 WHERE id = 1")
+            .bind(seq as i64)
+            .bind(&hash)
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(results)
     }
 
     /// Takes in entries that were shipped, into an empty log. They must have been verified.
-    pub async fn import(&self, entries: &[Entry], payloads: &[(Digest, Vec<u8>)]) -> Result<(), Error> {
+    pub async fn import(
+        &self,
+        entries: &[Entry],
+        payloads: &[(Digest, Vec<u8>)],
+    ) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         for entry in entries {
             insert(&mut tx, entry).await?;
@@ -143,7 +170,11 @@ impl Store {
             sqlx::query("INSERT INTO payloads (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING").bind(digest.as_str()).bind(sealed).execute(&mut *tx).await?;
         }
         if let Some(last) = entries.last() {
-            sqlx::query("UPDATE head SET seq = $1, hash = $2, shipped = $1 WHERE id = 1").bind(last.seq as i64).bind(&last.hash).execute(&mut *tx).await?;
+            sqlx::query("UPDATE head SET seq = $1, hash = $2, shipped = $1 WHERE id = 1")
+                .bind(last.seq as i64)
+                .bind(&last.hash)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         self.head.send_replace(entries.last().map_or(0, |e| e.seq));
@@ -151,7 +182,10 @@ impl Store {
     }
 }
 
-async fn insert(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, entry: &Entry) -> Result<(), Error> {
+async fn insert(
+    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    entry: &Entry,
+) -> Result<(), Error> {
     let bad = |e| Error::Row(format!("log {}", entry.seq), e);
     sqlx::query("INSERT INTO log (seq, stream, stream_seq, at, actor, body, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind(entry.seq as i64)
@@ -174,7 +208,14 @@ mod tests {
     use crate::store::RootKey;
 
     fn draft(seq: Option<u64>) -> Draft {
-        Draft { stream: Stream::Daemon, stream_seq: seq, at: Timestamp(1), actor: Actor::daemon("t"), body: Body::Stopped, payloads: vec![] }
+        Draft {
+            stream: Stream::Daemon,
+            stream_seq: seq,
+            at: Timestamp(1),
+            actor: Actor::daemon("t"),
+            body: Body::Stopped,
+            payloads: vec![],
+        }
     }
 
     #[tokio::test]
@@ -182,7 +223,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = RootKey::from_bytes(&[7; 32]).unwrap();
         let store = Store::open(folder.path(), &root).await.unwrap();
-        let tasks: Vec<_> = (0..40).map(|_| tokio::spawn({ let store = store.clone(); async move { store.append(draft(None)).await.unwrap().seq } })).collect();
+        let tasks: Vec<_> = (0..40)
+            .map(|_| {
+                tokio::spawn({
+                    let store = store.clone();
+                    async move { store.append(draft(None)).await.unwrap().seq }
+                })
+            })
+            .collect();
         let mut seqs = Vec::new();
         for task in tasks {
             seqs.push(task.await.unwrap());
@@ -191,7 +239,10 @@ mod tests {
         assert_eq!(seqs, (1..=40).collect::<Vec<u64>>());
         let entries = store.entries(1, 100).await.unwrap();
         assert_eq!(verify(&entries, &[], &|_, _| false).unwrap().entries, 40);
-        assert!(matches!(store.append(draft(Some(7))).await, Err(Error::Conflict(_))));
+        assert!(matches!(
+            store.append(draft(Some(7))).await,
+            Err(Error::Conflict(_))
+        ));
         assert!(store.append(draft(Some(41))).await.is_ok());
     }
 
@@ -201,12 +252,26 @@ mod tests {
         let root = RootKey::from_bytes(&[7; 32]).unwrap();
         let store = Store::open(folder.path(), &root).await.unwrap();
         let digest = store.keyring().hasher().digest("payload", b"CANARY");
-        store.append(Draft { payloads: vec![(digest.clone(), b"CANARY".to_vec())], ..draft(None) }).await.unwrap();
+        store
+            .append(Draft {
+                payloads: vec![(digest.clone(), b"CANARY".to_vec())],
+                ..draft(None)
+            })
+            .await
+            .unwrap();
         assert_eq!(store.payload(&digest).await.unwrap().unwrap(), b"CANARY");
-        let (_, sealed) = store.sealed_payloads(std::slice::from_ref(&digest)).await.unwrap().remove(0);
+        let (_, sealed) = store
+            .sealed_payloads(std::slice::from_ref(&digest))
+            .await
+            .unwrap()
+            .remove(0);
         assert!(!sealed.windows(6).any(|w| w == b"CANARY"));
         let other = store.keyring().hasher().digest("payload", b"x");
         assert!(store.keyring().open_payload(&other, &sealed).is_err());
-        assert!(Store::open(folder.path(), &RootKey::from_bytes(&[8; 32]).unwrap()).await.is_err());
+        assert!(
+            Store::open(folder.path(), &RootKey::from_bytes(&[8; 32]).unwrap())
+                .await
+                .is_err()
+        );
     }
 }

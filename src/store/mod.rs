@@ -15,7 +15,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Row, Sqlite, Transaction};
 use tokio::sync::watch;
 
@@ -58,26 +60,52 @@ pub struct Store {
     head: watch::Sender<u64>,
 }
 
-/// A log as it lies on disk: entries, checkpoints, and sealed payloads by digest.
-pub type RawLog = (Vec<Entry>, Vec<Checkpoint>, std::collections::BTreeMap<Digest, Vec<u8>>);
+/// A log as it lies on disk: entries, checkpoints, and sealed payloads by digest, and how many
+/// entries were shipped.
+pub type RawLog = (
+    Vec<Entry>,
+    Vec<Checkpoint>,
+    std::collections::BTreeMap<Digest, Vec<u8>>,
+    u64,
+);
 
 async fn read_only(folder: &Path) -> Result<SqlitePool, Error> {
-    let options = SqliteConnectOptions::new().filename(folder.join("isoform.db")).read_only(true).busy_timeout(Duration::from_secs(20));
-    Ok(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?)
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join("isoform.db"))
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(20));
+    Ok(SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await?)
 }
 
 /// Reads a log without any key and without a daemon. An entry that cannot be read is an error that names it.
 pub async fn read_log(folder: &Path) -> Result<RawLog, Error> {
     let pool = read_only(folder).await?;
-    let rows = sqlx::query("SELECT seq, stream, stream_seq, at, actor, body, prev_hash, hash FROM log ORDER BY seq").fetch_all(&pool).await?;
+    let rows = sqlx::query(
+        "SELECT seq, stream, stream_seq, at, actor, body, prev_hash, hash FROM log ORDER BY seq",
+    )
+    .fetch_all(&pool)
+    .await?;
     let entries = rows.iter().map(log::entry).collect::<Result<Vec<_>, _>>()?;
-    let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq").fetch_all(&pool).await?;
+    let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq")
+        .fetch_all(&pool)
+        .await?;
     let mut checkpoints = Vec::new();
     for r in rows {
         let at = crate::domain::model::Timestamp(r.try_get(3)?);
-        checkpoints.push(Checkpoint { seq: r.try_get::<i64, _>(0)? as u64, log: r.try_get(1)?, hash: r.try_get(2)?, at, signature: r.try_get(4)? });
+        checkpoints.push(Checkpoint {
+            seq: r.try_get::<i64, _>(0)? as u64,
+            log: r.try_get(1)?,
+            hash: r.try_get(2)?,
+            at,
+            signature: r.try_get(4)?,
+        });
     }
-    let rows = sqlx::query("SELECT digest, body FROM payloads").fetch_all(&pool).await?;
+    let rows = sqlx::query("SELECT digest, body FROM payloads")
+        .fetch_all(&pool)
+        .await?;
     let mut payloads = std::collections::BTreeMap::new();
     for row in rows {
         let digest: String = row.try_get(0)?;
@@ -85,15 +113,24 @@ pub async fn read_log(folder: &Path) -> Result<RawLog, Error> {
             payloads.insert(digest, row.try_get(1)?);
         }
     }
+    let row = sqlx::query("SELECT shipped FROM head WHERE id = 1")
+        .fetch_optional(&pool)
+        .await?;
+    let shipped = row.map_or(Ok(0i64), |r| r.try_get(0))? as u64;
     pool.close().await;
-    Ok((entries, checkpoints, payloads))
+    Ok((entries, checkpoints, payloads, shipped))
 }
 
 /// Opens the keys of a state folder without a daemon.
 pub async fn read_keyring(folder: &Path, root_key: &Path) -> Result<Keyring, Error> {
     let pool = read_only(folder).await?;
-    let rows = sqlx::query("SELECT id, wrapped FROM data_keys").fetch_all(&pool).await?;
-    let wrapped = rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect::<Result<Vec<_>, Error>>()?;
+    let rows = sqlx::query("SELECT id, wrapped FROM data_keys")
+        .fetch_all(&pool)
+        .await?;
+    let wrapped = rows
+        .iter()
+        .map(|r| Ok((r.try_get(0)?, r.try_get(1)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
     pool.close().await;
     Keyring::open(&RootKey::read(root_key)?, &wrapped)
 }
@@ -103,36 +140,58 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migration
 impl Store {
     /// Opens the database in a state folder, making it where there is none, and opens its keys with the root key.
     pub async fn open(folder: &Path, root: &RootKey) -> Result<Self, Error> {
-        crate::secret_file::folder(folder).map_err(|e| Error::File(folder.display().to_string(), e))?;
+        crate::secret_file::folder(folder)
+            .map_err(|e| Error::File(folder.display().to_string(), e))?;
         let path = folder.join("isoform.db");
         // Made with its mode before SQLite opens it: there is no moment when others could read it.
-        crate::secret_file::read_or_make(&path, || Ok(zeroize::Zeroizing::new(Vec::new()))).map_err(|e| Error::File(path.display().to_string(), e))?;
+        crate::secret_file::read_or_make(&path, || Ok(zeroize::Zeroizing::new(Vec::new())))
+            .map_err(|e| Error::File(path.display().to_string(), e))?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(20));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await?;
         MIGRATIONS.run(&pool).await?;
-        let rows = sqlx::query("SELECT id, wrapped FROM data_keys").fetch_all(&pool).await?;
+        let rows = sqlx::query("SELECT id, wrapped FROM data_keys")
+            .fetch_all(&pool)
+            .await?;
         let mut wrapped = Vec::new();
         for row in rows {
             wrapped.push((row.try_get::<String, _>(0)?, row.try_get::<Vec<u8>, _>(1)?));
         }
         let keyring = Keyring::open(root, &wrapped)?;
         for (id, bytes) in keyring.made() {
-            sqlx::query("INSERT INTO data_keys (id, wrapped) VALUES ($1, $2)").bind(id).bind(bytes).execute(&pool).await?;
+            sqlx::query("INSERT INTO data_keys (id, wrapped) VALUES ($1, $2)")
+                .bind(id)
+                .bind(bytes)
+                .execute(&pool)
+                .await?;
         }
-        let row = sqlx::query("SELECT seq FROM head WHERE id = 1").fetch_optional(&pool).await?;
+        let row = sqlx::query("SELECT seq FROM head WHERE id = 1")
+            .fetch_optional(&pool)
+            .await?;
         let seq: i64 = match row {
             Some(row) => row.try_get(0)?,
             None => {
-                sqlx::query("INSERT INTO head (id, seq, hash, shipped) VALUES (1, 0, $1, 0)").bind(crate::domain::audit::GENESIS).execute(&pool).await?;
+                sqlx::query("INSERT INTO head (id, seq, hash, shipped) VALUES (1, 0, $1, 0)")
+                    .bind(crate::domain::audit::GENESIS)
+                    .execute(&pool)
+                    .await?;
                 0
             }
         };
         let (head, _) = watch::channel(seq as u64);
-        Ok(Self { pool, keyring, pending: Arc::default(), commit: Arc::default(), head })
+        Ok(Self {
+            pool,
+            keyring,
+            pending: Arc::default(),
+            commit: Arc::default(),
+            head,
+        })
     }
 
     /// Tells whether a state folder holds no log yet.
@@ -141,12 +200,22 @@ impl Store {
     }
 
     /// Replaces the keys by those that were shipped, before anything was written.
-    pub async fn adopt_keys(&mut self, root: &RootKey, wrapped: &[(String, Vec<u8>)]) -> Result<(), Error> {
+    pub async fn adopt_keys(
+        &mut self,
+        root: &RootKey,
+        wrapped: &[(String, Vec<u8>)],
+    ) -> Result<(), Error> {
         let keyring = Keyring::open(root, wrapped)?;
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM data_keys").execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM data_keys")
+            .execute(&mut *tx)
+            .await?;
         for (id, bytes) in wrapped.iter().chain(&keyring.made()) {
-            sqlx::query("INSERT INTO data_keys (id, wrapped) VALUES ($1, $2)").bind(id).bind(bytes).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO data_keys (id, wrapped) VALUES ($1, $2)")
+                .bind(id)
+                .bind(bytes)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         self.keyring = keyring;
@@ -155,8 +224,12 @@ impl Store {
 
     /// Returns the wrapped data keys.
     pub async fn wrapped_keys(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let rows = sqlx::query("SELECT id, wrapped FROM data_keys ORDER BY id").fetch_all(&self.pool).await?;
-        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
+        let rows = sqlx::query("SELECT id, wrapped FROM data_keys ORDER BY id")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|r| Ok((r.try_get(0)?, r.try_get(1)?)))
+            .collect()
     }
 
     /// Returns the keys.
@@ -175,7 +248,10 @@ impl Store {
 
     /// Reads a value that belongs to the installation.
     pub async fn meta(&self, name: &str) -> Result<Option<String>, Error> {
-        let row = sqlx::query("SELECT value FROM meta WHERE name = $1").bind(name).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
         row.map(|r| Ok(r.try_get(0)?)).transpose()
     }
 
@@ -206,7 +282,10 @@ impl Store {
 
     /// Returns every checkpoint.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, Error> {
-        let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq").fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq")
+                .fetch_all(&self.pool)
+                .await?;
         rows.iter()
             .map(|r| {
                 Ok(Checkpoint {
@@ -235,19 +314,31 @@ impl Store {
 
     /// Returns the newest entry's number and hash, and the number up to which entries were shipped.
     pub async fn head(&self) -> Result<(u64, String, u64), Error> {
-        let row = sqlx::query("SELECT seq, hash, shipped FROM head WHERE id = 1").fetch_one(&self.pool).await?;
-        Ok((row.try_get::<i64, _>(0)? as u64, row.try_get(1)?, row.try_get::<i64, _>(2)? as u64))
+        let row = sqlx::query("SELECT seq, hash, shipped FROM head WHERE id = 1")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok((
+            row.try_get::<i64, _>(0)? as u64,
+            row.try_get(1)?,
+            row.try_get::<i64, _>(2)? as u64,
+        ))
     }
 
     /// Records that entries were shipped.
     pub async fn shipped(&self, to: u64) -> Result<(), Error> {
-        sqlx::query("UPDATE head SET shipped = $1 WHERE id = 1 AND shipped < $1").bind(to as i64).execute(&self.pool).await?;
+        sqlx::query("UPDATE head SET shipped = $1 WHERE id = 1 AND shipped < $1")
+            .bind(to as i64)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
     /// Opens a payload.
     pub async fn payload(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let row = sqlx::query("SELECT body FROM payloads WHERE digest = $1").bind(digest.as_str()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT body FROM payloads WHERE digest = $1")
+            .bind(digest.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let sealed: Vec<u8> = row.try_get(0)?;
         let open = self.keyring.open_payload(digest, &sealed)?;
@@ -258,10 +349,16 @@ impl Store {
     }
 
     /// Returns payloads as they are stored, for shipping.
-    pub async fn sealed_payloads(&self, digests: &[Digest]) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
+    pub async fn sealed_payloads(
+        &self,
+        digests: &[Digest],
+    ) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
         let mut out = Vec::new();
         for digest in digests {
-            let row = sqlx::query("SELECT body FROM payloads WHERE digest = $1").bind(digest.as_str()).fetch_optional(&self.pool).await?;
+            let row = sqlx::query("SELECT body FROM payloads WHERE digest = $1")
+                .bind(digest.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
             if let Some(row) = row {
                 out.push((digest.clone(), row.try_get(0)?));
             }
@@ -270,9 +367,24 @@ impl Store {
     }
 
     /// Writes what is shown of a target. `epoch` must be the one under which the caller holds it.
-    pub async fn show(&self, uid: &TargetUid, address: &str, condition: &Condition, epoch: i64) -> Result<(), Error> {
-        let condition = serde_json::to_string(condition).map_err(|e| Error::Row("condition".into(), e))?;
-        let done = sqlx::query("UPDATE targets SET address = $2, condition = $3 WHERE uid = $1 AND epoch = $4").bind(uid.as_str()).bind(address).bind(&condition).bind(epoch).execute(&self.pool).await?;
+    pub async fn show(
+        &self,
+        uid: &TargetUid,
+        address: &str,
+        condition: &Condition,
+        epoch: i64,
+    ) -> Result<(), Error> {
+        let condition =
+            serde_json::to_string(condition).map_err(|e| Error::Row("condition".into(), e))?;
+        let done = sqlx::query(
+            "UPDATE targets SET address = $2, condition = $3 WHERE uid = $1 AND epoch = $4",
+        )
+        .bind(uid.as_str())
+        .bind(address)
+        .bind(&condition)
+        .bind(epoch)
+        .execute(&self.pool)
+        .await?;
         if done.rows_affected() == 0 {
             sqlx::query("INSERT INTO targets (uid, address, condition, owner, epoch, expires_at) VALUES ($1, $2, $3, '', $4, 0) ON CONFLICT (uid) DO NOTHING")
                 .bind(uid.as_str())
@@ -287,11 +399,14 @@ impl Store {
 
     /// Returns what is shown of every target: uid, address, condition.
     pub async fn shown(&self) -> Result<Vec<(TargetUid, Condition)>, Error> {
-        let rows = sqlx::query("SELECT uid, condition FROM targets").fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT uid, condition FROM targets")
+            .fetch_all(&self.pool)
+            .await?;
         let mut out = Vec::new();
         for row in rows {
             let uid: String = row.try_get(0)?;
-            let condition = serde_json::from_str(row.try_get::<&str, _>(1)?).map_err(|e| Error::Row(uid.clone(), e))?;
+            let condition = serde_json::from_str(row.try_get::<&str, _>(1)?)
+                .map_err(|e| Error::Row(uid.clone(), e))?;
             if let Ok(uid) = uid.parse() {
                 out.push((uid, condition));
             }

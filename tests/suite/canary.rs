@@ -21,24 +21,42 @@ fn scan(folder: &Path, found: &mut Vec<String>) {
 
 #[test]
 fn sec_51_a_secret_value_is_in_no_log_file_answer_or_store() {
-    let mut bench = Bench::empty("accounts: { a: { id: \"000000000001\" } }\nplacements:\n  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50 }\n");
+    let mut bench = Bench::empty(
+        "accounts: { a: { id: \"000000000001\" } }\nplacements:\n  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50 }\n",
+    );
     bench.write("stack.yaml", "Parameters: { Secret: { Type: String, NoEcho: true } }\nResources:\n  Db:\n    Type: AWS::RDS::DBInstance\n    Properties: { Engine: postgres, MasterUsername: a, MasterUserPassword: !Ref Secret }\nOutputs: { Id: { Value: !Ref Db } }\n");
     bench.write("isoform.yaml", &format!("isoform: 1\nstacks:\n  db: {{ template: stack.yaml, placement: beta, parameters: {{ Secret: {CANARY}-1 }} }}\n"));
     bench.push("secret");
     bench.start();
     bench.settle();
     let mut said = Vec::new();
-    bench.edit("isoform.yaml", &format!("{CANARY}-1"), &format!("{CANARY}-2"));
-    for command in [vec!["diff"], vec!["diff", "--output", "json"], vec!["diff", "--text"]] {
+    bench.edit(
+        "isoform.yaml",
+        &format!("{CANARY}-1"),
+        &format!("{CANARY}-2"),
+    );
+    for command in [
+        vec!["diff"],
+        vec!["diff", "--output", "json"],
+        vec!["diff", "--text"],
+    ] {
         said.push(text(&bench.run(&command)));
     }
     bench.push("another secret");
     bench.settle();
     bench.cli(&["local", "fail", "*", "Db"], 0);
-    bench.edit("isoform.yaml", &format!("{CANARY}-2"), &format!("{CANARY}-3"));
+    bench.edit(
+        "isoform.yaml",
+        &format!("{CANARY}-2"),
+        &format!("{CANARY}-3"),
+    );
     bench.push("a third one that fails");
     bench.settle();
-    bench.edit("stack.yaml", "NoEcho: true", "NoEcho: true, AllowedPattern: x");
+    bench.edit(
+        "stack.yaml",
+        "NoEcho: true",
+        "NoEcho: true, AllowedPattern: x",
+    );
     bench.push("a value that does not fit");
     bench.settle();
     for command in [
@@ -61,13 +79,24 @@ fn sec_51_a_secret_value_is_in_no_log_file_answer_or_store() {
     let mut found = Vec::new();
     scan(&bench.root.join("cloud"), &mut found);
     // The mirror holds the repository itself, and with it what was committed there: docs/formats/state.md says so.
-    for part in std::fs::read_dir(bench.root.join("state")).unwrap().map(|e| e.unwrap().path()).filter(|p| !p.ends_with("mirrors")) {
+    for part in std::fs::read_dir(bench.root.join("state"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| !p.ends_with("mirrors"))
+    {
         if part.is_dir() {
             scan(&part, &mut found);
-        } else if std::fs::read(&part).unwrap_or_default().windows(CANARY.len()).any(|w| w == CANARY.as_bytes()) {
+        } else if std::fs::read(&part)
+            .unwrap_or_default()
+            .windows(CANARY.len())
+            .any(|w| w == CANARY.as_bytes())
+        {
             found.push(part.display().to_string());
         }
     }
     assert!(found.is_empty(), "{found:?}");
-    assert!(!bench.log().contains(CANARY), "the log of the daemon at level trace");
+    assert!(
+        !bench.log().contains(CANARY),
+        "the log of the daemon at level trace"
+    );
 }

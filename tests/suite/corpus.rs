@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use isoform::domain::render::{Limits, render};
-use isoform::domain::template::{Blob, Bundle, BundleKind, Files, find_bundles, find_components, load_bundle, load_component};
+use isoform::domain::template::{
+    Blob, Bundle, BundleKind, Files, find_bundles, find_components, load_bundle, load_component,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, all_in_sync, copy, corpus, python};
@@ -32,8 +34,18 @@ fn tree(folder: &Path) -> Files {
 /// Renders with stock Jinja2.
 fn oracle(python: &Path, cases: &Value) -> Vec<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/render.py");
-    let mut child = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(cases.to_string().as_bytes()).unwrap();
+    let mut child = Command::new(python)
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(cases.to_string().as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).unwrap()
@@ -42,12 +54,25 @@ fn oracle(python: &Path, cases: &Value) -> Vec<Value> {
 /// Values that a user could give: defaults, and for required inputs something that fits.
 fn inputs(bundle: &Bundle, pipeline: bool) -> Value {
     let schema = &bundle.schema;
-    let input = if pipeline { schema.pipeline.as_ref() } else { schema.environment.as_ref().or(schema.service.as_ref()) };
+    let input = if pipeline {
+        schema.pipeline.as_ref()
+    } else {
+        schema.environment.as_ref().or(schema.service.as_ref())
+    };
     let Some(input) = input else { return json!({}) };
     let span = isoform::domain::model::Span::on_line(1, 1, 1);
     let (mut values, _) = input.effective("x", "", None, json!({}), span);
-    let definition = input.schema.pointer(&format!("/definitions/{}", input.name)).cloned().unwrap_or_default();
-    for name in definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    let definition = input
+        .schema
+        .pointer(&format!("/definitions/{}", input.name))
+        .cloned()
+        .unwrap_or_default();
+    for name in definition["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if values.get(name).is_none() {
             let property = &definition["properties"][name];
             values[name] = match (property["enum"].get(0), property["type"].as_str()) {
@@ -65,15 +90,29 @@ fn inputs(bundle: &Bundle, pipeline: bool) -> Value {
 /// Outputs under every name that a template asks for.
 fn outputs(text: &str) -> Value {
     let mut out = serde_json::Map::new();
-    for at in text.match_indices("outputs.").map(|(i, _)| i + "outputs.".len()) {
-        let name: String = text[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        out.insert(name.clone(), json!(if name.contains("Runtime") { "ruby2.7".to_owned() } else { format!("value-of-{name}") }));
+    for at in text
+        .match_indices("outputs.")
+        .map(|(i, _)| i + "outputs.".len())
+    {
+        let name: String = text[at..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect();
+        out.insert(
+            name.clone(),
+            json!(if name.contains("Runtime") {
+                "ruby2.7".to_owned()
+            } else {
+                format!("value-of-{name}")
+            }),
+        );
     }
     Value::Object(out)
 }
 
 fn data(bundle: &Bundle, text: &str, pipeline: bool, component: &Value, count: usize) -> Value {
-    let environment = json!({ "name": "env-1", "account_id": "000000000001", "outputs": outputs(text) });
+    let environment =
+        json!({ "name": "env-1", "account_id": "000000000001", "outputs": outputs(text) });
     let service = json!({ "name": "front-end", "repository_id": "acme/app", "repository_connection_arn": "arn:aws:codestar-connections:x:1:connection/y", "branch_name": "main" });
     if bundle.kind == BundleKind::Environment {
         return json!({ "environment": { "name": "env-1", "account_id": "000000000001", "inputs": inputs(bundle, false) } });
@@ -88,22 +127,36 @@ fn data(bundle: &Bundle, text: &str, pipeline: bool, component: &Value, count: u
 
 #[test]
 fn the_corpus_validates() {
-    let Some(folder) = corpus("the_corpus_validates") else { return };
-    let output = Command::new(crate::support::ISOFORM).args(["validate", folder.to_str().unwrap()]).output().unwrap();
+    let Some(folder) = corpus("the_corpus_validates") else {
+        return;
+    };
+    let output = Command::new(crate::support::ISOFORM)
+        .args(["validate", folder.to_str().unwrap()])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", crate::support::text(&output));
 }
 
 #[test]
 fn the_corpus_renders_byte_for_byte_as_jinja2() {
     let name = "the_corpus_renders_byte_for_byte_as_jinja2";
-    let (Some(folder), Some(python)) = (corpus(name), python(name)) else { return };
+    let (Some(folder), Some(python)) = (corpus(name), python(name)) else {
+        return;
+    };
     let tree = tree(&folder);
     let mut cases = Vec::new();
-    let components = [json!({}), json!({"BucketName": "b", "PolicyArn": "arn:aws:iam::000000000001:policy/p", "Flag": "yes"})];
+    let components = [
+        json!({}),
+        json!({"BucketName": "b", "PolicyArn": "arn:aws:iam::000000000001:policy/p", "Flag": "yes"}),
+    ];
     for path in find_bundles(&tree) {
         let (bundle, findings) = load_bundle(&tree, &path.root);
         let bundle = bundle.unwrap_or_else(|| panic!("{}: {findings:?}", path.root));
-        for (part, pipeline) in [(&bundle.infrastructure, false), (&bundle.instance, false), (&bundle.pipeline, true)] {
+        for (part, pipeline) in [
+            (&bundle.infrastructure, false),
+            (&bundle.instance, false),
+            (&bundle.pipeline, true),
+        ] {
             let Some(part) = part else { continue };
             for component in &components {
                 for count in [1, 3] {
@@ -119,7 +172,12 @@ fn the_corpus_renders_byte_for_byte_as_jinja2() {
     let expected = oracle(&python, &json!(cases));
     let mut rendered = 0;
     for (case, expected) in cases.iter().zip(&expected) {
-        let ours = render("t", case["template"].as_str().unwrap(), &case["data"], &Limits::default());
+        let ours = render(
+            "t",
+            case["template"].as_str().unwrap(),
+            &case["data"],
+            &Limits::default(),
+        );
         match (ours, expected["text"].as_str()) {
             (Ok(ours), Some(theirs)) => {
                 assert_eq!(ours.text, theirs, "{}", case["name"]);
@@ -134,7 +192,9 @@ fn the_corpus_renders_byte_for_byte_as_jinja2() {
 
 #[test]
 fn snippets_render_as_jinja2() {
-    let Some(python) = python("snippets_render_as_jinja2") else { return };
+    let Some(python) = python("snippets_render_as_jinja2") else {
+        return;
+    };
     let data = json!({ "a": { "b": { "c": 80, "f": 2.5, "s": "x,y;z", "l": [3, 1, 2], "t": true, "n": null, "d": {"k": "v", "yes": "no"}, "h": {"my-output": 1} } }, "name": "a-service-with-a-long-name" });
     let snippets = [
         "{{ a.b.c }}|{{ a['b']['f'] }}|{{ a.b.t }}|{{ a.b.n }}|{{ a.b.l }}|{{ a.b.d }}",
@@ -157,7 +217,10 @@ fn snippets_render_as_jinja2() {
         "{# comment #}x{{ '' if a.b.t else 'no' }}{{ 'y' if not a.b.t }}",
         "{{ range(3) | list }} {{ a.b.d.items() | list }} {{ dict(a=1) }}",
     ];
-    let cases: Vec<Value> = snippets.iter().map(|s| json!({ "template": s, "data": data })).collect();
+    let cases: Vec<Value> = snippets
+        .iter()
+        .map(|s| json!({ "template": s, "data": data }))
+        .collect();
     for (snippet, expected) in snippets.iter().zip(oracle(&python, &json!(cases))) {
         let ours = render("t", snippet, &data, &Limits::default()).map(|r| r.text);
         match expected["text"].as_str() {
@@ -175,34 +238,92 @@ placements:
 
 #[test]
 fn the_corpus_deploys_with_outputs_wired() {
-    let Some(folder) = corpus("the_corpus_deploys_with_outputs_wired") else { return };
+    let Some(folder) = corpus("the_corpus_deploys_with_outputs_wired") else {
+        return;
+    };
     let samples = folder.join("aws-proton-cloudformation-sample-templates");
     let mut bench = Bench::empty(ALL);
     copy(&samples, &bench.work().join("samples"));
-    let environment = |path: &str, name: &str| format!("  {name}: {{ template: {}, spec: {path}, placement: p }}\n", match name {
-        "fargate" => "fargate-env@1",
-        "vpc" => "vpc-env@1",
-        "balanced" => "loadbalanced-fargate-env@1",
-        _ => "lambda-env@1",
-    });
+    let environment = |path: &str, name: &str| {
+        format!(
+            "  {name}: {{ template: {}, spec: {path}, placement: p }}\n",
+            match name {
+                "fargate" => "fargate-env@1",
+                "vpc" => "vpc-env@1",
+                "balanced" => "loadbalanced-fargate-env@1",
+                _ => "lambda-env@1",
+            }
+        )
+    };
     let mut sync = "isoform: 1\nenvironments:\n".to_owned();
-    sync.push_str(&environment("samples/environment-templates/fargate-env/spec/spec.yaml", "fargate"));
-    sync.push_str(&environment("samples/environment-templates/vpc-env/spec/spec.yaml", "vpc"));
-    sync.push_str(&environment("samples/loadbalanced-fargate-svc/specs/env-spec.yaml", "balanced"));
-    sync.push_str(&environment("samples/lambda-multi-svc/specs/env-spec.yaml", "lambda"));
+    sync.push_str(&environment(
+        "samples/environment-templates/fargate-env/spec/spec.yaml",
+        "fargate",
+    ));
+    sync.push_str(&environment(
+        "samples/environment-templates/vpc-env/spec/spec.yaml",
+        "vpc",
+    ));
+    sync.push_str(&environment(
+        "samples/loadbalanced-fargate-svc/specs/env-spec.yaml",
+        "balanced",
+    ));
+    sync.push_str(&environment(
+        "samples/lambda-multi-svc/specs/env-spec.yaml",
+        "lambda",
+    ));
     sync.push_str("defaults: { services: { pipeline: { placement: p }, repository: { id: acme/app, branch: main, connection_arn: 'arn:aws:codestar-connections:us-east-1:000000000001:connection/x' } } }\nservices:\n");
     let specs: BTreeMap<&str, (&str, &str, &str)> = BTreeMap::from([
-        ("lb", ("load-balanced-fargate-svc@1", "proton: ServiceSpec\npipeline: {}\ninstances:\n  - { name: one, environment: fargate }\n  - { name: two, environment: fargate, spec: { loadbalancer_type: network } }\n", "specs/lb.yaml")),
-        ("balanced", ("loadbalanced-fargate-svc@1", "BALANCED", "specs/balanced.yaml")),
-        ("crud", ("service-crud@1", "proton: ServiceSpec\npipeline: {}\ninstances:\n  - { name: front, environment: lambda, spec: { resource_name: task } }\n", "specs/crud.yaml")),
-        ("processing", ("service-data-processing@1", "proton: ServiceSpec\npipeline: {}\ninstances:\n  - { name: back, environment: lambda, spec: {} }\n", "specs/processing.yaml")),
+        (
+            "lb",
+            (
+                "load-balanced-fargate-svc@1",
+                "proton: ServiceSpec\npipeline: {}\ninstances:\n  - { name: one, environment: fargate }\n  - { name: two, environment: fargate, spec: { loadbalancer_type: network } }\n",
+                "specs/lb.yaml",
+            ),
+        ),
+        (
+            "balanced",
+            (
+                "loadbalanced-fargate-svc@1",
+                "BALANCED",
+                "specs/balanced.yaml",
+            ),
+        ),
+        (
+            "crud",
+            (
+                "service-crud@1",
+                "proton: ServiceSpec\npipeline: {}\ninstances:\n  - { name: front, environment: lambda, spec: { resource_name: task } }\n",
+                "specs/crud.yaml",
+            ),
+        ),
+        (
+            "processing",
+            (
+                "service-data-processing@1",
+                "proton: ServiceSpec\npipeline: {}\ninstances:\n  - { name: back, environment: lambda, spec: {} }\n",
+                "specs/processing.yaml",
+            ),
+        ),
     ]);
     for (name, (template, spec, path)) in &specs {
-        let spec = if *spec == "BALANCED" { std::fs::read_to_string(samples.join("loadbalanced-fargate-svc/specs/svc-spec.yaml")).unwrap() } else { (*spec).to_owned() };
+        let spec = if *spec == "BALANCED" {
+            std::fs::read_to_string(samples.join("loadbalanced-fargate-svc/specs/svc-spec.yaml"))
+                .unwrap()
+        } else {
+            (*spec).to_owned()
+        };
         // The sample's own spec names environments of its own.
-        let spec = if *name == "balanced" { rename_environments(&spec, "balanced") } else { spec };
+        let spec = if *name == "balanced" {
+            rename_environments(&spec, "balanced")
+        } else {
+            spec
+        };
         bench.write(path, &spec);
-        sync.push_str(&format!("  {name}: {{ template: {template}, spec: {path} }}\n"));
+        sync.push_str(&format!(
+            "  {name}: {{ template: {template}, spec: {path} }}\n"
+        ));
     }
     sync.push_str("components:\n  bucket: { files: samples/component-templates/s3-bucket-component, environment: fargate, attach: lb/one }\n");
     bench.write("isoform.yaml", &sync);
@@ -213,11 +334,18 @@ fn the_corpus_deploys_with_outputs_wired() {
     assert!(count >= 14, "{count}");
     all_in_sync(&estate, count);
 
-    bench.edit("specs/crud.yaml", "resource_name: task", "resource_name: task, code_uri: 's3://bucket/key.zip'");
+    bench.edit(
+        "specs/crud.yaml",
+        "resource_name: task",
+        "resource_name: task, code_uri: 's3://bucket/key.zip'",
+    );
     bench.push("crud: code");
     all_in_sync(&bench.settle(), count);
     let logs = bench.cli(&["logs", "svc/crud/front"], 0);
-    assert!(logs.contains("ListFunction") && logs.contains("AWS::Serverless::Function"), "{logs}");
+    assert!(
+        logs.contains("ListFunction") && logs.contains("AWS::Serverless::Function"),
+        "{logs}"
+    );
 }
 
 fn rename_environments(spec: &str, to: &str) -> String {

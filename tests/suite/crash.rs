@@ -35,12 +35,20 @@ const POINTS: &[&str] = &[
 ];
 
 fn small() -> Bench {
-    let bench = Bench::empty("accounts: { a: { id: \"000000000001\" } }\nplacements:\n  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50 }\n");
+    let bench = Bench::empty(
+        "accounts: { a: { id: \"000000000001\" } }\nplacements:\n  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50 }\n",
+    );
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/repo-layout");
-    crate::support::copy(&example.join("templates/environment"), &bench.work().join("templates/environment"));
+    crate::support::copy(
+        &example.join("templates/environment"),
+        &bench.work().join("templates/environment"),
+    );
     crate::support::copy(&example.join("stacks"), &bench.work().join("stacks"));
     crate::support::copy(&example.join("policies"), &bench.work().join("policies"));
-    bench.write("beta.yaml", "proton: EnvironmentSpec\nspec: { vpc_cidr: 10.0.0.0/16 }\n");
+    bench.write(
+        "beta.yaml",
+        "proton: EnvironmentSpec\nspec: { vpc_cidr: 10.0.0.0/16 }\n",
+    );
     bench.write("isoform.yaml", "isoform: 1\nenvironments:\n  beta: { template: fargate-env@1, spec: beta.yaml, placement: beta, termination_protection: true }\nstacks:\n  alarms: { template: stacks/alarms.yaml, placement: beta, parameters: { Email: a@b }, stack_policy: policies/protect-topic.json, after: [env/beta] }\n");
     bench
 }
@@ -50,7 +58,11 @@ fn killed_and_resumed(point: &str, lose_state: bool) {
     bench.push("Initial layout");
     bench.environment = vec![("ISOFORM_CRASH".into(), point.into())];
     bench.spawn();
-    assert!(bench.ended(Duration::from_secs(40)), "{point}: the point was not reached: {}", bench.log());
+    assert!(
+        bench.ended(Duration::from_secs(40)),
+        "{point}: the point was not reached: {}",
+        bench.log()
+    );
     bench.environment.clear();
     if lose_state {
         std::fs::remove_dir_all(bench.root.join("state")).unwrap();
@@ -67,7 +79,19 @@ fn killed_and_resumed(point: &str, lose_state: bool) {
 
 /// Counts the operations that the world really ran: starts of creations and updates in the events of all stacks.
 fn operations(bench: &Bench) -> usize {
-    ["env/beta", "stack/alarms"].iter().map(|t| bench.cli(&["logs", t], 0).lines().filter(|l| (l.contains("CREATE_IN_PROGRESS") || l.contains("UPDATE_IN_PROGRESS")) && l.contains("AWS::CloudFormation::Stack")).count()).sum()
+    ["env/beta", "stack/alarms"]
+        .iter()
+        .map(|t| {
+            bench
+                .cli(&["logs", t], 0)
+                .lines()
+                .filter(|l| {
+                    (l.contains("CREATE_IN_PROGRESS") || l.contains("UPDATE_IN_PROGRESS"))
+                        && l.contains("AWS::CloudFormation::Stack")
+                })
+                .count()
+        })
+        .sum()
 }
 
 #[test]

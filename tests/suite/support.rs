@@ -33,7 +33,10 @@ impl Bench {
     /// Makes a bench with the example of the project.
     pub fn example() -> Self {
         let bench = Self::empty(PLACEMENTS);
-        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/repo-layout"), &bench.work());
+        copy(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/repo-layout"),
+            &bench.work(),
+        );
         bench
     }
 
@@ -41,15 +44,27 @@ impl Bench {
     pub fn empty(placements: &str) -> Self {
         let guard = tempfile::tempdir().unwrap();
         let root = guard.path().to_owned();
-        let bench = Self { _guard: guard, root, daemon: None, environment: Vec::new() };
-        bench.git_at(&bench.root, &["init", "-q", "--bare", "-b", "main", "origin.git"]);
+        let bench = Self {
+            _guard: guard,
+            root,
+            daemon: None,
+            environment: Vec::new(),
+        };
+        bench.git_at(
+            &bench.root,
+            &["init", "-q", "--bare", "-b", "main", "origin.git"],
+        );
         bench.git_at(&bench.root, &["init", "-q", "-b", "main", "work"]);
         bench.git(&["remote", "add", "origin", "../origin.git"]);
         let config = format!(
             "isoform: 1\n{placements}sources:\n  example:\n    url: ./origin.git\n    may: {{ templates: ['*'], environments: ['*'], services: ['*'], components: ['*'], stacks: ['*'], placements: ['*'], stack_names: ['*'] }}\nbundle_stores: {{ main: {{ url: 'local://bundles' }} }}\nstate: {{ path: state, key: 'file:root.key' }}\nlocal: {{ path: cloud, pace: 0.3 }}\npoll: 1s\nsweep: 300s\n"
         );
         std::fs::write(bench.root.join("config.yaml"), config).unwrap();
-        let made = bench.run(&["config", "key", bench.root.join("root.key").to_str().unwrap()]);
+        let made = bench.run(&[
+            "config",
+            "key",
+            bench.root.join("root.key").to_str().unwrap(),
+        ]);
         assert!(made.status.success(), "{}", text(&made));
         bench
     }
@@ -80,7 +95,16 @@ impl Bench {
 
     fn git_at(&self, folder: &Path, arguments: &[&str]) -> String {
         let output = Command::new("git")
-            .args(["-c", "user.name=ana", "-c", "user.email=ana@example.org", "-c", "commit.gpgsign=false", "-c", "safe.directory=*"])
+            .args([
+                "-c",
+                "user.name=ana",
+                "-c",
+                "user.email=ana@example.org",
+                "-c",
+                "commit.gpgsign=false",
+                "-c",
+                "safe.directory=*",
+            ])
             .args(arguments)
             .current_dir(folder)
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -112,17 +136,31 @@ impl Bench {
             if let Some(status) = self.daemon.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the daemon ended with {status}: {}", self.log());
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "the daemon does not open its socket: {}", self.log());
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "the daemon does not open its socket: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Starts the daemon without waiting.
     pub fn spawn(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.root.join("daemon.log")).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.root.join("daemon.log"))
+            .unwrap();
         let _ = std::fs::remove_file(self.root.join("state/isoform.sock"));
         let child = Command::new(ISOFORM)
-            .args(["--config", self.root.join("config.yaml").to_str().unwrap(), "run", "--log", "trace,sqlx=info,hyper=info,notify=info"])
+            .args([
+                "--config",
+                self.root.join("config.yaml").to_str().unwrap(),
+                "run",
+                "--log",
+                "trace,sqlx=info,hyper=info,notify=info",
+            ])
             .envs(self.environment.iter().cloned())
             .stdout(Stdio::null())
             .stderr(log)
@@ -135,7 +173,11 @@ impl Bench {
     pub fn ended(&mut self, patience: Duration) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < patience {
-            if self.daemon.as_mut().is_none_or(|d| d.try_wait().unwrap().is_some()) {
+            if self
+                .daemon
+                .as_mut()
+                .is_none_or(|d| d.try_wait().unwrap().is_some())
+            {
                 self.daemon = None;
                 return true;
             }
@@ -147,7 +189,10 @@ impl Bench {
     /// Stops the daemon in order.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.daemon.take() {
-            Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            Command::new("kill")
+                .args(["-INT", &child.id().to_string()])
+                .status()
+                .unwrap();
             let status = child.wait().unwrap();
             assert!(status.success(), "the daemon did not drain: {}", self.log());
         }
@@ -167,7 +212,11 @@ impl Bench {
 
     /// Runs the command line in the clone.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        let folder = if self.work().exists() { self.work() } else { self.root.clone() };
+        let folder = if self.work().exists() {
+            self.work()
+        } else {
+            self.root.clone()
+        };
         Command::new(ISOFORM)
             .args(["--config", self.root.join("config.yaml").to_str().unwrap()])
             .args(arguments)
@@ -182,7 +231,17 @@ impl Bench {
     pub fn cli(&self, arguments: &[&str], code: i32) -> String {
         let output = self.run(arguments);
         let text = text(&output);
-        assert_eq!(output.status.code(), Some(code), "isoform {arguments:?}: {text}\n{}", self.log().lines().rev().take(5).collect::<Vec<_>>().join("\n"));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "isoform {arguments:?}: {text}\n{}",
+            self.log()
+                .lines()
+                .rev()
+                .take(5)
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
         text
     }
 
@@ -202,7 +261,11 @@ impl Bench {
             if at_head && estate["settled"] == true {
                 return estate;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "not settled: {estate:#}\n{}", self.log());
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "not settled: {estate:#}\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(40));
         }
     }
@@ -228,20 +291,43 @@ impl Drop for Bench {
 
 /// Returns the condition of a target in an estate.
 pub fn condition(estate: &Value, address: &str) -> String {
-    let target = estate["targets"].as_array().into_iter().flatten().find(|t| t["address"] == address);
-    target.map_or_else(|| "absent".to_owned(), |t| format!("{}({})", t["condition"]["result"].as_str().unwrap_or_default(), t["condition"]["reason"].as_str().unwrap_or_default()))
+    let target = estate["targets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|t| t["address"] == address);
+    target.map_or_else(
+        || "absent".to_owned(),
+        |t| {
+            format!(
+                "{}({})",
+                t["condition"]["result"].as_str().unwrap_or_default(),
+                t["condition"]["reason"].as_str().unwrap_or_default()
+            )
+        },
+    )
 }
 
 /// Asserts that every target is in sync.
 pub fn all_in_sync(estate: &Value, count: usize) {
-    let bad: Vec<String> = estate["targets"].as_array().unwrap().iter().filter(|t| t["condition"]["result"] != "InSync").map(|t| format!("{} {}", t["address"], t["condition"])).collect();
+    let bad: Vec<String> = estate["targets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|t| t["condition"]["result"] != "InSync")
+        .map(|t| format!("{} {}", t["address"], t["condition"]))
+        .collect();
     assert!(bad.is_empty(), "{bad:#?}");
     assert_eq!(estate["targets"].as_array().unwrap().len(), count);
 }
 
 /// Returns standard output and standard error together.
 pub fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Copies a folder.
@@ -260,7 +346,10 @@ pub fn copy(from: &Path, to: &Path) {
 
 /// Returns the Python that `tests/run` prepared, or says why a test is skipped.
 pub fn python(test: &str) -> Option<PathBuf> {
-    let python = std::env::var("ISOFORM_TEST_PYTHON").ok().map(PathBuf::from).filter(|p| p.exists());
+    let python = std::env::var("ISOFORM_TEST_PYTHON")
+        .ok()
+        .map(PathBuf::from)
+        .filter(|p| p.exists());
     if python.is_none() {
         println!("SKIP {test}: ISOFORM_TEST_PYTHON names no Python; run ./tests/run");
     }

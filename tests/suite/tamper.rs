@@ -6,8 +6,16 @@ use std::process::Command;
 /// Changes the database with Python's sqlite3, as an attacker with the file would.
 fn python_edit(python: &std::path::Path, bench: &Bench, script: &str) {
     let prelude = "import sqlite3, json, hashlib, sys\ndb = sqlite3.connect(sys.argv[1])\n";
-    let file = if script.contains("# cloud") { "cloud/cloud.db" } else { "state/isoform.db" };
-    let output = Command::new(python).args(["-c", &format!("{prelude}{script}\ndb.commit()\n")]).arg(bench.root.join(file)).output().unwrap();
+    let file = if script.contains("# cloud") {
+        "cloud/cloud.db"
+    } else {
+        "state/isoform.db"
+    };
+    let output = Command::new(python)
+        .args(["-c", &format!("{prelude}{script}\ndb.commit()\n")])
+        .arg(bench.root.join(file))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", text(&output));
 }
 
@@ -26,31 +34,82 @@ db.execute('update head set hash=?', (prev,))
 
 #[test]
 fn sec_57_tampering_with_a_real_log_is_named() {
-    let Some(python) = python("sec_57_tampering_with_a_real_log_is_named") else { return };
+    let Some(python) = python("sec_57_tampering_with_a_real_log_is_named") else {
+        return;
+    };
     let mut bench = Bench::example();
     bench.push("Initial layout");
     bench.start();
     bench.settle();
     bench.stop();
     let good = bench.cli(&["audit", "verify"], 0);
-    assert!(good.contains("chain verified to checkpoint") && good.contains("payloads open") && good.contains("the same in the bundle store"), "{good}");
-    let (state, cloud) = (bench.root.join("state/isoform.db"), bench.root.join("cloud/cloud.db"));
-    let (saved_state, saved_cloud) = (std::fs::read(&state).unwrap(), std::fs::read(&cloud).unwrap());
-    let only_state = ["audit", "verify", "--state", &bench.root.join("state").display().to_string()].map(str::to_owned);
+    assert!(
+        good.contains("chain verified to checkpoint")
+            && good.contains("payloads open")
+            && good.contains("the same in the bundle store"),
+        "{good}"
+    );
+    let (state, cloud) = (
+        bench.root.join("state/isoform.db"),
+        bench.root.join("cloud/cloud.db"),
+    );
+    let (saved_state, saved_cloud) = (
+        std::fs::read(&state).unwrap(),
+        std::fs::read(&cloud).unwrap(),
+    );
+    let only_state = [
+        "audit",
+        "verify",
+        "--state",
+        &bench.root.join("state").display().to_string(),
+    ]
+    .map(str::to_owned);
     let rechain_unsigned = format!("{RECHAIN}\ndb.execute('delete from checkpoints')");
     for (script, said, with_cloud) in [
-        ("db.execute(\"update log set at = at + 1 where seq = 7\")", "entry 7 was changed", true),
-        ("db.execute(\"delete from log where seq = 7\")", "entry 7 is missing", true),
+        (
+            "db.execute(\"update log set at = at + 1 where seq = 7\")",
+            "entry 7 was changed",
+            true,
+        ),
+        (
+            "db.execute(\"delete from log where seq = 7\")",
+            "entry 7 is missing",
+            true,
+        ),
         (RECHAIN, "the chain was rewritten", true),
         // Whoever can rewrite the chain can remove its checkpoints too; the shipped copy shows it then.
-        (rechain_unsigned.as_str(), "differs from the shipped copy", true),
+        (
+            rechain_unsigned.as_str(),
+            "differs from the shipped copy",
+            true,
+        ),
         // Without the shipped copy the signed checkpoints alone show it.
         (RECHAIN, "the chain was rewritten", false),
-        ("db.execute(\"delete from log where seq > 20\")", "the log was cut", true),
-        ("db.execute(\"delete from log where seq > 20\")", "the log was cut: it ends at entry 20", false),
-        ("db.execute(\"delete from log where seq > 20\"); db.execute('delete from checkpoints')", "the log was cut", true),
-        ("b = bytearray(db.execute('select body from payloads limit 1').fetchone()[0]); b[-1] ^= 1; db.execute('update payloads set body=? where digest=(select digest from payloads limit 1)', (bytes(b),))", "was changed", true),
-        ("db.execute(\"update objects set body = cast(replace(cast(body as text), 'Minted', 'Munted') as blob) where name like 'log/%'\") # cloud", "", true),
+        (
+            "db.execute(\"delete from log where seq > 20\")",
+            "the log was cut",
+            true,
+        ),
+        (
+            "db.execute(\"delete from log where seq > 20\")",
+            "the log was cut: it ends at entry 20",
+            false,
+        ),
+        (
+            "db.execute(\"delete from log where seq > 20\"); db.execute('delete from checkpoints')",
+            "the log was cut",
+            true,
+        ),
+        (
+            "b = bytearray(db.execute('select body from payloads limit 1').fetchone()[0]); b[-1] ^= 1; db.execute('update payloads set body=? where digest=(select digest from payloads limit 1)', (bytes(b),))",
+            "was changed",
+            true,
+        ),
+        (
+            "db.execute(\"update objects set body = cast(replace(cast(body as text), 'Minted', 'Munted') as blob) where name like 'log/%'\") # cloud",
+            "",
+            true,
+        ),
     ] {
         for suffix in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", state.display()));
@@ -59,8 +118,15 @@ fn sec_57_tampering_with_a_real_log_is_named() {
         std::fs::write(&state, &saved_state).unwrap();
         std::fs::write(&cloud, &saved_cloud).unwrap();
         python_edit(&python, &bench, script);
-        let arguments: Vec<&str> = if with_cloud { vec!["audit", "verify"] } else { only_state.iter().map(String::as_str).collect() };
+        let arguments: Vec<&str> = if with_cloud {
+            vec!["audit", "verify"]
+        } else {
+            only_state.iter().map(String::as_str).collect()
+        };
         let found = bench.cli(&arguments, 1);
-        assert!(found.contains(said), "{script}\nshould say `{said}`: {found}");
+        assert!(
+            found.contains(said),
+            "{script}\nshould say `{said}`: {found}"
+        );
     }
 }

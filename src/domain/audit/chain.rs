@@ -25,7 +25,9 @@ pub struct Checkpoint {
 
 /// Returns the bytes that a checkpoint's signature is taken over.
 pub fn checkpoint_bytes(log: &str, seq: u64, hash: &str, at: Timestamp) -> Vec<u8> {
-    canonical_json(&json!({ "at": at, "format": "isoform-checkpoint-v1", "hash": hash, "log": log, "seq": seq }))
+    canonical_json(
+        &json!({ "at": at, "format": "isoform-checkpoint-v1", "hash": hash, "log": log, "seq": seq }),
+    )
 }
 
 /// What is wrong with a chain: the first entry that is wrong, or a checkpoint that does not fit.
@@ -78,7 +80,9 @@ pub enum Fault {
         good: u64,
     },
     /// The chain ends before its last checkpoint.
-    #[error("the log was cut: it ends at entry {last}, and a checkpoint was signed at entry {signed}")]
+    #[error(
+        "the log was cut: it ends at entry {last}, and a checkpoint was signed at entry {signed}"
+    )]
     Cut {
         /// The last entry.
         last: u64,
@@ -104,7 +108,11 @@ pub struct Verified {
 ///
 /// `check` tells whether a signature over bytes is valid. Checkpoints may come from anywhere; the more places they
 /// come from, the harder it is to rewrite the chain.
-pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>, checkpoints: &[Checkpoint], check: &dyn Fn(&[u8], &str) -> bool) -> Result<Verified, Fault> {
+pub fn verify<'a>(
+    entries: impl IntoIterator<Item = &'a Entry>,
+    checkpoints: &[Checkpoint],
+    check: &dyn Fn(&[u8], &str) -> bool,
+) -> Result<Verified, Fault> {
     let mut by_seq: BTreeMap<u64, Vec<&Checkpoint>> = BTreeMap::new();
     for checkpoint in checkpoints {
         by_seq.entry(checkpoint.seq).or_default().push(checkpoint);
@@ -115,7 +123,10 @@ pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>, checkpoints: &[C
     let mut rewritten = None;
     for entry in entries {
         if entry.seq != last + 1 {
-            return Err(Fault::Gap { expected: last + 1, found: entry.seq });
+            return Err(Fault::Gap {
+                expected: last + 1,
+                found: entry.seq,
+            });
         }
         if entry.hash != entry.computed_hash() {
             return Err(Fault::Changed { seq: entry.seq });
@@ -125,11 +136,24 @@ pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>, checkpoints: &[C
         }
         let count = streams.entry(entry.stream.clone()).or_default();
         if entry.stream_seq != *count + 1 {
-            return Err(Fault::StreamGap { seq: entry.seq, stream: entry.stream.to_string(), expected: *count + 1, found: entry.stream_seq });
+            return Err(Fault::StreamGap {
+                seq: entry.seq,
+                stream: entry.stream.to_string(),
+                expected: *count + 1,
+                found: entry.stream_seq,
+            });
         }
         *count += 1;
         for checkpoint in by_seq.get(&entry.seq).into_iter().flatten() {
-            if !check(&checkpoint_bytes(&checkpoint.log, checkpoint.seq, &checkpoint.hash, checkpoint.at), &checkpoint.signature) {
+            if !check(
+                &checkpoint_bytes(
+                    &checkpoint.log,
+                    checkpoint.seq,
+                    &checkpoint.hash,
+                    checkpoint.at,
+                ),
+                &checkpoint.signature,
+            ) {
                 return Err(Fault::Signature { seq: entry.seq });
             }
             if checkpoint.hash == entry.hash {
@@ -138,7 +162,10 @@ pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>, checkpoints: &[C
                     signed_at = Some(checkpoint.at);
                 }
             } else {
-                rewritten.get_or_insert(Fault::Rewritten { seq: entry.seq, good });
+                rewritten.get_or_insert(Fault::Rewritten {
+                    seq: entry.seq,
+                    good,
+                });
             }
         }
         previous.clone_from(&entry.hash);
@@ -148,13 +175,23 @@ pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>, checkpoints: &[C
         return Err(fault);
     }
     // A checkpoint beyond the end counts only if it is genuine: anybody can write a number.
-    for (seq, list) in by_seq.range(last + 1..) {
-        if list.iter().any(|c| check(&checkpoint_bytes(&c.log, c.seq, &c.hash, c.at), &c.signature)) {
+    if let Some((seq, list)) = by_seq.range(last + 1..).next() {
+        if list.iter().any(|c| {
+            check(
+                &checkpoint_bytes(&c.log, c.seq, &c.hash, c.at),
+                &c.signature,
+            )
+        }) {
             return Err(Fault::Cut { last, signed: *seq });
         }
         return Err(Fault::Signature { seq: *seq });
     }
-    Ok(Verified { entries: last, signed_to: good, signed_at, unsigned: last - good })
+    Ok(Verified {
+        entries: last,
+        signed_to: good,
+        signed_at,
+        unsigned: last - good,
+    })
 }
 
 #[cfg(test)]
@@ -188,7 +225,13 @@ mod tests {
     fn sign(entries: &[Entry], seq: u64) -> Checkpoint {
         let (hash, at) = (entries[seq as usize - 1].hash.clone(), Timestamp(9));
         let signature = crate::domain::model::sha256_hex(&checkpoint_bytes("l", seq, &hash, at));
-        Checkpoint { log: "l".into(), seq, hash, at, signature }
+        Checkpoint {
+            log: "l".into(),
+            seq,
+            hash,
+            at,
+            signature,
+        }
     }
 
     fn check(bytes: &[u8], signature: &str) -> bool {
@@ -197,7 +240,11 @@ mod tests {
 
     fn rechain(entries: &mut [Entry], from: usize) {
         for i in from..entries.len() {
-            let previous = if i == 0 { GENESIS.to_owned() } else { entries[i - 1].hash.clone() };
+            let previous = if i == 0 {
+                GENESIS.to_owned()
+            } else {
+                entries[i - 1].hash.clone()
+            };
             entries[i] = entries[i].clone().chained(i as u64 + 1, &previous);
         }
     }
@@ -206,30 +253,62 @@ mod tests {
     fn sec_57_every_kind_of_tampering_is_named() {
         let good = chain(6);
         let signed = vec![sign(&good, 2), sign(&good, 4)];
-        assert_eq!(verify(&good, &signed, &check), Ok(Verified { entries: 6, signed_to: 4, signed_at: Some(Timestamp(9)), unsigned: 2 }));
+        assert_eq!(
+            verify(&good, &signed, &check),
+            Ok(Verified {
+                entries: 6,
+                signed_to: 4,
+                signed_at: Some(Timestamp(9)),
+                unsigned: 2
+            })
+        );
 
         let mut changed = good.clone();
         changed[2].actor.display = "somebody else".into();
-        assert_eq!(verify(&changed, &signed, &check), Err(Fault::Changed { seq: 3 }));
+        assert_eq!(
+            verify(&changed, &signed, &check),
+            Err(Fault::Changed { seq: 3 })
+        );
 
         let mut deleted = good.clone();
         deleted.remove(2);
-        assert_eq!(verify(&deleted, &signed, &check), Err(Fault::Gap { expected: 3, found: 4 }));
+        assert_eq!(
+            verify(&deleted, &signed, &check),
+            Err(Fault::Gap {
+                expected: 3,
+                found: 4
+            })
+        );
 
         let mut swapped = good.clone();
         swapped.swap(2, 3);
-        assert_eq!(verify(&swapped, &signed, &check), Err(Fault::Gap { expected: 3, found: 4 }));
+        assert_eq!(
+            verify(&swapped, &signed, &check),
+            Err(Fault::Gap {
+                expected: 3,
+                found: 4
+            })
+        );
 
         let mut rewritten = good.clone();
         rewritten[2].at = Timestamp(77);
         rechain(&mut rewritten, 2);
-        assert_eq!(verify(&rewritten, &signed, &check), Err(Fault::Rewritten { seq: 4, good: 2 }));
+        assert_eq!(
+            verify(&rewritten, &signed, &check),
+            Err(Fault::Rewritten { seq: 4, good: 2 })
+        );
 
-        assert_eq!(verify(&good[..3], &signed, &check), Err(Fault::Cut { last: 3, signed: 4 }));
+        assert_eq!(
+            verify(&good[..3], &signed, &check),
+            Err(Fault::Cut { last: 3, signed: 4 })
+        );
 
         let mut forged = signed.clone();
         forged[1].hash = "0".repeat(64);
-        assert_eq!(verify(&good, &forged, &check), Err(Fault::Signature { seq: 4 }));
+        assert_eq!(
+            verify(&good, &forged, &check),
+            Err(Fault::Signature { seq: 4 })
+        );
     }
 
     proptest! {

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
-use crate::domain::model::{Actor, Digest, Revision, SnapshotId, SourceName, TargetUid, Timestamp, canonical_json};
+use crate::domain::model::{
+    Actor, Digest, Revision, SnapshotId, SourceName, TargetUid, Timestamp, canonical_json,
+};
 use crate::domain::policy::Mode;
 
 /// The hash before the first entry.
@@ -186,9 +188,12 @@ impl Entry {
     /// Returns the event of a target.
     pub fn event(&self) -> Option<crate::domain::deployment::Event> {
         match (&self.stream, &self.body) {
-            (Stream::Target(uid), Body::Target(kind)) => {
-                Some(crate::domain::deployment::Event { target: uid.clone(), at: self.at, actor: self.actor.clone(), kind: kind.clone() })
-            }
+            (Stream::Target(uid), Body::Target(kind)) => Some(crate::domain::deployment::Event {
+                target: uid.clone(),
+                at: self.at,
+                actor: self.actor.clone(),
+                kind: kind.clone(),
+            }),
             _ => None,
         }
     }
@@ -197,7 +202,11 @@ impl Entry {
     pub fn binds_the_future(&self) -> bool {
         match &self.body {
             Body::Target(kind) => kind.binds_the_future(),
-            Body::Created { .. } | Body::Accepted { .. } | Body::HistoryAccepted { .. } | Body::BlastRadiusApproved { .. } | Body::Registered(_) => true,
+            Body::Created { .. }
+            | Body::Accepted { .. }
+            | Body::HistoryAccepted { .. }
+            | Body::BlastRadiusApproved { .. }
+            | Body::Registered(_) => true,
             _ => false,
         }
     }

@@ -26,7 +26,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 2_000, bytes: 64 << 20, path: 512 }
+        Self {
+            entries: 2_000,
+            bytes: 64 << 20,
+            path: 512,
+        }
     }
 }
 
@@ -56,13 +60,18 @@ pub enum Error {
 
 /// Returns the identity of a set of files: `b1:` and SHA-256 over the canonical list of paths and digests.
 pub fn digest(files: &Files) -> Digest {
-    let list: BTreeMap<&String, String> = files.iter().map(|(path, blob)| (path, sha256_hex(&blob.bytes))).collect();
+    let list: BTreeMap<&String, String> = files
+        .iter()
+        .map(|(path, blob)| (path, sha256_hex(&blob.bytes)))
+        .collect();
     Digest::of("b1", &canonical_json(&json!(list)))
 }
 
 /// Writes files as `tar.gz`: sorted by path, no times, owner 0, mode 0644.
 pub fn pack(files: &Files) -> Result<Vec<u8>, Error> {
-    let gz = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(6));
+    let gz = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::new(6));
     let mut tar = tar::Builder::new(gz);
     tar.mode(tar::HeaderMode::Deterministic);
     for (path, blob) in files {
@@ -73,9 +82,13 @@ pub fn pack(files: &Files) -> Result<Vec<u8>, Error> {
         header.set_uid(0);
         header.set_gid(0);
         header.set_entry_type(tar::EntryType::Regular);
-        tar.append_data(&mut header, path, &blob.bytes[..]).map_err(Error::Read)?;
+        tar.append_data(&mut header, path, &blob.bytes[..])
+            .map_err(Error::Read)?;
     }
-    tar.into_inner().and_then(|gz| gz.finish()).and_then(|mut out| out.flush().map(|()| out)).map_err(Error::Read)
+    tar.into_inner()
+        .and_then(|gz| gz.finish())
+        .and_then(|mut out| out.flush().map(|()| out))
+        .map_err(Error::Read)
 }
 
 /// Reads a `tar.gz` under limits.
@@ -85,7 +98,10 @@ pub fn pack(files: &Files) -> Result<Vec<u8>, Error> {
 pub fn unpack(archive: &[u8], limits: &Limits) -> Result<Files, Error> {
     // The decoder may give this much before the reader stops it: files, and a header and padding for each entry.
     let most = limits.bytes + (limits.entries as u64 + 8) * 2048;
-    let mut tar = tar::Archive::new(Capped { inner: GzDecoder::new(archive), left: most });
+    let mut tar = tar::Archive::new(Capped {
+        inner: GzDecoder::new(archive),
+        left: most,
+    });
     let mut files = Files::new();
     let mut folded: BTreeMap<String, String> = BTreeMap::new();
     let (mut count, mut total) = (0usize, 0u64);
@@ -93,11 +109,22 @@ pub fn unpack(archive: &[u8], limits: &Limits) -> Result<Files, Error> {
         let mut entry = entry.map_err(Error::Read)?;
         count += 1;
         if count > limits.entries {
-            return Err(Error::Limit { what: "entries", most: limits.entries as u64 });
+            return Err(Error::Limit {
+                what: "entries",
+                most: limits.entries as u64,
+            });
         }
         let raw = entry.path_bytes().into_owned();
-        let shown = String::from_utf8_lossy(&raw).chars().take(80).collect::<String>().escape_debug().to_string();
-        let refuse = |why| Error::Member { path: shown.clone(), why };
+        let shown = String::from_utf8_lossy(&raw)
+            .chars()
+            .take(80)
+            .collect::<String>()
+            .escape_debug()
+            .to_string();
+        let refuse = |why| Error::Member {
+            path: shown.clone(),
+            why,
+        };
         let kind = entry.header().entry_type();
         let path = String::from_utf8(raw).map_err(|_| refuse("its name is not UTF-8"))?;
         let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
@@ -108,7 +135,9 @@ pub fn unpack(archive: &[u8], limits: &Limits) -> Result<Files, Error> {
             continue;
         }
         if !kind.is_file() {
-            return Err(refuse("only plain files are allowed, no links, devices or sparse files"));
+            return Err(refuse(
+                "only plain files are allowed, no links, devices or sparse files",
+            ));
         }
         check_path(&path, limits).map_err(refuse)?;
         if entry.header().mode().is_ok_and(|mode| mode & 0o7000 != 0) {
@@ -116,10 +145,15 @@ pub fn unpack(archive: &[u8], limits: &Limits) -> Result<Files, Error> {
         }
         total = total.saturating_add(entry.size());
         if total > limits.bytes {
-            return Err(Error::Limit { what: "bytes", most: limits.bytes });
+            return Err(Error::Limit {
+                what: "bytes",
+                most: limits.bytes,
+            });
         }
         if folded.insert(path.to_lowercase(), path.clone()).is_some() {
-            return Err(refuse("the name stands twice, or differs from another in letter case only"));
+            return Err(refuse(
+                "the name stands twice, or differs from another in letter case only",
+            ));
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(Error::Read)?;
@@ -154,9 +188,14 @@ struct Capped<R> {
 
 impl<R: Read> Read for Capped<R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let most = out.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = out
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if most == 0 && !out.is_empty() {
-            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "the archive unpacks to more than it may"));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::FileTooLarge,
+                "the archive unpacks to more than it may",
+            ));
         }
         let n = self.inner.read(&mut out[..most])?;
         self.left -= n as u64;
@@ -169,7 +208,9 @@ mod tests {
     use super::*;
 
     fn files(all: &[(&str, &str)]) -> Files {
-        all.iter().map(|(p, t)| ((*p).to_owned(), Blob::new(t.as_bytes()))).collect()
+        all.iter()
+            .map(|(p, t)| ((*p).to_owned(), Blob::new(t.as_bytes())))
+            .collect()
     }
 
     fn archive(add: impl FnOnce(&mut tar::Builder<GzipWriter>)) -> Vec<u8> {
@@ -192,7 +233,11 @@ mod tests {
 
     #[test]
     fn archives_are_deterministic_and_read_back() {
-        let tree = files(&[("schema/schema.yaml", "a"), ("b/é.txt", "ü"), (".template-registration.yaml", "")]);
+        let tree = files(&[
+            ("schema/schema.yaml", "a"),
+            ("b/é.txt", "ü"),
+            (".template-registration.yaml", ""),
+        ]);
         let packed = pack(&tree).unwrap();
         assert_eq!(packed, pack(&tree).unwrap());
         assert_eq!(unpack(&packed, &Limits::default()).unwrap(), tree);
@@ -200,7 +245,10 @@ mod tests {
 
     #[test]
     fn the_digest_is_over_content_and_names_only() {
-        assert_eq!(digest(&files(&[("a", "1"), ("b", "2")])), digest(&files(&[("b", "2"), ("a", "1")])));
+        assert_eq!(
+            digest(&files(&[("a", "1"), ("b", "2")])),
+            digest(&files(&[("b", "2"), ("a", "1")]))
+        );
         assert_ne!(digest(&files(&[("a", "1")])), digest(&files(&[("a", "2")])));
         assert_ne!(digest(&files(&[("a", "1")])), digest(&files(&[("b", "1")])));
     }
@@ -208,19 +256,41 @@ mod tests {
     #[test]
     fn sec_09_hostile_archives_are_refused() {
         use tar::EntryType;
-        let regular = |name: &'static str| archive(move |t| member(t, name, EntryType::Regular, b"x"));
+        let regular =
+            |name: &'static str| archive(move |t| member(t, name, EntryType::Regular, b"x"));
         for (bad, why) in [
             (regular("../x"), "leads out"),
             (regular("/etc/passwd"), "absolute"),
             (regular("a/../../x"), "leads out"),
             (regular("a\\b"), "backslash"),
             (regular(".git/config"), "Git's own"),
-            (archive(|t| member(t, "l", EntryType::Symlink, b"")), "plain files"),
-            (archive(|t| member(t, "l", EntryType::Link, b"")), "plain files"),
-            (archive(|t| member(t, "d", EntryType::Char, b"")), "plain files"),
+            (
+                archive(|t| member(t, "l", EntryType::Symlink, b"")),
+                "plain files",
+            ),
+            (
+                archive(|t| member(t, "l", EntryType::Link, b"")),
+                "plain files",
+            ),
+            (
+                archive(|t| member(t, "d", EntryType::Char, b"")),
+                "plain files",
+            ),
             (archive(|t| member(t, "s", EntryType::GNUSparse, b"")), ""),
-            (archive(|t| { member(t, "a", EntryType::Regular, b"1"); member(t, "a", EntryType::Regular, b"2"); }), "twice"),
-            (archive(|t| { member(t, "a", EntryType::Regular, b"1"); member(t, "A", EntryType::Regular, b"2"); }), "letter case"),
+            (
+                archive(|t| {
+                    member(t, "a", EntryType::Regular, b"1");
+                    member(t, "a", EntryType::Regular, b"2");
+                }),
+                "twice",
+            ),
+            (
+                archive(|t| {
+                    member(t, "a", EntryType::Regular, b"1");
+                    member(t, "A", EntryType::Regular, b"2");
+                }),
+                "letter case",
+            ),
         ] {
             let error = unpack(&bad, &Limits::default()).unwrap_err().to_string();
             assert!(error.contains(why), "{error} should say {why}");
@@ -229,10 +299,25 @@ mod tests {
 
     #[test]
     fn sec_09_bombs_stop_at_the_limit() {
-        let limits = Limits { entries: 10, bytes: 1000, path: 100 };
+        let limits = Limits {
+            entries: 10,
+            bytes: 1000,
+            path: 100,
+        };
         let bomb = archive(|t| member(t, "zeros", tar::EntryType::Regular, &vec![0; 10_000_000]));
-        assert!(matches!(unpack(&bomb, &limits), Err(Error::Limit { what: "bytes", .. })));
-        let many = archive(|t| (0..20).for_each(|i| member(t, &format!("f{i}"), tar::EntryType::Regular, b"")));
-        assert!(matches!(unpack(&many, &limits), Err(Error::Limit { what: "entries", .. })));
+        assert!(matches!(
+            unpack(&bomb, &limits),
+            Err(Error::Limit { what: "bytes", .. })
+        ));
+        let many = archive(|t| {
+            (0..20).for_each(|i| member(t, &format!("f{i}"), tar::EntryType::Regular, b""));
+        });
+        assert!(matches!(
+            unpack(&many, &limits),
+            Err(Error::Limit {
+                what: "entries",
+                ..
+            })
+        ));
     }
 }

@@ -34,7 +34,13 @@ pub struct Registered {
 impl Registered {
     /// Returns the key under which the registration is put: last, and only if absent.
     pub fn key(&self) -> String {
-        format!("catalogue/{}/{}/{}/{}.json", self.kind.word(), self.name, self.major, self.minor)
+        format!(
+            "catalogue/{}/{}/{}/{}.json",
+            self.kind.word(),
+            self.name,
+            self.major,
+            self.minor
+        )
     }
 
     /// Returns `name@major.minor`.
@@ -57,7 +63,10 @@ pub struct Conflict(pub String);
 impl Catalogue {
     /// Adds a registration, as the log or the store tells it. Adding the same one twice changes nothing.
     pub fn add(&mut self, version: Registered) -> Result<(), Conflict> {
-        let list = self.versions.entry((version.kind, version.name.clone(), version.major)).or_default();
+        let list = self
+            .versions
+            .entry((version.kind, version.name.clone(), version.major))
+            .or_default();
         match list.iter().find(|v| v.minor == version.minor) {
             Some(same) if same.bundle == version.bundle => Ok(()),
             Some(_) => Err(Conflict(version.version())),
@@ -72,7 +81,13 @@ impl Catalogue {
     /// Returns the minor that content becomes: `None` where the newest has this very content.
     ///
     /// The comparison is with the newest only, as Proton's was: a revert makes one more minor.
-    pub fn next_minor(&self, kind: BundleKind, name: &str, major: u32, bundle: &Digest) -> Option<u32> {
+    pub fn next_minor(
+        &self,
+        kind: BundleKind,
+        name: &str,
+        major: u32,
+        bundle: &Digest,
+    ) -> Option<u32> {
         match self.newest(kind, name, major) {
             Some(newest) if newest.bundle == *bundle => None,
             Some(newest) => Some(newest.minor + 1),
@@ -87,7 +102,9 @@ impl Catalogue {
 
     /// Returns what a reference means.
     pub fn resolve(&self, kind: BundleKind, reference: &TemplateRef) -> Option<&Registered> {
-        let list = self.versions.get(&(kind, reference.name.clone(), reference.major))?;
+        let list = self
+            .versions
+            .get(&(kind, reference.name.clone(), reference.major))?;
         match reference.minor {
             Some(minor) => list.iter().find(|v| v.minor == minor),
             None => list.last(),
@@ -119,10 +136,15 @@ mod tests {
     #[test]
     fn changed_content_makes_the_next_minor_and_a_revert_one_more() {
         let mut catalogue = Catalogue::default();
-        let next = |c: &Catalogue, content: &[u8]| c.next_minor(BundleKind::Service, "web", 1, &Digest::of("b1", content));
+        let next = |c: &Catalogue, content: &[u8]| {
+            c.next_minor(BundleKind::Service, "web", 1, &Digest::of("b1", content))
+        };
         assert_eq!(next(&catalogue, b"a"), Some(0));
         catalogue.add(version(0, b"a")).unwrap();
-        assert_eq!((next(&catalogue, b"a"), next(&catalogue, b"b")), (None, Some(1)));
+        assert_eq!(
+            (next(&catalogue, b"a"), next(&catalogue, b"b")),
+            (None, Some(1))
+        );
         catalogue.add(version(1, b"b")).unwrap();
         assert_eq!(next(&catalogue, b"a"), Some(2));
     }
@@ -132,8 +154,23 @@ mod tests {
         let mut catalogue = Catalogue::default();
         catalogue.add(version(0, b"a")).unwrap();
         catalogue.add(version(1, b"b")).unwrap();
-        let minor = |text: &str| catalogue.resolve(BundleKind::Service, &text.parse().unwrap()).map(|v| v.minor);
-        assert_eq!((minor("web@1"), minor("web@1.0"), minor("web@1.7"), minor("web@2")), (Some(1), Some(0), None, None));
-        assert_eq!(catalogue.add(version(0, b"x")), Err(Conflict("web@1.0".into())));
+        let minor = |text: &str| {
+            catalogue
+                .resolve(BundleKind::Service, &text.parse().unwrap())
+                .map(|v| v.minor)
+        };
+        assert_eq!(
+            (
+                minor("web@1"),
+                minor("web@1.0"),
+                minor("web@1.7"),
+                minor("web@2")
+            ),
+            (Some(1), Some(0), None, None)
+        );
+        assert_eq!(
+            catalogue.add(version(0, b"x")),
+            Err(Conflict("web@1.0".into()))
+        );
     }
 }

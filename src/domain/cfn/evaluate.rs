@@ -62,7 +62,11 @@ pub fn unknown(what: &str) -> Value {
 
 /// Tells whether a value is not known yet, and what will stand there.
 pub fn is_unknown(value: &Value) -> Option<&str> {
-    value.as_object().filter(|o| o.len() == 1)?.get(UNKNOWN_KEY)?.as_str()
+    value
+        .as_object()
+        .filter(|o| o.len() == 1)?
+        .get(UNKNOWN_KEY)?
+        .as_str()
 }
 
 /// Calls `found(name, is_attribute)` for every `Ref`, `Fn::GetAtt` and `Fn::Sub` name in a value.
@@ -78,7 +82,9 @@ pub fn references(value: &Value, found: &mut dyn FnMut(&str, bool)) {
                             found(name, true);
                         }
                     }
-                    ("Fn::GetAtt", Value::String(text)) if map.len() == 1 => found(text.split('.').next().unwrap_or(text), true),
+                    ("Fn::GetAtt", Value::String(text)) if map.len() == 1 => {
+                        found(text.split('.').next().unwrap_or(text), true);
+                    }
                     ("Fn::Sub", body) if map.len() == 1 => sub_references(body, found),
                     _ => references(inner, found),
                 }
@@ -91,7 +97,10 @@ pub fn references(value: &Value, found: &mut dyn FnMut(&str, bool)) {
 fn sub_references(body: &Value, found: &mut dyn FnMut(&str, bool)) {
     let (text, local) = match body {
         Value::String(text) => (Some(text.as_str()), None),
-        Value::Array(parts) => (parts.first().and_then(Value::as_str), parts.get(1).and_then(Value::as_object)),
+        Value::Array(parts) => (
+            parts.first().and_then(Value::as_str),
+            parts.get(1).and_then(Value::as_object),
+        ),
         _ => (None, None),
     };
     if let Some(local) = local {
@@ -118,7 +127,9 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {
-        let Some(end) = rest[start..].find('}') else { break };
+        let Some(end) = rest[start..].find('}') else {
+            break;
+        };
         out.push(Piece::Text(&rest[..start]));
         let name = &rest[start + 2..start + end];
         // `${!Literal}` is written as `${Literal}`.
@@ -145,7 +156,9 @@ pub fn evaluate(value: &Value, scope: &Scope<'_>) -> Result<Value, EvaluateError
 type Evaluated = Result<Option<Value>, EvaluateError>;
 
 fn fail<T>(message: impl Into<String>) -> Result<T, EvaluateError> {
-    Err(EvaluateError { message: message.into() })
+    Err(EvaluateError {
+        message: message.into(),
+    })
 }
 
 fn eval(value: &Value, scope: &Scope<'_>, depth: usize) -> Evaluated {
@@ -161,8 +174,18 @@ fn eval(value: &Value, scope: &Scope<'_>, depth: usize) -> Evaluated {
             Ok(Some(Value::Array(out)))
         }
         Value::Object(map) if map.len() == 1 => {
-            let Some((name, argument)) = map.iter().next() else { return Ok(Some(value.clone())) };
-            if name == "Ref" || name.starts_with("Fn::") || (name == "Condition" && argument.is_string() && scope.template.conditions.contains_key(argument.as_str().unwrap_or_default())) {
+            let Some((name, argument)) = map.iter().next() else {
+                return Ok(Some(value.clone()));
+            };
+            if name == "Ref"
+                || name.starts_with("Fn::")
+                || (name == "Condition"
+                    && argument.is_string()
+                    && scope
+                        .template
+                        .conditions
+                        .contains_key(argument.as_str().unwrap_or_default()))
+            {
                 function(name, argument, scope, depth + 1)
             } else {
                 object(map, scope, depth)
@@ -184,16 +207,32 @@ fn object(map: &Map<String, Value>, scope: &Scope<'_>, depth: usize) -> Evaluate
 }
 
 fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Evaluated {
-    let arg = |i: usize| argument.as_array().and_then(|a| a.get(i)).ok_or_else(|| EvaluateError { message: format!("`{name}` has too few arguments") });
-    let value = |v: &Value| -> Result<Value, EvaluateError> { Ok(eval(v, scope, depth)?.unwrap_or(Value::Null)) };
+    let arg = |i: usize| {
+        argument
+            .as_array()
+            .and_then(|a| a.get(i))
+            .ok_or_else(|| EvaluateError {
+                message: format!("`{name}` has too few arguments"),
+            })
+    };
+    let value = |v: &Value| -> Result<Value, EvaluateError> {
+        Ok(eval(v, scope, depth)?.unwrap_or(Value::Null))
+    };
     let out = match name {
         "Ref" => return reference(argument.as_str().unwrap_or_default(), scope),
         "Fn::GetAtt" => {
             let (logical, attribute) = match argument {
-                Value::String(text) => text.split_once('.').map(|(a, b)| (a.to_owned(), Value::String(b.to_owned()))),
-                _ => Some((arg(0)?.as_str().unwrap_or_default().to_owned(), value(arg(1)?)?)),
+                Value::String(text) => text
+                    .split_once('.')
+                    .map(|(a, b)| (a.to_owned(), Value::String(b.to_owned()))),
+                _ => Some((
+                    arg(0)?.as_str().unwrap_or_default().to_owned(),
+                    value(arg(1)?)?,
+                )),
             }
-            .ok_or_else(|| EvaluateError { message: "`Fn::GetAtt` wants a resource and an attribute".into() })?;
+            .ok_or_else(|| EvaluateError {
+                message: "`Fn::GetAtt` wants a resource and an attribute".into(),
+            })?;
             scope.resolver.resource(&logical, Some(&text(&attribute)))?
         }
         "Fn::Sub" => substitute(argument, scope, depth)?,
@@ -210,15 +249,28 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
             match is_unknown(&whole) {
                 Some(_) => whole,
                 None if delimiter.is_empty() => return fail("`Fn::Split` wants a delimiter"),
-                None => Value::Array(text(&whole).split(&delimiter).map(|p| Value::String(p.into())).collect()),
+                None => Value::Array(
+                    text(&whole)
+                        .split(&delimiter)
+                        .map(|p| Value::String(p.into()))
+                        .collect(),
+                ),
             }
         }
         "Fn::Select" => {
             let index = text(&value(arg(0)?)?);
             match value(arg(1)?)? {
                 Value::Array(items) => {
-                    let chosen = index.parse::<usize>().ok().and_then(|i| items.get(i).cloned());
-                    chosen.ok_or_else(|| EvaluateError { message: format!("`Fn::Select` cannot select item {index} of {}", items.len()) })?
+                    let chosen = index
+                        .parse::<usize>()
+                        .ok()
+                        .and_then(|i| items.get(i).cloned());
+                    chosen.ok_or_else(|| EvaluateError {
+                        message: format!(
+                            "`Fn::Select` cannot select item {index} of {}",
+                            items.len()
+                        ),
+                    })?
                 }
                 other if is_unknown(&other).is_some() => other,
                 _ => return fail("`Fn::Select` wants a list"),
@@ -230,9 +282,19 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
                 return Ok(Some(unknown.clone()));
             }
             let [map, first, second] = keys.map(|k| text(&k));
-            match scope.template.mappings.get(&map).and_then(|m| m.get(&first)).and_then(|m| m.get(&second)) {
+            match scope
+                .template
+                .mappings
+                .get(&map)
+                .and_then(|m| m.get(&first))
+                .and_then(|m| m.get(&second))
+            {
                 Some(found) => found.clone(),
-                None => return fail(format!("`Fn::FindInMap` finds no `{map}` / `{first}` / `{second}`")),
+                None => {
+                    return fail(format!(
+                        "`Fn::FindInMap` finds no `{map}` / `{first}` / `{second}`"
+                    ));
+                }
             }
         }
         "Fn::If" => {
@@ -243,15 +305,30 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
             };
             return eval(chosen, scope, depth);
         }
-        "Fn::Equals" | "Fn::And" | "Fn::Or" | "Fn::Not" | "Condition" => Value::Bool(test(&json!({ name: argument }), scope, depth)?),
+        "Fn::Equals" | "Fn::And" | "Fn::Or" | "Fn::Not" | "Condition" => {
+            Value::Bool(test(&json!({ name: argument }), scope, depth)?)
+        }
         "Fn::Base64" => {
             let inner = value(argument)?;
-            if is_unknown(&inner).is_some() { inner } else { Value::String(base64(text(&inner).as_bytes())) }
+            if is_unknown(&inner).is_some() {
+                inner
+            } else {
+                Value::String(base64(text(&inner).as_bytes()))
+            }
         }
         "Fn::GetAZs" => {
             let region = text(&value(argument)?);
-            let region = if region.is_empty() { scope.pseudo.region.clone() } else { region };
-            Value::Array(["a", "b", "c"].iter().map(|z| Value::String(format!("{region}{z}"))).collect())
+            let region = if region.is_empty() {
+                scope.pseudo.region.clone()
+            } else {
+                region
+            };
+            Value::Array(
+                ["a", "b", "c"]
+                    .iter()
+                    .map(|z| Value::String(format!("{region}{z}")))
+                    .collect(),
+            )
         }
         "Fn::Cidr" => {
             let block = value(arg(0)?)?;
@@ -259,7 +336,12 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
                 return Ok(Some(block));
             }
             let count = text(&value(arg(1)?)?);
-            let bits = argument.as_array().and_then(|a| a.get(2)).map(value).transpose()?.map_or_else(|| "8".into(), |v| text(&v));
+            let bits = argument
+                .as_array()
+                .and_then(|a| a.get(2))
+                .map(value)
+                .transpose()?
+                .map_or_else(|| "8".into(), |v| text(&v));
             cidr(&text(&block), &count, &bits)?
         }
         "Fn::ImportValue" => {
@@ -269,7 +351,9 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
                 None => scope.resolver.import(&text(&export))?,
             }
         }
-        "Fn::Transform" => return fail("`Fn::Transform` is not supported: macros can read and change anything"),
+        "Fn::Transform" => {
+            return fail("`Fn::Transform` is not supported: macros can read and change anything");
+        }
         other => return fail(format!("`{other}` is not a function that can be evaluated")),
     };
     Ok(Some(out))
@@ -284,13 +368,29 @@ fn reference(name: &str, scope: &Scope<'_>) -> Evaluated {
         "AWS::AccountId" => text(&p.account),
         "AWS::Region" => text(&p.region),
         "AWS::StackName" => text(&p.stack_name),
-        "AWS::StackId" => Ok(Some(p.stack_id.clone().map_or_else(|| unknown("AWS::StackId"), Value::String))),
-        "AWS::Partition" => text(if china { "aws-cn" } else if p.region.starts_with("us-gov-") { "aws-us-gov" } else { "aws" }),
-        "AWS::URLSuffix" => text(if china { "amazonaws.com.cn" } else { "amazonaws.com" }),
+        "AWS::StackId" => Ok(Some(
+            p.stack_id
+                .clone()
+                .map_or_else(|| unknown("AWS::StackId"), Value::String),
+        )),
+        "AWS::Partition" => text(if china {
+            "aws-cn"
+        } else if p.region.starts_with("us-gov-") {
+            "aws-us-gov"
+        } else {
+            "aws"
+        }),
+        "AWS::URLSuffix" => text(if china {
+            "amazonaws.com.cn"
+        } else {
+            "amazonaws.com"
+        }),
         "AWS::NotificationARNs" => Ok(Some(json!(p.notification_arns))),
         _ => match scope.parameters.get(name) {
             Some(value) => Ok(Some(value.clone())),
-            None if scope.template.parameters.contains_key(name) => fail(format!("the parameter `{name}` has no value")),
+            None if scope.template.parameters.contains_key(name) => {
+                fail(format!("the parameter `{name}` has no value"))
+            }
             None => scope.resolver.resource(name, None).map(Some),
         },
     }
@@ -299,7 +399,10 @@ fn reference(name: &str, scope: &Scope<'_>) -> Evaluated {
 fn substitute(argument: &Value, scope: &Scope<'_>, depth: usize) -> Result<Value, EvaluateError> {
     let (template, local) = match argument {
         Value::String(text) => (text.as_str(), None),
-        Value::Array(parts) => match (parts.first().and_then(Value::as_str), parts.get(1).and_then(Value::as_object)) {
+        Value::Array(parts) => match (
+            parts.first().and_then(Value::as_str),
+            parts.get(1).and_then(Value::as_object),
+        ) {
             (Some(text), Some(local)) => (text, Some(local)),
             _ => return fail("`Fn::Sub` wants a text, or a text and a mapping"),
         },
@@ -312,7 +415,9 @@ fn substitute(argument: &Value, scope: &Scope<'_>, depth: usize) -> Result<Value
             Piece::Name(name) => match local.and_then(|l| l.get(name)) {
                 Some(value) => eval(value, scope, depth + 1)?.unwrap_or(Value::Null),
                 None => match name.split_once('.') {
-                    Some((logical, attribute)) if !name.starts_with("AWS::") => scope.resolver.resource(logical, Some(attribute))?,
+                    Some((logical, attribute)) if !name.starts_with("AWS::") => {
+                        scope.resolver.resource(logical, Some(attribute))?
+                    }
                     _ => reference(name, scope)?.unwrap_or(Value::Null),
                 },
             },
@@ -324,14 +429,22 @@ fn substitute(argument: &Value, scope: &Scope<'_>, depth: usize) -> Result<Value
 fn concat(items: &[Value], delimiter: &str) -> Value {
     let shown = |v: &Value| is_unknown(v).map_or_else(|| text(v), |u| format!("${{{u}}}"));
     let joined = items.iter().map(shown).collect::<Vec<_>>().join(delimiter);
-    if items.iter().any(|v| is_unknown(v).is_some()) { unknown(&joined) } else { Value::String(joined) }
+    if items.iter().any(|v| is_unknown(v).is_some()) {
+        unknown(&joined)
+    } else {
+        Value::String(joined)
+    }
 }
 
 fn test(value: &Value, scope: &Scope<'_>, depth: usize) -> Result<bool, EvaluateError> {
     if depth > 128 {
         return fail("conditions refer to each other in a circle, or too deeply");
     }
-    let Some((name, argument)) = value.as_object().filter(|o| o.len() == 1).and_then(|o| o.iter().next()) else {
+    let Some((name, argument)) = value
+        .as_object()
+        .filter(|o| o.len() == 1)
+        .and_then(|o| o.iter().next())
+    else {
         return match value {
             Value::Bool(b) => Ok(*b),
             Value::String(t) if t == "true" || t == "false" => Ok(t == "true"),
@@ -359,8 +472,12 @@ fn test(value: &Value, scope: &Scope<'_>, depth: usize) -> Result<bool, Evaluate
             [one] => Ok(!test(one, scope, depth + 1)?),
             _ => fail("`Fn::Not` wants one condition"),
         },
-        "Fn::And" => all().iter().try_fold(true, |acc, c| Ok(acc & test(c, scope, depth + 1)?)),
-        "Fn::Or" => all().iter().try_fold(false, |acc, c| Ok(acc | test(c, scope, depth + 1)?)),
+        "Fn::And" => all()
+            .iter()
+            .try_fold(true, |acc, c| Ok(acc & test(c, scope, depth + 1)?)),
+        "Fn::Or" => all()
+            .iter()
+            .try_fold(false, |acc, c| Ok(acc | test(c, scope, depth + 1)?)),
         other => fail(format!("`{other}` is not a condition function")),
     }
 }
@@ -387,19 +504,33 @@ fn base64(bytes: &[u8]) -> String {
     for chunk in bytes.chunks(3) {
         let n = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
         for i in 0..4 {
-            out.push(if i <= chunk.len() { ALPHABET[(n >> (18 - 6 * i) & 63) as usize] as char } else { '=' });
+            out.push(if i <= chunk.len() {
+                ALPHABET[(n >> (18 - 6 * i) & 63) as usize] as char
+            } else {
+                '='
+            });
         }
     }
     out
 }
 
 fn cidr(block: &str, count: &str, bits: &str) -> Result<Value, EvaluateError> {
-    let bad = || EvaluateError { message: "`Fn::Cidr` wants a block, a count of 1 to 256 and bits".into() };
+    let bad = || EvaluateError {
+        message: "`Fn::Cidr` wants a block, a count of 1 to 256 and bits".into(),
+    };
     let (address, prefix) = block.split_once('/').ok_or_else(bad)?;
     let address: std::net::Ipv4Addr = address.parse().map_err(|_| bad())?;
     let prefix: u32 = prefix.parse().ok().filter(|p| *p <= 32).ok_or_else(bad)?;
-    let count: u32 = count.parse().ok().filter(|c| (1..=256).contains(c)).ok_or_else(bad)?;
-    let bits: u32 = bits.parse().ok().filter(|b| (1..=31).contains(b)).ok_or_else(bad)?;
+    let count: u32 = count
+        .parse()
+        .ok()
+        .filter(|c| (1..=256).contains(c))
+        .ok_or_else(bad)?;
+    let bits: u32 = bits
+        .parse()
+        .ok()
+        .filter(|b| (1..=31).contains(b))
+        .ok_or_else(bad)?;
     let base = u64::from(u32::from(address)) & !((1u64 << (32 - prefix)) - 1);
     let end = base + (1u64 << (32 - prefix));
     let mut out = Vec::new();
@@ -408,7 +539,11 @@ fn cidr(block: &str, count: &str, bits: &str) -> Result<Value, EvaluateError> {
         if start + (1 << bits) > end {
             return fail("`Fn::Cidr`: the block is too small for that many subnets");
         }
-        out.push(Value::String(format!("{}/{}", std::net::Ipv4Addr::from(start as u32), 32 - bits)));
+        out.push(Value::String(format!(
+            "{}/{}",
+            std::net::Ipv4Addr::from(start as u32),
+            32 - bits
+        )));
     }
     Ok(Value::Array(out))
 }
@@ -439,9 +574,23 @@ mod tests {
             "Parameters: {{P: {{Type: String}}, L: {{Type: CommaDelimitedList}}}}\nMappings: {{M: {{a: {{b: 7}}}}}}\nConditions:\n  IsOne: !Equals [1, '1']\n  IsNot: !Not [!Condition IsOne]\nResources:\n  New: {{Type: 'X::Y::Z'}}\n  Old: {{Type: 'X::Y::Z'}}\n  R:\n    Type: X::Y::Z\n    Properties:\n      V: {expression}\n"
         );
         let template = parse_template("t", &text).unwrap();
-        let parameters = BTreeMap::from([("P".to_owned(), json!("p")), ("L".to_owned(), json!(["x", "y"]))]);
-        let pseudo = Pseudo { account: "1".into(), region: "eu-west-1".into(), stack_name: "s".into(), stack_id: None, notification_arns: vec![] };
-        let scope = Scope { template: &template, parameters: &parameters, pseudo: &pseudo, resolver: &Fixed };
+        let parameters = BTreeMap::from([
+            ("P".to_owned(), json!("p")),
+            ("L".to_owned(), json!(["x", "y"])),
+        ]);
+        let pseudo = Pseudo {
+            account: "1".into(),
+            region: "eu-west-1".into(),
+            stack_name: "s".into(),
+            stack_id: None,
+            notification_arns: vec![],
+        };
+        let scope = Scope {
+            template: &template,
+            parameters: &parameters,
+            pseudo: &pseudo,
+            resolver: &Fixed,
+        };
         evaluate(&template.resources["R"].properties, &scope).map(|v| v["V"].clone())
     }
 
@@ -452,7 +601,10 @@ mod tests {
             ("!Ref AWS::Region", json!("eu-west-1")),
             ("!Ref Old", json!("id-Old")),
             ("!GetAtt Old.Endpoint.Port", json!("Old/Endpoint.Port")),
-            ("!Sub 'a${P}-${Old.Arn}-${!P}-${AWS::AccountId}'", json!("ap-Old/Arn-${P}-1")),
+            (
+                "!Sub 'a${P}-${Old.Arn}-${!P}-${AWS::AccountId}'",
+                json!("ap-Old/Arn-${P}-1"),
+            ),
             ("!Sub ['${x}', {x: !Ref P}]", json!("p")),
             ("!Join ['-', [a, !Ref P, 3]]", json!("a-p-3")),
             ("!Join [',', !Ref L]", json!("x,y")),
@@ -462,7 +614,10 @@ mod tests {
             ("!If [IsOne, 1, 2]", json!(1)),
             ("!If [IsNot, 1, 2]", json!(2)),
             ("!Base64 'hello'", json!("aGVsbG8=")),
-            ("!Cidr ['10.0.0.0/16', 2, 8]", json!(["10.0.0.0/24", "10.0.1.0/24"])),
+            (
+                "!Cidr ['10.0.0.0/16', 2, 8]",
+                json!(["10.0.0.0/24", "10.0.1.0/24"]),
+            ),
             ("!ImportValue x", json!("import-x")),
             ("!Ref New", unknown("New")),
             ("!Sub 'arn:${New}/x'", unknown("arn:${New}/x")),
@@ -474,7 +629,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_evaluated_says_why() {
-        for expression in ["!FindInMap [M, a, c]", "!Select [5, [1]]", "!Transform {Name: x}", "!Cidr ['10.0.0.0/30', 200, 8]", "!Nope x"] {
+        for expression in [
+            "!FindInMap [M, a, c]",
+            "!Select [5, [1]]",
+            "!Transform {Name: x}",
+            "!Cidr ['10.0.0.0/30', 200, 8]",
+            "!Nope x",
+        ] {
             assert!(value_of(expression).is_err(), "{expression}");
         }
     }

@@ -8,7 +8,9 @@ mod parameters;
 mod resource_types;
 mod template;
 
-pub use evaluate::{EvaluateError, Pseudo, Resolver, Scope, UNKNOWN_KEY, evaluate, is_unknown, references, unknown};
+pub use evaluate::{
+    EvaluateError, Pseudo, Resolver, Scope, UNKNOWN_KEY, evaluate, is_unknown, references, unknown,
+};
 pub use parameters::{ParameterError, bind_parameters};
 pub(crate) use resource_types::Mutability;
 pub use resource_types::{ResourceType, StatefulType, resource_type, stateful};

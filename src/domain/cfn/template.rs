@@ -124,7 +124,9 @@ const SECTIONS: &[&str] = &[
 impl Template {
     /// Returns the logical ids that a resource needs first: declared and by reference.
     pub fn dependencies(&self, logical: &str) -> BTreeSet<String> {
-        let Some(resource) = self.resources.get(logical) else { return BTreeSet::new() };
+        let Some(resource) = self.resources.get(logical) else {
+            return BTreeSet::new();
+        };
         let mut all: BTreeSet<String> = resource.depends_on.iter().cloned().collect();
         references(&resource.properties, &mut |name, _| {
             if self.resources.contains_key(name) {
@@ -141,11 +143,20 @@ impl Template {
     pub fn order(&self) -> Result<Vec<String>, Vec<String>> {
         let mut done: BTreeSet<String> = BTreeSet::new();
         let mut order = Vec::new();
-        let needs: BTreeMap<&String, BTreeSet<String>> = self.resources.keys().map(|k| (k, self.dependencies(k))).collect();
+        let needs: BTreeMap<&String, BTreeSet<String>> = self
+            .resources
+            .keys()
+            .map(|k| (k, self.dependencies(k)))
+            .collect();
         while order.len() < self.resources.len() {
             let ready: Vec<&String> = needs
                 .iter()
-                .filter(|(name, deps)| !done.contains(**name) && deps.iter().all(|d| done.contains(d) || !self.resources.contains_key(d)))
+                .filter(|(name, deps)| {
+                    !done.contains(**name)
+                        && deps
+                            .iter()
+                            .all(|d| done.contains(d) || !self.resources.contains_key(d))
+                })
                 .map(|(name, _)| *name)
                 .collect();
             if ready.is_empty() {
@@ -162,15 +173,27 @@ impl Template {
     /// Returns the capabilities that CloudFormation will ask for: CreateChangeSet, `Capabilities`.
     pub fn capabilities(&self) -> Vec<&'static str> {
         let mut found = Vec::new();
-        let iam = self.resources.values().filter(|r| r.kind.starts_with("AWS::IAM::"));
+        let iam = self
+            .resources
+            .values()
+            .filter(|r| r.kind.starts_with("AWS::IAM::"));
         let (mut any, mut named) = (false, false);
         for resource in iam {
             any = true;
-            named |= ["RoleName", "UserName", "GroupName", "ManagedPolicyName", "InstanceProfileName"]
-                .iter()
-                .any(|name| resource.properties.get(name).is_some());
+            named |= [
+                "RoleName",
+                "UserName",
+                "GroupName",
+                "ManagedPolicyName",
+                "InstanceProfileName",
+            ]
+            .iter()
+            .any(|name| resource.properties.get(name).is_some());
         }
-        let serverless = self.resources.values().any(|r| r.kind == "AWS::Serverless::Function");
+        let serverless = self
+            .resources
+            .values()
+            .any(|r| r.kind == "AWS::Serverless::Function");
         if named {
             found.push("CAPABILITY_NAMED_IAM");
         } else if any || serverless {
@@ -184,8 +207,14 @@ impl Template {
 }
 
 fn circle(needs: &BTreeMap<&String, BTreeSet<String>>, done: &BTreeSet<String>) -> Vec<String> {
-    let open = |name: &String| needs.get(name).and_then(|d| d.iter().find(|d| !done.contains(*d)).cloned());
-    let Some(start) = needs.keys().find(|n| !done.contains(**n)) else { return Vec::new() };
+    let open = |name: &String| {
+        needs
+            .get(name)
+            .and_then(|d| d.iter().find(|d| !done.contains(*d)).cloned())
+    };
+    let Some(start) = needs.keys().find(|n| !done.contains(**n)) else {
+        return Vec::new();
+    };
     let mut path = vec![(*start).clone()];
     while let Some(next) = path.last().and_then(&open) {
         if let Some(from) = path.iter().position(|p| *p == next) {
@@ -202,9 +231,17 @@ fn circle(needs: &BTreeMap<&String, BTreeSet<String>>, done: &BTreeSet<String>) 
 /// Returns every fault: of syntax, of shape, of limits, of references and of circles.
 pub fn parse_template(file: &str, text: &str) -> Result<Template, Vec<Finding>> {
     let root = yaml::parse(file, text, &Limits::TEMPLATE)?;
-    let mut check = Check { file, text, findings: Vec::new() };
+    let mut check = Check {
+        file,
+        text,
+        findings: Vec::new(),
+    };
     let template = check.template(root);
-    if check.findings.iter().any(Finding::is_error) { Err(check.findings) } else { Ok(template) }
+    if check.findings.iter().any(Finding::is_error) {
+        Err(check.findings)
+    } else {
+        Ok(template)
+    }
 }
 
 struct Check<'a> {
@@ -232,14 +269,25 @@ impl Check<'_> {
         };
         let root = template.root.clone();
         if !root.is_mapping() {
-            self.error("cfn.shape", &root, "a template is a mapping with `Resources`", None);
+            self.error(
+                "cfn.shape",
+                &root,
+                "a template is a mapping with `Resources`",
+                None,
+            );
             return template;
         }
         for (key, _) in root.entries() {
             let name = key.key_text();
             if !SECTIONS.contains(&name.as_str()) {
-                let help = closest(&name, SECTIONS.iter().copied()).map(|s| format!("did you mean `{s}`?"));
-                self.error("cfn.section", key, format!("`{name}` is not a section of a template"), help);
+                let help = closest(&name, SECTIONS.iter().copied())
+                    .map(|s| format!("did you mean `{s}`?"));
+                self.error(
+                    "cfn.section",
+                    key,
+                    format!("`{name}` is not a section of a template"),
+                    help,
+                );
             }
         }
         self.transforms(&root, &mut template);
@@ -249,7 +297,11 @@ impl Check<'_> {
             self.limit(mappings, Limit::MAPPINGS, "mappings");
         }
         if let Some(conditions) = root.get("Conditions") {
-            template.conditions = conditions.entries().iter().map(|(k, v)| (k.key_text(), long_form(v))).collect();
+            template.conditions = conditions
+                .entries()
+                .iter()
+                .map(|(k, v)| (k.key_text(), long_form(v)))
+                .collect();
         }
         self.resources(&root, &mut template);
         self.outputs(&root, &mut template);
@@ -258,7 +310,15 @@ impl Check<'_> {
             && let Err(path) = template.order()
         {
             let at = root.follow(["Resources", path.first().map_or("", String::as_str)]);
-            self.error("cfn.circular", at, format!("circular dependency between resources: {}", path.join(" → ")), None);
+            self.error(
+                "cfn.circular",
+                at,
+                format!(
+                    "circular dependency between resources: {}",
+                    path.join(" → ")
+                ),
+                None,
+            );
         }
         template
     }
@@ -266,47 +326,84 @@ impl Check<'_> {
     fn limit(&mut self, section: &Node, most: usize, what: &str) {
         let count = section.entries().len();
         if count > most {
-            self.error("cfn.limit", section, format!("the template has {count} {what}, CloudFormation allows {most}"), None);
+            self.error(
+                "cfn.limit",
+                section,
+                format!("the template has {count} {what}, CloudFormation allows {most}"),
+                None,
+            );
         }
     }
 
     fn transforms(&mut self, root: &Node, template: &mut Template) {
-        let Some(node) = root.get("Transform") else { return };
-        let all = if node.is_sequence() { node.items() } else { std::slice::from_ref(node) };
+        let Some(node) = root.get("Transform") else {
+            return;
+        };
+        let all = if node.is_sequence() {
+            node.items()
+        } else {
+            std::slice::from_ref(node)
+        };
         for item in all {
             match item.text() {
                 Some(name) => {
                     if !KNOWN_TRANSFORMS.contains(&name) {
                         let help = "only AWS::Serverless-2016-10-31 is accepted; macros can read and change anything".to_owned();
-                        self.error("cfn.transform", item, format!("the transform `{name}` is not supported"), Some(help));
+                        self.error(
+                            "cfn.transform",
+                            item,
+                            format!("the transform `{name}` is not supported"),
+                            Some(help),
+                        );
                     }
                     template.transforms.push(name.to_owned());
                 }
-                None => self.error("cfn.transform", item, "AWS::Include and other transforms with parameters are not supported", None),
+                None => self.error(
+                    "cfn.transform",
+                    item,
+                    "AWS::Include and other transforms with parameters are not supported",
+                    None,
+                ),
             }
         }
     }
 
     fn parameters(&mut self, root: &Node, template: &mut Template) {
-        let Some(section) = root.get("Parameters") else { return };
+        let Some(section) = root.get("Parameters") else {
+            return;
+        };
         self.limit(section, Limit::PARAMETERS, "parameters");
         for (key, node) in section.entries() {
             let text = |name: &str| node.get(name).and_then(Node::text).map(str::to_owned);
             let number = |name: &str| text(name).and_then(|t| t.parse::<f64>().ok());
             let Some(kind) = text("Type") else {
-                self.error("cfn.parameter", key, format!("the parameter `{}` has no `Type`", key.key_text()), None);
+                self.error(
+                    "cfn.parameter",
+                    key,
+                    format!("the parameter `{}` has no `Type`", key.key_text()),
+                    None,
+                );
                 continue;
             };
-            let default = node.get("Default").map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned));
+            let default = node.get("Default").map(|n| {
+                n.text()
+                    .map_or_else(|| n.to_json().to_string(), str::to_owned)
+            });
             template.parameters.insert(
                 key.key_text(),
                 Parameter {
                     kind,
                     default,
                     no_echo: node.get("NoEcho").is_some_and(|n| truthy(&n.to_json())),
-                    allowed_values: node.get("AllowedValues").map(|n| n.items().iter().map(Node::key_text).collect()).unwrap_or_default(),
+                    allowed_values: node
+                        .get("AllowedValues")
+                        .map(|n| n.items().iter().map(Node::key_text).collect())
+                        .unwrap_or_default(),
                     allowed_pattern: text("AllowedPattern"),
-                    length: (number("MinLength").map(|n| n as u64), number("MaxLength").map(|n| n as u64)),
+                    length: (
+                        number("MinLength").map(|n| n as u64),
+                        number("MaxLength").map(|n| n as u64),
+                    ),
                     range: (number("MinValue"), number("MaxValue")),
                 },
             );
@@ -314,38 +411,77 @@ impl Check<'_> {
     }
 
     fn resources(&mut self, root: &Node, template: &mut Template) {
-        let Some(section) = root.get("Resources").filter(|n| n.is_mapping() && !n.entries().is_empty()) else {
-            self.error("cfn.resources", root, "a template needs at least one resource under `Resources`", None);
+        let Some(section) = root
+            .get("Resources")
+            .filter(|n| n.is_mapping() && !n.entries().is_empty())
+        else {
+            self.error(
+                "cfn.resources",
+                root,
+                "a template needs at least one resource under `Resources`",
+                None,
+            );
             return;
         };
         self.limit(section, Limit::RESOURCES, "resources");
         for (key, node) in section.entries() {
             let name = key.key_text();
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                self.error("cfn.logical-id", key, format!("the logical id `{}` is not alphanumeric", name.escape_debug()), None);
+                self.error(
+                    "cfn.logical-id",
+                    key,
+                    format!(
+                        "the logical id `{}` is not alphanumeric",
+                        name.escape_debug()
+                    ),
+                    None,
+                );
                 continue;
             }
             let Some(kind) = node.get("Type").and_then(Node::text) else {
-                self.error("cfn.type", key, format!("the resource `{name}` has no `Type`"), None);
+                self.error(
+                    "cfn.type",
+                    key,
+                    format!("the resource `{name}` has no `Type`"),
+                    None,
+                );
                 continue;
             };
-            if let Some(properties) = node.get("Properties").filter(|p| !p.is_mapping() && !p.is_null()) {
-                self.error("cfn.properties", properties, format!("`Properties` of `{name}` must be a mapping"), None);
+            if let Some(properties) = node
+                .get("Properties")
+                .filter(|p| !p.is_mapping() && !p.is_null())
+            {
+                self.error(
+                    "cfn.properties",
+                    properties,
+                    format!("`Properties` of `{name}` must be a mapping"),
+                    None,
+                );
                 continue;
             }
             let deletion_policy = self.policy(node, "DeletionPolicy");
             let update_replace_policy = self.policy(node, "UpdateReplacePolicy");
             let depends_on = node.get("DependsOn").map(|n| {
-                let all = if n.is_sequence() { n.items() } else { std::slice::from_ref(n) };
+                let all = if n.is_sequence() {
+                    n.items()
+                } else {
+                    std::slice::from_ref(n)
+                };
                 all.iter().map(Node::key_text).collect()
             });
             template.resources.insert(
                 name,
                 Resource {
                     kind: kind.to_owned(),
-                    properties: node.get("Properties").filter(|p| p.is_mapping()).map_or_else(|| json!({}), long_form),
+                    properties: node
+                        .get("Properties")
+                        .filter(|p| p.is_mapping())
+                        .map_or_else(|| json!({}), long_form),
                     depends_on: depends_on.unwrap_or_default(),
-                    condition: node.get("Condition").and_then(Node::text).map(str::to_owned),
+                    condition: node
+                        .get("Condition")
+                        .and_then(Node::text)
+                        .map(str::to_owned),
                     deletion_policy: deletion_policy.unwrap_or(DeletionPolicy::Delete),
                     update_replace_policy: update_replace_policy.unwrap_or(DeletionPolicy::Delete),
                     metadata: node.get("Metadata").map_or(Value::Null, long_form),
@@ -360,28 +496,48 @@ impl Check<'_> {
             Some("Delete") => Some(DeletionPolicy::Delete),
             Some("Retain") => Some(DeletionPolicy::Retain),
             Some("Snapshot") => Some(DeletionPolicy::Snapshot),
-            Some("RetainExceptOnCreate") if name == "DeletionPolicy" => Some(DeletionPolicy::RetainExceptOnCreate),
+            Some("RetainExceptOnCreate") if name == "DeletionPolicy" => {
+                Some(DeletionPolicy::RetainExceptOnCreate)
+            }
             _ => {
-                self.error("cfn.policy", value, format!("`{name}` is one of Delete, Retain, Snapshot"), None);
+                self.error(
+                    "cfn.policy",
+                    value,
+                    format!("`{name}` is one of Delete, Retain, Snapshot"),
+                    None,
+                );
                 None
             }
         }
     }
 
     fn outputs(&mut self, root: &Node, template: &mut Template) {
-        let Some(section) = root.get("Outputs") else { return };
+        let Some(section) = root.get("Outputs") else {
+            return;
+        };
         self.limit(section, Limit::OUTPUTS, "outputs");
         for (key, node) in section.entries() {
             let Some(value) = node.get("Value") else {
-                self.error("cfn.output", key, format!("the output `{}` has no `Value`", key.key_text()), None);
+                self.error(
+                    "cfn.output",
+                    key,
+                    format!("the output `{}` has no `Value`", key.key_text()),
+                    None,
+                );
                 continue;
             };
             template.outputs.insert(
                 key.key_text(),
                 Output {
                     value: long_form(value),
-                    condition: node.get("Condition").and_then(Node::text).map(str::to_owned),
-                    export: node.get("Export").and_then(|e| e.get("Name")).map(long_form),
+                    condition: node
+                        .get("Condition")
+                        .and_then(Node::text)
+                        .map(str::to_owned),
+                    export: node
+                        .get("Export")
+                        .and_then(|e| e.get("Name"))
+                        .map(long_form),
                 },
             );
         }
@@ -396,7 +552,13 @@ impl Check<'_> {
                     bad.push(to.to_owned());
                 }
             });
-            bad.extend(resource.depends_on.iter().filter(|d| !template.resources.contains_key(*d)).cloned());
+            bad.extend(
+                resource
+                    .depends_on
+                    .iter()
+                    .filter(|d| !template.resources.contains_key(*d))
+                    .cloned(),
+            );
             if let Some(condition) = &resource.condition
                 && !template.conditions.contains_key(condition)
             {
@@ -421,9 +583,18 @@ impl Check<'_> {
             let owner = root.follow(path.split('/'));
             for name in names {
                 let at = find_reference(owner, &name).unwrap_or(owner).clone();
-                let help = closest(&name, template.resources.keys().chain(template.parameters.keys()).map(String::as_str))
-                    .map(|c| format!("did you mean `{c}`?"));
-                let what = format!("`{name}` is neither a resource, a parameter nor a condition of this template");
+                let help = closest(
+                    &name,
+                    template
+                        .resources
+                        .keys()
+                        .chain(template.parameters.keys())
+                        .map(String::as_str),
+                )
+                .map(|c| format!("did you mean `{c}`?"));
+                let what = format!(
+                    "`{name}` is neither a resource, a parameter nor a condition of this template"
+                );
                 self.error("cfn.reference", &at, what, help);
             }
         }
@@ -432,8 +603,14 @@ impl Check<'_> {
 
 fn known(template: &Template, name: &str, attribute: bool) -> bool {
     let serverless = !template.transforms.is_empty()
-        && template.resources.keys().any(|r| name.starts_with(r.as_str()) && name.len() > r.len() && template.resources[r].kind.starts_with("AWS::Serverless::"));
-    template.resources.contains_key(name) || serverless || (!attribute && (template.parameters.contains_key(name) || name.starts_with("AWS::")))
+        && template.resources.keys().any(|r| {
+            name.starts_with(r.as_str())
+                && name.len() > r.len()
+                && template.resources[r].kind.starts_with("AWS::Serverless::")
+        });
+    template.resources.contains_key(name)
+        || serverless
+        || (!attribute && (template.parameters.contains_key(name) || name.starts_with("AWS::")))
 }
 
 fn find_reference<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
@@ -453,15 +630,27 @@ fn find_reference<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
 }
 
 fn truthy(value: &Value) -> bool {
-    matches!(value, Value::Bool(true)) || value.as_str().is_some_and(|t| t.eq_ignore_ascii_case("true"))
+    matches!(value, Value::Bool(true))
+        || value
+            .as_str()
+            .is_some_and(|t| t.eq_ignore_ascii_case("true"))
 }
 
 /// Converts a tree to JSON, with short tags in their long form.
 fn long_form(node: &Node) -> Value {
     let plain = match &node.kind {
-        Kind::Scalar(..) => Node { tag: node.tag.clone().filter(|t| t == "str" || t == "null"), ..node.clone() }.to_json(),
+        Kind::Scalar(..) => Node {
+            tag: node.tag.clone().filter(|t| t == "str" || t == "null"),
+            ..node.clone()
+        }
+        .to_json(),
         Kind::Sequence(items) => Value::Array(items.iter().map(long_form).collect()),
-        Kind::Mapping(entries) => Value::Object(entries.iter().map(|(k, v)| (k.key_text(), long_form(v))).collect()),
+        Kind::Mapping(entries) => Value::Object(
+            entries
+                .iter()
+                .map(|(k, v)| (k.key_text(), long_form(v)))
+                .collect(),
+        ),
     };
     match node.tag.as_deref() {
         None | Some("str" | "null") => plain,
@@ -483,7 +672,10 @@ mod tests {
     fn short_and_long_forms_mean_the_same() {
         let short = "Resources:\n  A: {Type: 'AWS::SNS::Topic', Properties: {TopicName: !Sub '${B.TopicName}-x', K: !GetAtt B.Arn}}\n  B: {Type: 'AWS::SNS::Topic'}\n";
         let long = "Resources:\n  A: {Type: 'AWS::SNS::Topic', Properties: {TopicName: {'Fn::Sub': '${B.TopicName}-x'}, K: {'Fn::GetAtt': [B, Arn]}}}\n  B: {Type: 'AWS::SNS::Topic'}\n";
-        let (short, long) = (parse_template("a", short).unwrap(), parse_template("b", long).unwrap());
+        let (short, long) = (
+            parse_template("a", short).unwrap(),
+            parse_template("b", long).unwrap(),
+        );
         assert_eq!(short.resources, long.resources);
         assert_eq!(short.order().unwrap(), ["B", "A"]);
     }
@@ -492,10 +684,18 @@ mod tests {
     fn every_fault_of_a_template_has_a_place() {
         let text = "Resource: {}\nResources:\n  A:\n    Type: AWS::SNS::Topic\n    Properties:\n      TopicName: !Ref Missing\n    DependsOn: Gone\n  B: {}\n";
         let found = parse_template("t.yaml", text).unwrap_err();
-        let seen: Vec<(String, u32)> = found.iter().map(|f| (f.code.clone(), f.place.span.unwrap().line)).collect();
+        let seen: Vec<(String, u32)> = found
+            .iter()
+            .map(|f| (f.code.clone(), f.place.span.unwrap().line))
+            .collect();
         assert_eq!(
             seen,
-            [("cfn.section".into(), 1), ("cfn.type".into(), 8), ("cfn.reference".into(), 6), ("cfn.reference".into(), 7)]
+            [
+                ("cfn.section".into(), 1),
+                ("cfn.type".into(), 8),
+                ("cfn.reference".into(), 6),
+                ("cfn.reference".into(), 7)
+            ]
         );
     }
 
@@ -503,12 +703,17 @@ mod tests {
     fn circles_are_named() {
         let text = "Resources:\n  A: {Type: 'X::Y::Z', DependsOn: B}\n  B: {Type: 'X::Y::Z', DependsOn: A}\n";
         let found = parse_template("t", text).unwrap_err();
-        assert!(found[0].message.contains("A → B → A"), "{}", found[0].message);
+        assert!(
+            found[0].message.contains("A → B → A"),
+            "{}",
+            found[0].message
+        );
     }
 
     #[test]
     fn unknown_transforms_are_refused_by_name() {
-        let found = parse_template("t", "Transform: MyMacro\nResources: {A: {Type: 'X::Y::Z'}}").unwrap_err();
+        let found = parse_template("t", "Transform: MyMacro\nResources: {A: {Type: 'X::Y::Z'}}")
+            .unwrap_err();
         assert!(found[0].message.contains("MyMacro"));
     }
 }

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::model::{Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId, StackName, TargetUid, Timestamp};
+use crate::domain::model::{
+    Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId,
+    StackName, TargetUid, Timestamp,
+};
 use crate::domain::plan::{StackStatus, Watermark};
 
 /// Everything that was decided when a deployment began. From here on nothing is decided, only carried out.
@@ -256,7 +259,14 @@ impl EventKind {
     pub fn binds_the_future(&self) -> bool {
         matches!(
             self,
-            Self::Minted { .. } | Self::Moved { .. } | Self::Owned { .. } | Self::Begun(_) | Self::Approved { .. } | Self::Suspended { .. } | Self::DriftResolved { .. } | Self::Announced(Step::Execute { .. } | Step::Clear { .. })
+            Self::Minted { .. }
+                | Self::Moved { .. }
+                | Self::Owned { .. }
+                | Self::Begun(_)
+                | Self::Approved { .. }
+                | Self::Suspended { .. }
+                | Self::DriftResolved { .. }
+                | Self::Announced(Step::Execute { .. } | Step::Clear { .. })
         )
     }
 
@@ -270,4 +280,3 @@ impl EventKind {
         }
     }
 }
-

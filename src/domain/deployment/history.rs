@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
-use crate::domain::model::{Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId, StackName, TargetUid, Timestamp};
+use crate::domain::model::{
+    Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId,
+    StackName, TargetUid, Timestamp,
+};
 use crate::domain::plan::{Watermark, change_set_name};
 use crate::domain::policy::Approval;
 
@@ -163,7 +166,10 @@ impl History {
     }
 
     /// Folds a whole stream.
-    pub fn fold<'a>(uid: TargetUid, events: impl IntoIterator<Item = &'a Event>) -> Result<Self, IllegalEvent> {
+    pub fn fold<'a>(
+        uid: TargetUid,
+        events: impl IntoIterator<Item = &'a Event>,
+    ) -> Result<Self, IllegalEvent> {
         let mut history = Self::new(uid);
         for event in events {
             history.record(event)?;
@@ -173,14 +179,28 @@ impl History {
 
     /// Records one event. One arm for each legal transition; everything else is an error and changes nothing.
     pub fn record(&mut self, event: &Event) -> Result<(), IllegalEvent> {
-        let illegal = |phase: &dyn std::fmt::Debug| Err(IllegalEvent { event: event.kind.word(), phase: format!("{phase:?}") });
+        let illegal = |phase: &dyn std::fmt::Debug| {
+            Err(IllegalEvent {
+                event: event.kind.word(),
+                phase: format!("{phase:?}"),
+            })
+        };
         let phase = self.current.as_ref().map(|d| d.phase.clone());
         match (&event.kind, &mut self.current) {
-            (EventKind::Minted { address, stack_name, .. }, _) if self.address.is_none() => {
+            (
+                EventKind::Minted {
+                    address,
+                    stack_name,
+                    ..
+                },
+                _,
+            ) if self.address.is_none() => {
                 self.address = Some(address.clone());
                 self.stack_name = Some(stack_name.clone());
             }
-            (EventKind::Moved { address }, _) if self.address.is_some() => self.address = Some(address.clone()),
+            (EventKind::Moved { address }, _) if self.address.is_some() => {
+                self.address = Some(address.clone());
+            }
             (EventKind::Owned { stack }, current) => {
                 self.owned = Some(stack.clone());
                 if let Some(deployment) = current {
@@ -209,16 +229,21 @@ impl History {
                 });
             }
             (EventKind::Announced(step), Some(deployment)) => match (step, &deployment.phase) {
-                (Step::Store, Phase::Begun) | (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
+                (Step::Store, Phase::Begun)
+                | (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
                 (Step::Discard, Phase::Stored | Phase::Proposed | Phase::Reviewed) => {}
                 (Step::Configure, Phase::Proposed | Phase::Executed) => {}
-                (Step::Execute { .. }, Phase::Reviewed | Phase::Executing) if deployment.rejected.is_none() => {
+                (Step::Execute { .. }, Phase::Reviewed | Phase::Executing)
+                    if deployment.rejected.is_none() =>
+                {
                     deployment.phase = Phase::Executing;
                     deployment.executing_since.get_or_insert(event.at);
                 }
                 _ => return illegal(&phase),
             },
-            (EventKind::Stored { version }, Some(deployment)) if deployment.phase == Phase::Begun => {
+            (EventKind::Stored { version }, Some(deployment))
+                if deployment.phase == Phase::Begun =>
+            {
                 deployment.rendered_version = version.clone();
                 deployment.phase = Phase::Stored;
             }
@@ -226,36 +251,70 @@ impl History {
                 deployment.cleared = true;
                 self.owned = None;
             }
-            (EventKind::Proposed { change_set, stack }, Some(deployment)) if deployment.phase == Phase::Stored => {
+            (EventKind::Proposed { change_set, stack }, Some(deployment))
+                if deployment.phase == Phase::Stored =>
+            {
                 deployment.change_set = Some(change_set.clone());
                 deployment.stack = Some(stack.clone());
                 deployment.phase = Phase::Proposed;
             }
-            (EventKind::Reviewed { review, payload, summary, losses }, Some(deployment)) if matches!(deployment.phase, Phase::Proposed | Phase::Reviewed) => {
+            (
+                EventKind::Reviewed {
+                    review,
+                    payload,
+                    summary,
+                    losses,
+                },
+                Some(deployment),
+            ) if matches!(deployment.phase, Phase::Proposed | Phase::Reviewed) => {
                 deployment.review = Some((review.clone(), payload.clone()));
                 deployment.summary = summary.clone();
                 deployment.losses = losses.clone();
                 deployment.phase = Phase::Reviewed;
             }
-            (EventKind::Held { reasons, .. }, Some(deployment)) if matches!(deployment.phase, Phase::Reviewed | Phase::Executing) => deployment.held = reasons.clone(),
-            (EventKind::Approved { review }, Some(deployment)) if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() => {
-                deployment.approvals.push(Approval { review: review.clone(), by: event.actor.clone(), at: event.at });
+            (EventKind::Held { reasons, .. }, Some(deployment))
+                if matches!(deployment.phase, Phase::Reviewed | Phase::Executing) =>
+            {
+                deployment.held = reasons.clone();
             }
-            (EventKind::Rejected { reason, .. }, Some(deployment)) if deployment.phase == Phase::Reviewed => {
-                deployment.rejected = Some(format!("rejected by {}: {reason}", event.actor.display));
+            (EventKind::Approved { review }, Some(deployment))
+                if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() =>
+            {
+                deployment.approvals.push(Approval {
+                    review: review.clone(),
+                    by: event.actor.clone(),
+                    at: event.at,
+                });
             }
-            (EventKind::Executed, Some(deployment)) if deployment.phase == Phase::Executing => deployment.phase = Phase::Executed,
+            (EventKind::Rejected { reason, .. }, Some(deployment))
+                if deployment.phase == Phase::Reviewed =>
+            {
+                deployment.rejected =
+                    Some(format!("rejected by {}: {reason}", event.actor.display));
+            }
+            (EventKind::Executed, Some(deployment)) if deployment.phase == Phase::Executing => {
+                deployment.phase = Phase::Executed;
+            }
             (EventKind::Settled(settlement), Some(_)) => self.settle(settlement, event.at),
             (EventKind::Retried, _) => {
                 self.failed = None;
                 self.resumed = Some(event.at);
             }
-            (EventKind::Suspended { reason, until }, _) => self.suspended = Some((reason.clone(), *until, event.actor.clone())),
+            (EventKind::Suspended { reason, until }, _) => {
+                self.suspended = Some((reason.clone(), *until, event.actor.clone()));
+            }
             (EventKind::Resumed, _) => {
                 self.suspended = None;
                 self.resumed = Some(event.at);
             }
-            (EventKind::DriftResolved { watermark, overwrite, .. }, _) => self.accepted = Some((watermark.clone(), *overwrite)),
+            (
+                EventKind::DriftResolved {
+                    watermark,
+                    overwrite,
+                    ..
+                },
+                _,
+            ) => self.accepted = Some((watermark.clone(), *overwrite)),
             _ => return illegal(&phase),
         }
         self.entries += 1;
@@ -263,7 +322,9 @@ impl History {
     }
 
     fn settle(&mut self, settlement: &Settlement, at: Timestamp) {
-        let Some(deployment) = self.current.take() else { return };
+        let Some(deployment) = self.current.take() else {
+            return;
+        };
         let pinned = deployment.pinned;
         match settlement.outcome {
             Outcome::Applied | Outcome::NoEffect => {
@@ -284,7 +345,11 @@ impl History {
                 self.failed = None;
                 self.accepted = None;
             }
-            Outcome::RolledBack | Outcome::CreateFailed | Outcome::ChangeSetFailed | Outcome::Stuck | Outcome::Rejected => {
+            Outcome::RolledBack
+            | Outcome::CreateFailed
+            | Outcome::ChangeSetFailed
+            | Outcome::Stuck
+            | Outcome::Rejected => {
                 self.failed = Some((pinned.digest.clone(), settlement.clone(), at));
                 // The stack was moved by us: that is not drift.
                 if let Some(applied) = &mut self.applied
@@ -307,11 +372,20 @@ impl Deployment {
     pub fn next(&self, installation: &crate::domain::model::InstallationId) -> Next {
         match self.phase {
             Phase::Begun => Next::Do(Step::Store),
-            Phase::Stored => Next::Do(Step::Propose { name: change_set_name(installation, self.pinned.generation, &self.pinned.digest, self.attempt) }),
+            Phase::Stored => Next::Do(Step::Propose {
+                name: change_set_name(
+                    installation,
+                    self.pinned.generation,
+                    &self.pinned.digest,
+                    self.attempt,
+                ),
+            }),
             Phase::Proposed => Next::Review,
             Phase::Reviewed => Next::Gate,
             // Announced and not answered: the same call once more, with the same token.
-            Phase::Executing => Next::Do(Step::Execute { token: self.token() }),
+            Phase::Executing => Next::Do(Step::Execute {
+                token: self.token(),
+            }),
             Phase::Executed => Next::Watch,
         }
     }
@@ -351,7 +425,12 @@ mod tests {
     }
 
     fn event(kind: EventKind) -> Event {
-        Event { target: uid(), at: Timestamp(1), actor: Actor::daemon("test"), kind }
+        Event {
+            target: uid(),
+            at: Timestamp(1),
+            actor: Actor::daemon("test"),
+            kind,
+        }
     }
 
     fn uid() -> TargetUid {
@@ -363,19 +442,39 @@ mod tests {
     }
 
     fn settled(outcome: Outcome) -> EventKind {
-        EventKind::Settled(Box::new(Settlement { outcome, status: None, watermark: None, outputs: None, output_names: vec![], cause: None, reason: Reason::Settled }))
+        EventKind::Settled(Box::new(Settlement {
+            outcome,
+            status: None,
+            watermark: None,
+            outputs: None,
+            output_names: vec![],
+            cause: None,
+            reason: Reason::Settled,
+        }))
     }
 
     fn whole() -> Vec<EventKind> {
         vec![
-            EventKind::Minted { address: Address::stack("a"), stack_name: "s".parse().unwrap(), given: false },
+            EventKind::Minted {
+                address: Address::stack("a"),
+                stack_name: "s".parse().unwrap(),
+                given: false,
+            },
             EventKind::Begun(Box::new(pinned(1))),
             EventKind::Announced(Step::Store),
             EventKind::Stored { version: None },
             EventKind::Announced(Step::Propose { name: "n".into() }),
-            EventKind::Proposed { change_set: "c".into(), stack: stack() },
+            EventKind::Proposed {
+                change_set: "c".into(),
+                stack: stack(),
+            },
             EventKind::Owned { stack: stack() },
-            EventKind::Reviewed { review: Digest::of("r1", b""), payload: Digest::of("h1", b""), summary: String::new(), losses: vec![] },
+            EventKind::Reviewed {
+                review: Digest::of("r1", b""),
+                payload: Digest::of("h1", b""),
+                summary: String::new(),
+                losses: vec![],
+            },
             EventKind::Announced(Step::Execute { token: "t".into() }),
             EventKind::Executed,
             settled(Outcome::Applied),
@@ -395,14 +494,28 @@ mod tests {
         let installation = "0".repeat(32).parse().unwrap();
         let events: Vec<Event> = whole().into_iter().take(9).map(event).collect();
         let deployment = History::fold(uid(), &events).unwrap().current.unwrap();
-        assert_eq!(deployment.next(&installation), Next::Do(Step::Execute { token: deployment.token() }));
+        assert_eq!(
+            deployment.next(&installation),
+            Next::Do(Step::Execute {
+                token: deployment.token()
+            })
+        );
     }
 
     #[test]
     fn generations_only_grow() {
-        let mut history = History::fold(uid(), &whole().into_iter().map(event).collect::<Vec<_>>()).unwrap();
-        assert!(history.record(&event(EventKind::Begun(Box::new(pinned(1))))).is_err());
-        assert!(history.record(&event(EventKind::Begun(Box::new(pinned(2))))).is_ok());
+        let mut history =
+            History::fold(uid(), &whole().into_iter().map(event).collect::<Vec<_>>()).unwrap();
+        assert!(
+            history
+                .record(&event(EventKind::Begun(Box::new(pinned(1)))))
+                .is_err()
+        );
+        assert!(
+            history
+                .record(&event(EventKind::Begun(Box::new(pinned(2)))))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -411,7 +524,13 @@ mod tests {
         for kind in whole().into_iter().take(6) {
             history.record(&event(kind)).unwrap();
         }
-        assert!(history.record(&event(EventKind::Announced(Step::Execute { token: "t".into() }))).is_err());
+        assert!(
+            history
+                .record(&event(EventKind::Announced(Step::Execute {
+                    token: "t".into()
+                })))
+                .is_err()
+        );
     }
 
     proptest! {

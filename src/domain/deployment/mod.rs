@@ -1,7 +1,7 @@
 //! One journey of a target, as a fold over its log entries.
 //!
 //! [`History::record`] is the only place that says which event may follow which; recovery after a crash is the same
-//! fold. [`History::next`] says what to do, never how. Nothing here performs anything and nothing waits.
+//! fold. [`Deployment::next`] says what to do, never how. Nothing here performs anything and nothing waits.
 
 mod event;
 mod history;

@@ -7,12 +7,15 @@ use serde_json::{Value, json};
 use super::target::{StagePosition, Target, TargetKind};
 use super::{Grant, May, Placement, TemplateVersion, Templates};
 use crate::domain::graph::Graph;
-use crate::domain::model::{Address, Finding, Place, PlacementName, Region, Span, closest, glob_matches};
+use crate::domain::model::{
+    Address, Finding, Place, PlacementName, Region, Span, closest, glob_matches,
+};
 use crate::domain::render::ServiceData;
 use crate::domain::schema::InputType;
 use crate::domain::spec::{
-    ComponentEntry, EnvironmentEntry, InstanceSpec, Moved, ServiceEntry, ServiceSpec, Stage, StackEntry, StackOptions, SyncFile, TemplateRef, parse_deployment,
-    parse_environment_spec, parse_ops, parse_service_spec, parse_sync,
+    ComponentEntry, EnvironmentEntry, InstanceSpec, Moved, ServiceEntry, ServiceSpec, StackEntry,
+    StackOptions, Stage, SyncFile, TemplateRef, parse_deployment, parse_environment_spec,
+    parse_ops, parse_service_spec, parse_sync,
 };
 use crate::domain::template::{BundleKind, Files, load_component, parent, text_of};
 use crate::domain::yaml::Node;
@@ -53,13 +56,18 @@ pub struct Compiled {
 /// Looks up the values that are stored for a target: what `${Proton::CURRENT_VAL}` stands for.
 pub type Stored<'a> = dyn Fn(&Address) -> Option<Value> + 'a;
 
-/// A [`Stored`] that knows nothing.
+/// Knows nothing of what is stored: for checks without a daemon.
 pub fn current_stored(_: &Address) -> Option<Value> {
     None
 }
 
 /// Turns the trees of all sources into targets, with every fault of every file.
-pub fn compile(trees: &[SourceTree<'_>], placements: &BTreeMap<PlacementName, Placement>, templates: &Templates, stored: &Stored<'_>) -> Compiled {
+pub fn compile(
+    trees: &[SourceTree<'_>],
+    placements: &BTreeMap<PlacementName, Placement>,
+    templates: &Templates,
+    stored: &Stored<'_>,
+) -> Compiled {
     let mut out = Compiled::default();
     // Environments of all sources first: a service may run in an environment that another source defines.
     let mut read = Vec::new();
@@ -67,24 +75,49 @@ pub fn compile(trees: &[SourceTree<'_>], placements: &BTreeMap<PlacementName, Pl
         let before = out.findings.iter().filter(|f| f.is_error()).count();
         let sync = read_sync(tree, &mut out.findings);
         for (name, stages) in &sync.rollouts {
-            out.rollouts.entry(name.clone()).or_insert_with(|| stages.clone());
+            out.rollouts
+                .entry(name.clone())
+                .or_insert_with(|| stages.clone());
         }
-        let mut pass = Pass { tree, placements, templates, stored, sync: &sync, out: &mut out, environments: BTreeMap::new() };
+        let mut pass = Pass {
+            tree,
+            placements,
+            templates,
+            stored,
+            sync: &sync,
+            out: &mut out,
+            environments: BTreeMap::new(),
+        };
         pass.environments();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         read.push((tree, sync));
     }
     for (tree, sync) in &read {
         let before = out.findings.iter().filter(|f| f.is_error()).count();
-        let mut pass = Pass { tree, placements, templates, stored, sync, out: &mut out, environments: BTreeMap::new() };
+        let mut pass = Pass {
+            tree,
+            placements,
+            templates,
+            stored,
+            sync,
+            out: &mut out,
+            environments: BTreeMap::new(),
+        };
         pass.rest();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         for moved in &sync.moved {
             if allowed(&tree.grant.may, &moved.from) && allowed(&tree.grant.may, &moved.to) {
                 out.moved.push(moved.clone());
             } else {
-                let message = format!("the source `{}` may not move `{}` to `{}`", tree.grant.source, moved.from, moved.to);
-                out.findings.push(Finding::error("sync.denied", Place::file("isoform.yaml"), message));
+                let message = format!(
+                    "the source `{}` may not move `{}` to `{}`",
+                    tree.grant.source, moved.from, moved.to
+                );
+                out.findings.push(Finding::error(
+                    "sync.denied",
+                    Place::file("isoform.yaml"),
+                    message,
+                ));
             }
         }
     }
@@ -107,10 +140,20 @@ fn read_sync(tree: &SourceTree<'_>, findings: &mut Vec<Finding>) -> SyncFile {
             return SyncFile::default();
         }
     };
-    let fragments: Vec<&String> = tree.files.keys().filter(|path| *path != "isoform.yaml" && sync.include.iter().any(|g| glob_matches(g, path))).collect();
+    let fragments: Vec<&String> = tree
+        .files
+        .keys()
+        .filter(|path| {
+            *path != "isoform.yaml" && sync.include.iter().any(|g| glob_matches(g, path))
+        })
+        .collect();
     for glob in &sync.include {
         if !tree.files.keys().any(|path| glob_matches(glob, path)) {
-            findings.push(Finding::warning("sync.include", Place::file("isoform.yaml"), format!("`{}` matches no file", glob.escape_debug())));
+            findings.push(Finding::warning(
+                "sync.include",
+                Place::file("isoform.yaml"),
+                format!("`{}` matches no file", glob.escape_debug()),
+            ));
         }
     }
     let defaults = sync.clone();
@@ -120,13 +163,15 @@ fn read_sync(tree: &SourceTree<'_>, findings: &mut Vec<Finding>) -> SyncFile {
                 let (fragment, more) = parse_sync(path, text, Some(parent(path)));
                 findings.extend(more);
                 sync.environments.extend(fragment.environments);
-                sync.services.extend(fragment.services.into_iter().map(|mut service| {
-                    // The defaults of the main file hold for fragments too; they were read from its first service or not at all.
-                    if service.rollout.is_none() {
-                        service.rollout = defaults.services.iter().find_map(|s| s.rollout.clone());
-                    }
-                    service
-                }));
+                sync.services
+                    .extend(fragment.services.into_iter().map(|mut service| {
+                        // The defaults of the main file hold for fragments too; they were read from its first service or not at all.
+                        if service.rollout.is_none() {
+                            service.rollout =
+                                defaults.services.iter().find_map(|s| s.rollout.clone());
+                        }
+                        service
+                    }));
                 sync.components.extend(fragment.components);
                 sync.stacks.extend(fragment.stacks);
                 sync.moved.extend(fragment.moved);
@@ -157,8 +202,17 @@ impl Pass<'_> {
 
     fn rest(&mut self) {
         for (address, target) in &self.out.targets {
-            if matches!(target.kind, TargetKind::Environment { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken) && address.kind() == "env" {
-                self.environments.entry(address.name().to_owned()).or_default().push(address.clone());
+            if matches!(
+                target.kind,
+                TargetKind::Environment { .. }
+                    | TargetKind::CustomerManaged { .. }
+                    | TargetKind::Broken
+            ) && address.kind() == "env"
+            {
+                self.environments
+                    .entry(address.name().to_owned())
+                    .or_default()
+                    .push(address.clone());
             }
         }
         for entry in &self.sync.services {
@@ -178,7 +232,11 @@ impl Pass<'_> {
         // A flow mapping puts everything of an entry on one line, secret parameters too: only its name is shown.
         place.excerpt = place.excerpt.map(|line| {
             let shown: String = line.chars().take(at.1.end_column as usize).collect();
-            if shown.len() < line.len() { format!("{shown} …") } else { shown }
+            if shown.len() < line.len() {
+                format!("{shown} …")
+            } else {
+                shown
+            }
         });
         place
     }
@@ -195,10 +253,23 @@ impl Pass<'_> {
     }
 
     /// Checks a placement and the grant for it; returns it.
-    fn placement(&self, name: &PlacementName, made_by: &Place, faults: &mut Vec<Finding>) -> Option<Placement> {
+    fn placement(
+        &self,
+        name: &PlacementName,
+        made_by: &Place,
+        faults: &mut Vec<Finding>,
+    ) -> Option<Placement> {
         let Some(placement) = self.placements.get(name) else {
-            let mut finding = Finding::error("sync.placement", made_by.clone(), format!("the placement `{name}` is not in the daemon's configuration"));
-            finding.help = closest(name.as_str(), self.placements.keys().map(PlacementName::as_str)).map(|c| format!("did you mean `{c}`?"));
+            let mut finding = Finding::error(
+                "sync.placement",
+                made_by.clone(),
+                format!("the placement `{name}` is not in the daemon's configuration"),
+            );
+            finding.help = closest(
+                name.as_str(),
+                self.placements.keys().map(PlacementName::as_str),
+            )
+            .map(|c| format!("did you mean `{c}`?"));
             faults.push(finding);
             return None;
         };
@@ -210,19 +281,41 @@ impl Pass<'_> {
     }
 
     fn denied(&self, what: &str, name: &str, made_by: &Place) -> Finding {
-        Finding::error("sync.denied", made_by.clone(), format!("the source `{}` may not use `{name}`", self.tree.grant.source))
-            .help(format!("an operator allows it under `sources.{}.may.{what}`", self.tree.grant.source))
+        Finding::error(
+            "sync.denied",
+            made_by.clone(),
+            format!(
+                "the source `{}` may not use `{name}`",
+                self.tree.grant.source
+            ),
+        )
+        .help(format!(
+            "an operator allows it under `sources.{}.may.{what}`",
+            self.tree.grant.source
+        ))
     }
 
-    fn template(&self, kind: BundleKind, reference: &TemplateRef, made_by: &Place, faults: &mut Vec<Finding>) -> Option<TemplateVersion> {
+    fn template(
+        &self,
+        kind: BundleKind,
+        reference: &TemplateRef,
+        made_by: &Place,
+        faults: &mut Vec<Finding>,
+    ) -> Option<TemplateVersion> {
         if let Some(version) = self.templates.get(kind, reference) {
             return Some(version.clone());
         }
         let names = self.templates.names(kind);
-        let mut finding = Finding::error("sync.template", made_by.clone(), format!("the {} template `{reference}` does not exist", kind.word()));
+        let mut finding = Finding::error(
+            "sync.template",
+            made_by.clone(),
+            format!("the {} template `{reference}` does not exist", kind.word()),
+        );
         let written = format!("{}@{}", reference.name, reference.major);
         finding.help = Some(match closest(&written, names.iter().map(String::as_str)) {
-            Some(near) if near == written => "its bundle has faults, or that minor was never registered".to_owned(),
+            Some(near) if near == written => {
+                "its bundle has faults, or that minor was never registered".to_owned()
+            }
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are: {}", names.join(", ")),
         });
@@ -235,7 +328,11 @@ impl Pass<'_> {
         let text = self.text(&path, faults)?;
         // CloudFormation API, SetStackPolicy: at most 16,384 bytes of JSON.
         if text.len() > 16_384 || serde_json::from_str::<Value>(&text).is_err() {
-            faults.push(Finding::error("stack.policy", Place::file(path), "a stack policy is JSON of at most 16,384 bytes"));
+            faults.push(Finding::error(
+                "stack.policy",
+                Place::file(path),
+                "a stack policy is JSON of at most 16,384 bytes",
+            ));
         }
         Some(text)
     }
@@ -252,19 +349,38 @@ impl Pass<'_> {
         self.out.findings.extend(target.faults.iter().cloned());
         if let Some(other) = self.out.targets.get(&target.address) {
             self.out.contested.insert(target.address.clone());
-            let finding = Finding::error("sync.contested", target.made_by.clone(), format!("`{}` is asked for twice: neither moves", target.address))
-                .related(other.made_by.clone(), format!("also here, by the source `{}`", other.source));
+            let finding = Finding::error(
+                "sync.contested",
+                target.made_by.clone(),
+                format!("`{}` is asked for twice: neither moves", target.address),
+            )
+            .related(
+                other.made_by.clone(),
+                format!("also here, by the source `{}`", other.source),
+            );
             self.out.findings.push(finding);
             return;
         }
         self.out.targets.insert(target.address.clone(), target);
     }
 
-    fn stage(&self, rollout: Option<&str>, environment: &str, placement: &Placement, region: &Region, made_by: &Place, faults: &mut Vec<Finding>) -> Option<StagePosition> {
+    fn stage(
+        &self,
+        rollout: Option<&str>,
+        environment: &str,
+        placement: &Placement,
+        region: &Region,
+        made_by: &Place,
+        faults: &mut Vec<Finding>,
+    ) -> Option<StagePosition> {
         let name = match rollout {
             Some(name) => name.to_owned(),
             None => {
-                let mut holding = self.sync.rollouts.iter().filter(|(_, stages)| stages.iter().any(|s| s.environments.iter().any(|e| e == environment)));
+                let mut holding = self.sync.rollouts.iter().filter(|(_, stages)| {
+                    stages
+                        .iter()
+                        .any(|s| s.environments.iter().any(|e| e == environment))
+                });
                 match (holding.next(), holding.next()) {
                     (Some((name, _)), None) => name.clone(),
                     _ => return None,
@@ -272,14 +388,33 @@ impl Pass<'_> {
             }
         };
         let Some(stages) = self.sync.rollouts.get(&name) else {
-            let mut finding = Finding::error("sync.rollout", made_by.clone(), format!("the rollout `{name}` is not defined"));
-            finding.help = closest(&name, self.sync.rollouts.keys().map(String::as_str)).map(|c| format!("did you mean `{c}`?"));
+            let mut finding = Finding::error(
+                "sync.rollout",
+                made_by.clone(),
+                format!("the rollout `{name}` is not defined"),
+            );
+            finding.help = closest(&name, self.sync.rollouts.keys().map(String::as_str))
+                .map(|c| format!("did you mean `{c}`?"));
             faults.push(finding);
             return None;
         };
-        let stage = stages.iter().position(|s| s.environments.iter().any(|e| glob_matches(e, environment)))?;
-        let region = if stages[stage].one_region_at_a_time { placement.regions.iter().position(|r| r == region).unwrap_or(0) } else { 0 };
-        Some(StagePosition { rollout: name, stage, region })
+        let stage = stages
+            .iter()
+            .position(|s| s.environments.iter().any(|e| glob_matches(e, environment)))?;
+        let region = if stages[stage].one_region_at_a_time {
+            placement
+                .regions
+                .iter()
+                .position(|r| r == region)
+                .unwrap_or(0)
+        } else {
+            0
+        };
+        Some(StagePosition {
+            rollout: name,
+            stage,
+            region,
+        })
     }
 
     fn environment(&mut self, entry: &EnvironmentEntry) {
@@ -289,7 +424,12 @@ impl Pass<'_> {
             shared.push(self.denied("environments", &entry.name, &made_by));
         }
         let placement = self.placement(&entry.placement, &made_by, &mut shared);
-        let template = self.template(BundleKind::Environment, &entry.template, &made_by, &mut shared);
+        let template = self.template(
+            BundleKind::Environment,
+            &entry.template,
+            &made_by,
+            &mut shared,
+        );
         self.stack_name(&entry.options, &made_by, &mut shared);
         let stack_policy = self.policy(&entry.options, &mut shared);
         let Some(placement) = placement else {
@@ -304,25 +444,52 @@ impl Pass<'_> {
             let mut kind = TargetKind::Broken;
             let mut input_lines = BTreeMap::new();
             let values_at = Some(Place::file(spec.clone()));
-            if let (Some(text), Some(template)) = (self.text(&spec, &mut faults), template.clone()) {
+            if let (Some(text), Some(template)) = (self.text(&spec, &mut faults), template.clone())
+            {
                 match parse_environment_spec(&spec, &text) {
                     Ok(parsed) => {
                         input_lines = lines_of(parsed.values.as_ref());
                         if let Some(input) = &template.bundle.schema.environment {
-                            let values = self.effective(input, &address, &spec, &text, parsed.values.as_ref(), parsed.span, &mut faults);
+                            let values = self.effective(
+                                input,
+                                &address,
+                                &spec,
+                                &text,
+                                parsed.values.as_ref(),
+                                parsed.span,
+                                &mut faults,
+                            );
                             kind = if template.bundle.is_customer_managed() {
-                                let outputs = values.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
+                                let outputs = values
+                                    .as_object()
+                                    .into_iter()
+                                    .flatten()
+                                    .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+                                    .collect();
                                 TargetKind::CustomerManaged { outputs }
                             } else {
-                                TargetKind::Environment { template, inputs: values }
+                                TargetKind::Environment {
+                                    template,
+                                    inputs: values,
+                                }
                             };
                         }
                     }
                     Err(findings) => faults.extend(findings),
                 }
             }
-            let stage = self.stage(entry.rollout.as_deref(), &entry.name, &placement, region, &made_by, &mut faults);
-            self.environments.entry(entry.name.clone()).or_default().push(address.clone());
+            let stage = self.stage(
+                entry.rollout.as_deref(),
+                &entry.name,
+                &placement,
+                region,
+                &made_by,
+                &mut faults,
+            );
+            self.environments
+                .entry(entry.name.clone())
+                .or_default()
+                .push(address.clone());
             self.insert(Target {
                 address,
                 source: self.tree.grant.source.clone(),
@@ -342,20 +509,41 @@ impl Pass<'_> {
     }
 
     /// Applies current values and defaults, and checks against the schema.
-    #[expect(clippy::too_many_arguments, reason = "a spec's values have a file, a text, a node and a place")]
-    fn effective(&self, input: &InputType, address: &Address, file: &str, text: &str, node: Option<&Node>, at: Span, faults: &mut Vec<Finding>) -> Value {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a spec's values have a file, a text, a node and a place"
+    )]
+    fn effective(
+        &self,
+        input: &InputType,
+        address: &Address,
+        file: &str,
+        text: &str,
+        node: Option<&Node>,
+        at: Span,
+        faults: &mut Vec<Finding>,
+    ) -> Value {
         let mut values = node.map_or_else(|| json!({}), Node::to_json);
         let stored = (self.stored)(address);
         let defaults: Vec<String> = {
             let (filled, _) = input.effective(file, text, None, json!({}), at);
-            filled.as_object().map(|o| o.keys().cloned().collect()).unwrap_or_default()
+            filled
+                .as_object()
+                .map(|o| o.keys().cloned().collect())
+                .unwrap_or_default()
         };
         let names: Vec<&str> = defaults.iter().map(String::as_str).collect();
         for missing in crate::domain::spec::resolve_current(&mut values, stored.as_ref(), &names) {
             let span = node.and_then(|n| n.get(&missing)).map_or(at, |n| n.span);
             faults.push(
-                Finding::error("spec.current-value", Place::at(file, span, text), format!("`{missing}` asks for the current value, and {address} has none stored"))
-                    .help("write the value itself for the first deployment"),
+                Finding::error(
+                    "spec.current-value",
+                    Place::at(file, span, text),
+                    format!(
+                        "`{missing}` asks for the current value, and {address} has none stored"
+                    ),
+                )
+                .help("write the value itself for the first deployment"),
             );
         }
         let (values, findings) = input.effective(file, text, node, values, at);
@@ -386,22 +574,49 @@ impl Pass<'_> {
                     continue;
                 }
                 known.push(instance.name.clone());
-                if entry.instances.as_ref().is_some_and(|list| !list.iter().any(|(n, _)| n == &instance.name)) {
+                if entry
+                    .instances
+                    .as_ref()
+                    .is_some_and(|list| !list.iter().any(|(n, _)| n == &instance.name))
+                {
                     continue;
                 }
-                instances.extend(self.instance(entry, &service, &file, &text, instance, &shared, &made_by));
+                instances.extend(
+                    self.instance(entry, &service, &file, &text, instance, &shared, &made_by),
+                );
             }
             pipeline_of.get_or_insert((file, text, spec));
         }
         // A spec that cannot be read has been reported; that instances are missing from it would only be noise.
         if readable {
             let mut missing: Vec<(String, &(String, Span))> = Vec::new();
-            let listed: Vec<(String, (String, Span))> = entry.instances.iter().flatten().map(|(n, s)| (n.clone(), (entry.at.0.clone(), *s))).collect();
-            missing.extend(listed.iter().filter(|(n, _)| !known.contains(n)).map(|(n, at)| (n.clone(), at)));
-            missing.extend(entry.overrides.iter().filter(|o| !known.contains(&o.instance)).map(|o| (o.instance.clone(), &o.at)));
+            let listed: Vec<(String, (String, Span))> = entry
+                .instances
+                .iter()
+                .flatten()
+                .map(|(n, s)| (n.clone(), (entry.at.0.clone(), *s)))
+                .collect();
+            missing.extend(
+                listed
+                    .iter()
+                    .filter(|(n, _)| !known.contains(n))
+                    .map(|(n, at)| (n.clone(), at)),
+            );
+            missing.extend(
+                entry
+                    .overrides
+                    .iter()
+                    .filter(|o| !known.contains(&o.instance))
+                    .map(|o| (o.instance.clone(), &o.at)),
+            );
             for (name, at) in missing {
-                let mut finding = Finding::error("sync.instance", self.place(at), format!("the spec has no instance `{name}`"));
-                finding.help = closest(&name, known.iter().map(String::as_str)).map(|c| format!("did you mean `{c}`?"));
+                let mut finding = Finding::error(
+                    "sync.instance",
+                    self.place(at),
+                    format!("the spec has no instance `{name}`"),
+                );
+                finding.help = closest(&name, known.iter().map(String::as_str))
+                    .map(|c| format!("did you mean `{c}`?"));
                 self.out.findings.push(finding);
             }
         }
@@ -415,8 +630,12 @@ impl Pass<'_> {
     /// Keeps a service visible whose spec cannot be read: its instances are not known, so one target stands for it.
     fn broken_service(&mut self, entry: &ServiceEntry, shared: &[Finding], made_by: &Place) {
         self.out.findings.extend(shared.iter().cloned());
-        let Some(pipeline) = &entry.pipeline else { return };
-        let Some(placement) = self.placements.get(&pipeline.placement).cloned() else { return };
+        let Some(pipeline) = &entry.pipeline else {
+            return;
+        };
+        let Some(placement) = self.placements.get(&pipeline.placement).cloned() else {
+            return;
+        };
         let target = Target {
             address: Address::pipeline(&entry.name),
             source: self.tree.grant.source.clone(),
@@ -432,11 +651,25 @@ impl Pass<'_> {
             input_lines: BTreeMap::new(),
             faults: shared.to_vec(),
         };
-        self.out.targets.entry(target.address.clone()).or_insert(target);
+        self.out
+            .targets
+            .entry(target.address.clone())
+            .or_insert(target);
     }
 
-    #[expect(clippy::type_complexity, reason = "file, text, spec and the instances that an ops file takes from it")]
-    fn service_specs(&mut self, entry: &ServiceEntry, made_by: &Place, shared: &mut Vec<Finding>) -> (Vec<(String, String, ServiceSpec, Option<Vec<String>>)>, bool) {
+    #[expect(
+        clippy::type_complexity,
+        reason = "file, text, spec and the instances that an ops file takes from it"
+    )]
+    fn service_specs(
+        &mut self,
+        entry: &ServiceEntry,
+        made_by: &Place,
+        shared: &mut Vec<Finding>,
+    ) -> (
+        Vec<(String, String, ServiceSpec, Option<Vec<String>>)>,
+        bool,
+    ) {
         let mut wanted: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
         if let Some(spec) = &entry.spec {
             wanted.insert(spec.clone(), None);
@@ -449,14 +682,31 @@ impl Pass<'_> {
                     for line in lines.into_iter().filter(|l| l.service == entry.name) {
                         let place = Place::at(ops.clone(), line.span, &text);
                         if line.branch != self.tree.branch {
-                            let message = format!("the instance `{}` follows the branch `{}`, and this source follows `{}`", line.instance, line.branch, self.tree.branch);
-                            self.out.findings.push(Finding::warning("ops.branch", place, message).help("add a source that follows that branch"));
+                            let message = format!(
+                                "the instance `{}` follows the branch `{}`, and this source follows `{}`",
+                                line.instance, line.branch, self.tree.branch
+                            );
+                            self.out.findings.push(
+                                Finding::warning("ops.branch", place, message)
+                                    .help("add a source that follows that branch"),
+                            );
                             continue;
                         }
-                        wanted.entry(line.spec).or_insert_with(|| Some(Vec::new())).get_or_insert_with(Vec::new).push(line.instance);
+                        wanted
+                            .entry(line.spec)
+                            .or_insert_with(|| Some(Vec::new()))
+                            .get_or_insert_with(Vec::new)
+                            .push(line.instance);
                     }
                     if wanted.is_empty() {
-                        shared.push(Finding::error("ops.service", made_by.clone(), format!("the ops file names no instance of `{}` on this branch", entry.name)));
+                        shared.push(Finding::error(
+                            "ops.service",
+                            made_by.clone(),
+                            format!(
+                                "the ops file names no instance of `{}` on this branch",
+                                entry.name
+                            ),
+                        ));
                     }
                 }
                 Err(findings) => shared.extend(findings),
@@ -465,11 +715,23 @@ impl Pass<'_> {
         let mut specs = Vec::new();
         let total = wanted.len();
         for (path, only) in wanted {
-            let Some(text) = self.text(&path, shared) else { continue };
+            let Some(text) = self.text(&path, shared) else {
+                continue;
+            };
             match parse_service_spec(&path, &text) {
                 Ok(spec) => {
-                    for name in only.iter().flatten().filter(|n| !spec.instances.iter().any(|i| &i.name == *n)) {
-                        shared.push(Finding::error("ops.instance", Place::file(path.clone()), format!("the ops file names the instance `{name}`, which this spec lacks")));
+                    for name in only
+                        .iter()
+                        .flatten()
+                        .filter(|n| !spec.instances.iter().any(|i| &i.name == *n))
+                    {
+                        shared.push(Finding::error(
+                            "ops.instance",
+                            Place::file(path.clone()),
+                            format!(
+                                "the ops file names the instance `{name}`, which this spec lacks"
+                            ),
+                        ));
                     }
                     specs.push((path, text, spec, only));
                 }
@@ -480,29 +742,71 @@ impl Pass<'_> {
         (specs, readable)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an instance is where service, spec and sync file meet")]
-    fn instance(&mut self, entry: &ServiceEntry, service: &ServiceData, file: &str, text: &str, instance: &InstanceSpec, shared: &[Finding], made_by: &Place) -> Vec<(Address, Value, Address)> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an instance is where service, spec and sync file meet"
+    )]
+    fn instance(
+        &mut self,
+        entry: &ServiceEntry,
+        service: &ServiceData,
+        file: &str,
+        text: &str,
+        instance: &InstanceSpec,
+        shared: &[Finding],
+        made_by: &Place,
+    ) -> Vec<(Address, Value, Address)> {
         let regions = match self.environments.get(&instance.environment) {
             Some(addresses) => addresses.clone(),
             None => {
                 let place = Place::at(file, instance.environment_span, text);
-                let mut finding = Finding::error("spec.environment", place, format!("the environment `{}` is not defined", instance.environment)).label("not defined");
-                finding.help = Some(closest(&instance.environment, self.environments.keys().map(String::as_str)).map_or_else(
-                    || format!("there are: {}", self.environments.keys().cloned().collect::<Vec<_>>().join(", ")),
-                    |c| format!("did you mean `{c}`?"),
-                ));
+                let mut finding = Finding::error(
+                    "spec.environment",
+                    place,
+                    format!("the environment `{}` is not defined", instance.environment),
+                )
+                .label("not defined");
+                finding.help = Some(
+                    closest(
+                        &instance.environment,
+                        self.environments.keys().map(String::as_str),
+                    )
+                    .map_or_else(
+                        || {
+                            format!(
+                                "there are: {}",
+                                self.environments
+                                    .keys()
+                                    .cloned()
+                                    .collect::<Vec<_>>()
+                                    .join(", ")
+                            )
+                        },
+                        |c| format!("did you mean `{c}`?"),
+                    ),
+                );
                 self.out.findings.push(finding.clone());
                 self.broken_instance(entry, instance, finding, made_by);
-                return Vec::new();
+                // The pipeline still names it, so that it waits instead of moving without it.
+                let missing = Address::instance(&entry.name, &instance.name);
+                return vec![(
+                    missing,
+                    Value::Null,
+                    Address::environment(&instance.environment),
+                )];
             }
         };
         let mut made = Vec::new();
         for environment in regions {
-            let Some(host) = self.out.targets.get(&environment) else { continue };
+            let Some(host) = self.out.targets.get(&environment) else {
+                continue;
+            };
             let (placement, region) = (host.placement.clone(), host.region.clone());
             let host_template = host.template().cloned();
             let mut faults = shared.to_vec();
-            let applies = |o: &&crate::domain::spec::Override| o.instance == instance.name && o.region.as_ref().is_none_or(|r| *r == region);
+            let applies = |o: &&crate::domain::spec::Override| {
+                o.instance == instance.name && o.region.as_ref().is_none_or(|r| *r == region)
+            };
             let mut options = entry.options.clone();
             let mut reference = entry.template.clone();
             for over in entry.overrides.iter().filter(applies) {
@@ -514,18 +818,47 @@ impl Pass<'_> {
                 faults.push(self.denied("placements", placement.name.as_str(), made_by));
             }
             let stack_policy = self.policy(&options, &mut faults);
-            let address = Address::instance(&entry.name, &instance.name).at(environment.region().cloned());
+            let address =
+                Address::instance(&entry.name, &instance.name).at(environment.region().cloned());
             let template = self.template(BundleKind::Service, &reference, made_by, &mut faults);
             let mut kind = TargetKind::Broken;
             let mut inputs = Value::Null;
             if let Some(template) = template {
-                compatible(&template, host_template.as_ref(), &reference, &environment, &Place::at(file, instance.environment_span, text), &mut faults);
+                compatible(
+                    &template,
+                    host_template.as_ref(),
+                    &reference,
+                    &environment,
+                    &Place::at(file, instance.environment_span, text),
+                    &mut faults,
+                );
                 if let Some(input) = &template.bundle.schema.service {
-                    inputs = self.effective(input, &address, file, text, instance.values.as_ref(), instance.span, &mut faults);
-                    kind = TargetKind::Instance { template, inputs: inputs.clone(), service: service.clone(), environment: environment.clone(), component: None };
+                    inputs = self.effective(
+                        input,
+                        &address,
+                        file,
+                        text,
+                        instance.values.as_ref(),
+                        instance.span,
+                        &mut faults,
+                    );
+                    kind = TargetKind::Instance {
+                        template,
+                        inputs: inputs.clone(),
+                        service: service.clone(),
+                        environment: environment.clone(),
+                        component: None,
+                    };
                 }
             }
-            let stage = self.stage(entry.rollout.as_deref(), &instance.environment, &placement, &region, made_by, &mut faults);
+            let stage = self.stage(
+                entry.rollout.as_deref(),
+                &instance.environment,
+                &placement,
+                &region,
+                made_by,
+                &mut faults,
+            );
             made.push((address.clone(), inputs, environment.clone()));
             self.insert(Target {
                 address,
@@ -547,8 +880,16 @@ impl Pass<'_> {
     }
 
     /// Keeps an instance visible whose environment is not known; its placement is any, for it can never run.
-    fn broken_instance(&mut self, entry: &ServiceEntry, instance: &InstanceSpec, fault: Finding, made_by: &Place) {
-        let Some(placement) = self.placements.values().next().cloned() else { return };
+    fn broken_instance(
+        &mut self,
+        entry: &ServiceEntry,
+        instance: &InstanceSpec,
+        fault: Finding,
+        made_by: &Place,
+    ) {
+        let Some(placement) = self.placements.values().next().cloned() else {
+            return;
+        };
         let target = Target {
             address: Address::instance(&entry.name, &instance.name),
             source: self.tree.grant.source.clone(),
@@ -564,7 +905,10 @@ impl Pass<'_> {
             input_lines: BTreeMap::new(),
             faults: vec![fault],
         };
-        self.out.targets.entry(target.address.clone()).or_insert(target);
+        self.out
+            .targets
+            .entry(target.address.clone())
+            .or_insert(target);
     }
 
     fn pipeline(
@@ -576,19 +920,46 @@ impl Pass<'_> {
         shared: &[Finding],
         made_by: &Place,
     ) {
-        let Some((file, text, spec)) = spec else { return };
+        let Some((file, text, spec)) = spec else {
+            return;
+        };
         let mut faults = shared.to_vec();
-        let Some(template) = self.template(BundleKind::Service, &entry.template, made_by, &mut Vec::new()) else { return };
-        let Some(input) = template.bundle.schema.pipeline.clone().filter(|_| template.bundle.pipeline.is_some()) else {
+        let Some(template) = self.template(
+            BundleKind::Service,
+            &entry.template,
+            made_by,
+            &mut Vec::new(),
+        ) else {
+            return;
+        };
+        let Some(input) = template
+            .bundle
+            .schema
+            .pipeline
+            .clone()
+            .filter(|_| template.bundle.pipeline.is_some())
+        else {
             if let Some(node) = &spec.pipeline {
-                let finding = Finding::error("spec.pipeline", Place::at(file, node.span, &text), format!("the template `{}` has no pipeline", entry.template)).help("remove `pipeline:` from the spec");
+                let finding = Finding::error(
+                    "spec.pipeline",
+                    Place::at(file, node.span, &text),
+                    format!("the template `{}` has no pipeline", entry.template),
+                )
+                .help("remove `pipeline:` from the spec");
                 self.out.findings.push(finding);
             }
             return;
         };
         let Some(wanted) = &entry.pipeline else {
-            let finding = Finding::warning("sync.pipeline", made_by.clone(), format!("the template of `{}` has a pipeline, and nothing says where it goes", entry.name))
-                .help("add `pipeline: { placement: … }` to the service or to `defaults.services`");
+            let finding = Finding::warning(
+                "sync.pipeline",
+                made_by.clone(),
+                format!(
+                    "the template of `{}` has a pipeline, and nothing says where it goes",
+                    entry.name
+                ),
+            )
+            .help("add `pipeline: { placement: … }` to the service or to `defaults.services`");
             self.out.findings.push(finding);
             return;
         };
@@ -598,14 +969,27 @@ impl Pass<'_> {
         };
         let address = Address::pipeline(&entry.name);
         let at = spec.pipeline.as_ref().map_or(spec.span, |n| n.span);
-        let inputs = self.effective(&input, &address, &file, &text, spec.pipeline.as_ref(), at, &mut faults);
+        let inputs = self.effective(
+            &input,
+            &address,
+            &file,
+            &text,
+            spec.pipeline.as_ref(),
+            at,
+            &mut faults,
+        );
         let stack_policy = self.policy(&wanted.options, &mut faults);
         self.insert(Target {
             address,
             source: self.tree.grant.source.clone(),
             region: placement.regions[0].clone(),
             placement,
-            kind: TargetKind::Pipeline { template, inputs, service: service.clone(), instances: instances.to_vec() },
+            kind: TargetKind::Pipeline {
+                template,
+                inputs,
+                service: service.clone(),
+                instances: instances.to_vec(),
+            },
             options: wanted.options.clone(),
             stack_policy,
             stage: None,
@@ -628,14 +1012,28 @@ impl Pass<'_> {
         self.stack_name(&entry.options, &made_by, &mut shared);
         let stack_policy = self.policy(&entry.options, &mut shared);
         let Some(environments) = self.environments.get(&entry.environment).cloned() else {
-            let mut finding = Finding::error("sync.environment", made_by.clone(), format!("the environment `{}` is not defined", entry.environment));
-            finding.help = closest(&entry.environment, self.environments.keys().map(String::as_str)).map(|c| format!("did you mean `{c}`?"));
+            let mut finding = Finding::error(
+                "sync.environment",
+                made_by.clone(),
+                format!("the environment `{}` is not defined", entry.environment),
+            );
+            finding.help = closest(
+                &entry.environment,
+                self.environments.keys().map(String::as_str),
+            )
+            .map(|c| format!("did you mean `{c}`?"));
             self.out.findings.push(finding);
             return;
         };
         for environment in environments {
-            let Some(host) = self.out.targets.get(&environment) else { continue };
-            let (placement, region, stage) = (host.placement.clone(), host.region.clone(), host.stage.clone());
+            let Some(host) = self.out.targets.get(&environment) else {
+                continue;
+            };
+            let (placement, region, stage) = (
+                host.placement.clone(),
+                host.region.clone(),
+                host.stage.clone(),
+            );
             let mut faults = shared.clone();
             if !May::allows(&self.tree.grant.may.placements, placement.name.as_str()) {
                 faults.push(self.denied("placements", placement.name.as_str(), &made_by));
@@ -644,22 +1042,49 @@ impl Pass<'_> {
             let mut attached = None;
             if let Some((service, instance)) = &entry.attach {
                 let to = Address::instance(service, instance).at(environment.region().cloned());
-                let foreign = self.out.targets.get(&to).is_some_and(|t| t.source != self.tree.grant.source) && !May::allows(&self.tree.grant.may.services, service);
+                let foreign = self
+                    .out
+                    .targets
+                    .get(&to)
+                    .is_some_and(|t| t.source != self.tree.grant.source)
+                    && !May::allows(&self.tree.grant.may.services, service);
                 if foreign {
                     faults.push(self.denied("services", service, &made_by));
                 }
                 match self.out.targets.get_mut(&to).filter(|_| !foreign) {
-                    Some(Target { kind: TargetKind::Instance { template, inputs, service: data, environment: home, component, .. }, .. }) => {
+                    Some(Target {
+                        kind:
+                            TargetKind::Instance {
+                                template,
+                                inputs,
+                                service: data,
+                                environment: home,
+                                component,
+                                ..
+                            },
+                        ..
+                    }) => {
                         if *home != environment {
-                            let message = format!("`{to}` runs in `{home}`, not in `{environment}`");
+                            let message =
+                                format!("`{to}` runs in `{home}`, not in `{environment}`");
                             faults.push(Finding::error("sync.attach", made_by.clone(), message));
                         }
-                        if !template.bundle.registration.as_ref().is_none_or(|r| r.components) {
-                            let message = format!("the template of `{to}` does not allow components");
+                        if !template
+                            .bundle
+                            .registration
+                            .as_ref()
+                            .is_none_or(|r| r.components)
+                        {
+                            let message =
+                                format!("the template of `{to}` does not allow components");
                             faults.push(Finding::error("sync.attach", made_by.clone(), message).help("add `supported_component_sources: [DIRECTLY_DEFINED]` to its .template-registration.yaml"));
                         }
                         if let Some(other) = component {
-                            faults.push(Finding::error("sync.attach", made_by.clone(), format!("`{to}` has the component `{other}` attached already")));
+                            faults.push(Finding::error(
+                                "sync.attach",
+                                made_by.clone(),
+                                format!("`{to}` has the component `{other}` attached already"),
+                            ));
                         } else {
                             *component = Some(address.clone());
                         }
@@ -668,15 +1093,36 @@ impl Pass<'_> {
                     Some(_) => {}
                     None if foreign => {}
                     None => {
-                        let names: Vec<String> = self.out.targets.keys().filter(|a| a.kind() == "svc").map(|a| format!("{}/{}", a.service().unwrap_or_default(), a.name())).collect();
-                        let mut finding = Finding::error("sync.attach", made_by.clone(), format!("there is no instance `{service}/{instance}` in this environment"));
-                        finding.help = closest(&format!("{service}/{instance}"), names.iter().map(String::as_str)).map(|c| format!("did you mean `{c}`?"));
+                        let names: Vec<String> = self
+                            .out
+                            .targets
+                            .keys()
+                            .filter(|a| a.kind() == "svc")
+                            .map(|a| format!("{}/{}", a.service().unwrap_or_default(), a.name()))
+                            .collect();
+                        let mut finding = Finding::error(
+                            "sync.attach",
+                            made_by.clone(),
+                            format!(
+                                "there is no instance `{service}/{instance}` in this environment"
+                            ),
+                        );
+                        finding.help = closest(
+                            &format!("{service}/{instance}"),
+                            names.iter().map(String::as_str),
+                        )
+                        .map(|c| format!("did you mean `{c}`?"));
                         faults.push(finding);
                     }
                 }
             }
             let kind = match &component {
-                Some(component) => TargetKind::Component { component: component.clone().into(), directory: entry.files.clone(), environment: environment.clone(), attached },
+                Some(component) => TargetKind::Component {
+                    component: component.clone().into(),
+                    directory: entry.files.clone(),
+                    environment: environment.clone(),
+                    attached,
+                },
                 None => TargetKind::Broken,
             };
             self.insert(Target {
@@ -728,7 +1174,10 @@ impl Pass<'_> {
         for region in &placement.regions {
             let several = placement.regions.len() > 1;
             let kind = match &text {
-                Some(text) => TargetKind::Stack { path: path.clone(), text: text.as_str().into() },
+                Some(text) => TargetKind::Stack {
+                    path: path.clone(),
+                    text: text.as_str().into(),
+                },
                 None => TargetKind::Broken,
             };
             self.insert(Target {
@@ -750,7 +1199,9 @@ impl Pass<'_> {
         // What `after` names is looked up when every target is known.
         for (pattern, span) in &entry.after {
             let place = self.place(&(entry.at.0.clone(), *span));
-            self.out.after.push((Address::stack(&entry.name), pattern.clone(), place));
+            self.out
+                .after
+                .push((Address::stack(&entry.name), pattern.clone(), place));
         }
     }
 }
@@ -768,20 +1219,50 @@ fn allowed(may: &May, address: &Address) -> bool {
 
 /// Returns the line of each key of a mapping.
 fn lines_of(node: Option<&Node>) -> BTreeMap<String, u32> {
-    node.map(Node::entries).unwrap_or_default().iter().map(|(k, v)| (k.key_text(), v.span.line)).collect()
+    node.map(Node::entries)
+        .unwrap_or_default()
+        .iter()
+        .map(|(k, v)| (k.key_text(), v.span.line))
+        .collect()
 }
 
-fn compatible(template: &TemplateVersion, host: Option<&TemplateVersion>, reference: &TemplateRef, environment: &Address, place: &Place, faults: &mut Vec<Finding>) {
+fn compatible(
+    template: &TemplateVersion,
+    host: Option<&TemplateVersion>,
+    reference: &TemplateRef,
+    environment: &Address,
+    place: &Place,
+    faults: &mut Vec<Finding>,
+) {
     let Some(host) = host else { return };
-    let Some((name, version)) = host.version.split_once('@') else { return };
-    let major = version.split('.').next().and_then(|m| m.parse::<u32>().ok()).unwrap_or_default();
+    let Some((name, version)) = host.version.split_once('@') else {
+        return;
+    };
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|m| m.parse::<u32>().ok())
+        .unwrap_or_default();
     let listed = template.bundle.compatible();
     if !listed.iter().any(|c| c.name == name && c.major == major) {
-        let names: Vec<String> = listed.iter().map(|c| format!("{}:{}", c.name, c.major)).collect();
-        let known = if names.is_empty() { "it lists none".to_owned() } else { format!("it lists {}", names.join(", ")) };
+        let names: Vec<String> = listed
+            .iter()
+            .map(|c| format!("{}:{}", c.name, c.major))
+            .collect();
+        let known = if names.is_empty() {
+            "it lists none".to_owned()
+        } else {
+            format!("it lists {}", names.join(", "))
+        };
         faults.push(
-            Finding::error("spec.incompatible", place.clone(), format!("`{reference}` does not go with `{environment}`, which is {name}:{major}"))
-                .help(format!("{known}; add `{name}:{major}` to its .template-registration.yaml if it does")),
+            Finding::error(
+                "spec.incompatible",
+                place.clone(),
+                format!("`{reference}` does not go with `{environment}`, which is {name}:{major}"),
+            )
+            .help(format!(
+                "{known}; add `{name}:{major}` to its .template-registration.yaml if it does"
+            )),
         );
     }
 }
@@ -791,15 +1272,34 @@ fn link(out: &mut Compiled) {
     let all: BTreeSet<Address> = out.targets.keys().cloned().collect();
     let mut findings = Vec::new();
     for (stack, pattern, place) in out.after.clone() {
-        let named = |a: &Address| glob_matches(&pattern, &a.to_string()) || (a.region().is_some() && glob_matches(&pattern, &a.base().to_string()));
-        let hits: Vec<Address> = all.iter().filter(|a| a.base() != stack && named(a)).cloned().collect();
+        let named = |a: &Address| {
+            glob_matches(&pattern, &a.to_string())
+                || (a.region().is_some() && glob_matches(&pattern, &a.base().to_string()))
+        };
+        let hits: Vec<Address> = all
+            .iter()
+            .filter(|a| a.base() != stack && named(a))
+            .cloned()
+            .collect();
         let fault = hits.is_empty().then(|| {
             let names: Vec<String> = all.iter().map(Address::to_string).collect();
-            let mut finding = Finding::error("sync.after", place, format!("`after` names `{}`, which is not a target", pattern.escape_debug()));
-            finding.help = closest(&pattern, names.iter().map(String::as_str)).map(|c| format!("did you mean `{c}`?"));
+            let mut finding = Finding::error(
+                "sync.after",
+                place,
+                format!(
+                    "`after` names `{}`, which is not a target",
+                    pattern.escape_debug()
+                ),
+            );
+            finding.help = closest(&pattern, names.iter().map(String::as_str))
+                .map(|c| format!("did you mean `{c}`?"));
             finding
         });
-        for target in out.targets.values_mut().filter(|t| t.address.base() == stack) {
+        for target in out
+            .targets
+            .values_mut()
+            .filter(|t| t.address.base() == stack)
+        {
             target.after.extend(hits.iter().cloned());
             target.faults.extend(fault.clone());
         }
@@ -813,10 +1313,18 @@ fn link(out: &mut Compiled) {
         }
     }
     for circle in graph.circles() {
-        let path = circle.iter().map(Address::to_string).collect::<Vec<_>>().join(" → ");
+        let path = circle
+            .iter()
+            .map(Address::to_string)
+            .collect::<Vec<_>>()
+            .join(" → ");
         for address in &circle {
             if let Some(target) = out.targets.get_mut(address) {
-                let finding = Finding::error("sync.circle", target.made_by.clone(), format!("targets wait for each other: {path}"));
+                let finding = Finding::error(
+                    "sync.circle",
+                    target.made_by.clone(),
+                    format!("targets wait for each other: {path}"),
+                );
                 if !findings.contains(&finding) {
                     findings.push(finding.clone());
                 }
@@ -828,9 +1336,20 @@ fn link(out: &mut Compiled) {
     let mut doubled = Vec::new();
     for target in out.targets.values() {
         if let Some(name) = &target.options.stack_name {
-            let key = (target.placement.account.to_string(), target.region.to_string(), name.to_string());
+            let key = (
+                target.placement.account.to_string(),
+                target.region.to_string(),
+                name.to_string(),
+            );
             if let Some(other) = names.insert(key, target.address.clone()) {
-                findings.push(Finding::error("sync.contested", target.made_by.clone(), format!("`{}` and `{other}` both claim the stack `{name}`: neither moves", target.address)));
+                findings.push(Finding::error(
+                    "sync.contested",
+                    target.made_by.clone(),
+                    format!(
+                        "`{}` and `{other}` both claim the stack `{name}`: neither moves",
+                        target.address
+                    ),
+                ));
                 doubled.extend([other, target.address.clone()]);
             }
         }

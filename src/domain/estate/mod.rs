@@ -10,6 +10,7 @@ mod validate;
 
 pub use compile::{Compiled, SourceTree, compile, current_stored};
 pub use target::{Context, Rendering, StagePosition, Target, TargetKind};
+#[cfg(feature = "edge")]
 pub(crate) use validate::placeholder;
 pub use validate::{Checked, rendered, rendering_faults, validate};
 
@@ -68,7 +69,15 @@ impl May {
     /// Allows everything: for a single repository of one team.
     pub fn everything() -> Self {
         let all = || vec!["**".to_owned()];
-        Self { templates: all(), environments: all(), services: all(), components: all(), stacks: all(), placements: all(), stack_names: all() }
+        Self {
+            templates: all(),
+            environments: all(),
+            services: all(),
+            components: all(),
+            stacks: all(),
+            placements: all(),
+            stack_names: all(),
+        }
     }
 
     /// Tells whether one of the globs matches.
@@ -99,17 +108,35 @@ pub struct Templates {
 impl Templates {
     /// Adds what a reference means. Without a minor it is what the major follows.
     pub fn add(&mut self, kind: BundleKind, reference: &TemplateRef, version: TemplateVersion) {
-        self.versions.insert((kind, reference.name.clone(), reference.major, reference.minor), version);
+        self.versions.insert(
+            (
+                kind,
+                reference.name.clone(),
+                reference.major,
+                reference.minor,
+            ),
+            version,
+        );
     }
 
     /// Returns what a reference means.
     pub fn get(&self, kind: BundleKind, reference: &TemplateRef) -> Option<&TemplateVersion> {
-        self.versions.get(&(kind, reference.name.clone(), reference.major, reference.minor))
+        self.versions.get(&(
+            kind,
+            reference.name.clone(),
+            reference.major,
+            reference.minor,
+        ))
     }
 
     /// Returns the names and majors of a kind, for messages.
     pub fn names(&self, kind: BundleKind) -> Vec<String> {
-        let mut names: Vec<String> = self.versions.keys().filter(|k| k.0 == kind).map(|k| format!("{}@{}", k.1, k.2)).collect();
+        let mut names: Vec<String> = self
+            .versions
+            .keys()
+            .filter(|k| k.0 == kind)
+            .map(|k| format!("{}@{}", k.1, k.2))
+            .collect();
         names.dedup();
         names
     }

@@ -7,9 +7,14 @@ use serde_json::{Map, Value};
 
 use super::{Placement, TemplateVersion};
 use crate::domain::cfn::{bind_parameters, parse_template};
-use crate::domain::model::{Address, Finding, InstallationId, Place, Region, SourceName, StackName, TargetUid, closest};
+use crate::domain::model::{
+    Address, Finding, InstallationId, Place, Region, SourceName, StackName, TargetUid, closest,
+};
 use crate::domain::plan::Desired;
-use crate::domain::render::{self, ComponentData, EnvironmentData, InstanceData, Limits, PipelineData, PipelineInstance, ServiceData};
+use crate::domain::render::{
+    self, ComponentData, EnvironmentData, InstanceData, Limits, PipelineData, PipelineInstance,
+    ServiceData,
+};
 use crate::domain::spec::StackOptions;
 use crate::domain::template::{Component, Engine, Part};
 
@@ -147,10 +152,20 @@ impl Target {
     /// Returns the targets whose outputs it uses.
     pub fn producers(&self) -> Vec<Address> {
         match &self.kind {
-            TargetKind::Instance { environment, component, .. } => [Some(environment.clone()), component.clone()].into_iter().flatten().collect(),
+            TargetKind::Instance {
+                environment,
+                component,
+                ..
+            } => [Some(environment.clone()), component.clone()]
+                .into_iter()
+                .flatten()
+                .collect(),
             TargetKind::Component { environment, .. } => vec![environment.clone()],
             TargetKind::Pipeline { instances, .. } => {
-                let mut all: Vec<Address> = instances.iter().flat_map(|(i, _, e)| [i.clone(), e.clone()]).collect();
+                let mut all: Vec<Address> = instances
+                    .iter()
+                    .flat_map(|(i, _, e)| [i.clone(), e.clone()])
+                    .collect();
                 all.sort();
                 all.dedup();
                 all
@@ -171,7 +186,9 @@ impl Target {
     /// Returns the template version, where there is one.
     pub fn template(&self) -> Option<&TemplateVersion> {
         match &self.kind {
-            TargetKind::Environment { template, .. } | TargetKind::Instance { template, .. } | TargetKind::Pipeline { template, .. } => Some(template),
+            TargetKind::Environment { template, .. }
+            | TargetKind::Instance { template, .. }
+            | TargetKind::Pipeline { template, .. } => Some(template),
             _ => None,
         }
     }
@@ -179,21 +196,49 @@ impl Target {
     /// Returns the effective inputs, where there are any.
     pub fn inputs(&self) -> Option<&Value> {
         match &self.kind {
-            TargetKind::Environment { inputs, .. } | TargetKind::Instance { inputs, .. } | TargetKind::Pipeline { inputs, .. } => Some(inputs),
+            TargetKind::Environment { inputs, .. }
+            | TargetKind::Instance { inputs, .. }
+            | TargetKind::Pipeline { inputs, .. } => Some(inputs),
             _ => None,
         }
     }
 
     /// Returns the part that is rendered, with its full path.
     fn part(&self) -> Option<(&Part, String)> {
-        let full = |root: &str, file: &str| if root.is_empty() { file.to_owned() } else { format!("{root}/{file}") };
-        let of = |template: &'_ TemplateVersion, part: &Option<Part>| -> Option<String> { part.as_ref().map(|p| full(&template.root, &p.file)) };
+        let full = |root: &str, file: &str| {
+            if root.is_empty() {
+                file.to_owned()
+            } else {
+                format!("{root}/{file}")
+            }
+        };
+        let of = |template: &'_ TemplateVersion, part: &Option<Part>| -> Option<String> {
+            part.as_ref().map(|p| full(&template.root, &p.file))
+        };
         match &self.kind {
-            TargetKind::Environment { template, .. } => template.bundle.infrastructure.as_ref().zip(of(template, &template.bundle.infrastructure)),
-            TargetKind::Instance { template, .. } => template.bundle.instance.as_ref().zip(of(template, &template.bundle.instance)),
-            TargetKind::Pipeline { template, .. } => template.bundle.pipeline.as_ref().zip(of(template, &template.bundle.pipeline)),
-            TargetKind::Component { component, directory, .. } => Some((&component.part, full(directory, &component.part.file))),
-            TargetKind::Stack { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken => None,
+            TargetKind::Environment { template, .. } => template
+                .bundle
+                .infrastructure
+                .as_ref()
+                .zip(of(template, &template.bundle.infrastructure)),
+            TargetKind::Instance { template, .. } => template
+                .bundle
+                .instance
+                .as_ref()
+                .zip(of(template, &template.bundle.instance)),
+            TargetKind::Pipeline { template, .. } => template
+                .bundle
+                .pipeline
+                .as_ref()
+                .zip(of(template, &template.bundle.pipeline)),
+            TargetKind::Component {
+                component,
+                directory,
+                ..
+            } => Some((&component.part, full(directory, &component.part.file))),
+            TargetKind::Stack { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken => {
+                None
+            }
         }
     }
 
@@ -205,11 +250,31 @@ impl Target {
     /// Returns the complete data of its namespaces.
     pub fn data(&self, outputs: &dyn Fn(&Address) -> Option<BTreeMap<String, String>>) -> Value {
         let account = self.placement.account.as_str();
-        let values = |address: &Address| -> Value { Value::Object(outputs(address).unwrap_or_default().into_iter().map(|(k, v)| (k, Value::String(v))).collect::<Map<_, _>>()) };
-        let environment = |address: &Address, account: &str| EnvironmentData { name: address.name().to_owned(), account_id: account.to_owned(), outputs: values(address) };
+        let values = |address: &Address| -> Value {
+            Value::Object(
+                outputs(address)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(k, v)| (k, Value::String(v)))
+                    .collect::<Map<_, _>>(),
+            )
+        };
+        let environment = |address: &Address, account: &str| EnvironmentData {
+            name: address.name().to_owned(),
+            account_id: account.to_owned(),
+            outputs: values(address),
+        };
         match &self.kind {
-            TargetKind::Environment { inputs, .. } => EnvironmentData::own(self.address.name(), account, inputs),
-            TargetKind::Instance { inputs, service, environment: env, component, .. } => InstanceData {
+            TargetKind::Environment { inputs, .. } => {
+                EnvironmentData::own(self.address.name(), account, inputs)
+            }
+            TargetKind::Instance {
+                inputs,
+                service,
+                environment: env,
+                component,
+                ..
+            } => InstanceData {
                 environment: environment(env, account),
                 service: service.clone(),
                 name: self.address.name().to_owned(),
@@ -217,7 +282,12 @@ impl Target {
                 component: component.as_ref().map(|c| (c.name().to_owned(), values(c))),
             }
             .value(),
-            TargetKind::Pipeline { inputs, service, instances, .. } => PipelineData {
+            TargetKind::Pipeline {
+                inputs,
+                service,
+                instances,
+                ..
+            } => PipelineData {
                 service: service.clone(),
                 inputs: inputs.clone(),
                 instances: instances
@@ -231,39 +301,68 @@ impl Target {
                     .collect(),
             }
             .value(),
-            TargetKind::Component { environment: env, attached, .. } => ComponentData {
+            TargetKind::Component {
+                environment: env,
+                attached,
+                ..
+            } => ComponentData {
                 name: self.address.name().to_owned(),
                 environment: environment(env, account),
-                attached: attached.as_ref().map(|(instance, service, inputs)| (service.clone(), instance.name().to_owned(), inputs.clone())),
+                attached: attached.as_ref().map(|(instance, service, inputs)| {
+                    (service.clone(), instance.name().to_owned(), inputs.clone())
+                }),
             }
             .value(),
-            TargetKind::Stack { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken => Value::Object(Map::new()),
+            TargetKind::Stack { .. } | TargetKind::CustomerManaged { .. } | TargetKind::Broken => {
+                Value::Object(Map::new())
+            }
         }
     }
 
     /// Renders the target and checks what came out.
     pub fn render(&self, context: &Context<'_>) -> Result<Rendering, Vec<Finding>> {
         let data = self.data(context.outputs);
-        let (path, source, text, mut notes): (String, Arc<str>, Arc<str>, Vec<Finding>) = match (&self.kind, self.part()) {
-            (TargetKind::Stack { path, text }, _) => (path.clone(), text.clone(), text.clone(), Vec::new()),
-            (_, Some((part, path))) => {
-                let rendered = render::render(&path, &part.text, &data, &context.limits).map_err(|f| vec![*f])?;
-                (path, part.text.as_str().into(), rendered.text.into(), rendered.notes)
-            }
-            _ => return Err(self.faults.clone()),
-        };
-        let template = parse_template(&path, &text).map_err(|findings| relocate(findings, &source, &text))?;
+        let (path, source, text, mut notes): (String, Arc<str>, Arc<str>, Vec<Finding>) =
+            match (&self.kind, self.part()) {
+                (TargetKind::Stack { path, text }, _) => {
+                    (path.clone(), text.clone(), text.clone(), Vec::new())
+                }
+                (_, Some((part, path))) => {
+                    let rendered = render::render(&path, &part.text, &data, &context.limits)
+                        .map_err(|f| vec![*f])?;
+                    (
+                        path,
+                        part.text.as_str().into(),
+                        rendered.text.into(),
+                        rendered.notes,
+                    )
+                }
+                _ => return Err(self.faults.clone()),
+            };
+        let template =
+            parse_template(&path, &text).map_err(|findings| relocate(findings, &source, &text))?;
         let given = self.options.parameters.clone();
-        let at = self.values_at.clone().unwrap_or_else(|| self.made_by.clone());
+        let at = self
+            .values_at
+            .clone()
+            .unwrap_or_else(|| self.made_by.clone());
         if let Err(errors) = bind_parameters(&template, &given, &|_| String::new()) {
-            return Err(errors.into_iter().map(|e| Finding::error("stack.parameter", at.clone(), e.message)).collect());
+            return Err(errors
+                .into_iter()
+                .map(|e| Finding::error("stack.parameter", at.clone(), e.message))
+                .collect());
         }
         let needed = template.capabilities();
         if let Some(allowed) = &self.options.capabilities
             && let Some(missing) = needed.iter().find(|c| !covers(allowed, c))
         {
-            let message = format!("the template needs {missing}, which `capabilities` does not allow");
-            return Err(vec![Finding::error("stack.capability", self.made_by.clone(), message)]);
+            let message =
+                format!("the template needs {missing}, which `capabilities` does not allow");
+            return Err(vec![Finding::error(
+                "stack.capability",
+                self.made_by.clone(),
+                message,
+            )]);
         }
         let mut tags = self.options.tags.clone();
         tags.insert("isoform:owner".into(), context.installation.to_string());
@@ -273,7 +372,12 @@ impl Target {
         let desired = Desired {
             stack_name: context.stack_name.clone(),
             template: text,
-            secrets: template.parameters.iter().filter(|(_, p)| p.no_echo).map(|(n, _)| n.clone()).collect(),
+            secrets: template
+                .parameters
+                .iter()
+                .filter(|(_, p)| p.no_echo)
+                .map(|(n, _)| n.clone())
+                .collect(),
             parameters: given,
             tags,
             notification_arns: self.options.notification_arns.clone(),
@@ -284,17 +388,27 @@ impl Target {
             capabilities: needed.into_iter().map(str::to_owned).collect(),
             consumed,
         };
-        Ok(Rendering { desired, file: (path, source), data, notes })
+        Ok(Rendering {
+            desired,
+            file: (path, source),
+            data,
+            notes,
+        })
     }
 
     /// Returns the outputs whose names stand in the template: what it can have read.
     fn consumed(&self, source: &str, context: &Context<'_>) -> BTreeMap<String, String> {
-        let words: std::collections::BTreeSet<&str> = source.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).collect();
+        let words: std::collections::BTreeSet<&str> = source
+            .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
+            .collect();
         let mut out = BTreeMap::new();
         for producer in self.producers() {
             for (name, value) in (context.outputs)(&producer).unwrap_or_default() {
                 if words.contains(name.as_str()) {
-                    out.insert(format!("{producer}.{name}"), crate::domain::model::sha256_hex(value.as_bytes()));
+                    out.insert(
+                        format!("{producer}.{name}"),
+                        crate::domain::model::sha256_hex(value.as_bytes()),
+                    );
                 }
             }
         }
@@ -303,7 +417,9 @@ impl Target {
 }
 
 fn covers(allowed: &[String], needed: &str) -> bool {
-    allowed.iter().any(|a| a == needed || (needed == "CAPABILITY_IAM" && a == "CAPABILITY_NAMED_IAM"))
+    allowed
+        .iter()
+        .any(|a| a == needed || (needed == "CAPABILITY_IAM" && a == "CAPABILITY_NAMED_IAM"))
 }
 
 /// Moves findings about a rendered text to the lines of the template that it came from.
@@ -329,16 +445,36 @@ fn relocate(findings: Vec<Finding>, source: &str, rendered: &str) -> Vec<Finding
 }
 
 /// Warns about properties that the published schemas do not know.
-fn unknown_properties(path: &str, template: &crate::domain::cfn::Template, source: &str, rendered: &str) -> Vec<Finding> {
+fn unknown_properties(
+    path: &str,
+    template: &crate::domain::cfn::Template,
+    source: &str,
+    rendered: &str,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     for (logical, resource) in &template.resources {
-        let Some(facts) = crate::domain::cfn::resource_type(&resource.kind) else { continue };
-        for name in resource.properties.as_object().into_iter().flatten().map(|(n, _)| n) {
+        let Some(facts) = crate::domain::cfn::resource_type(&resource.kind) else {
+            continue;
+        };
+        for name in resource
+            .properties
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(n, _)| n)
+        {
             if !facts.has_property(name) && !name.starts_with("Fn::") {
-                let node = template.root.follow(["Resources", logical.as_str(), "Properties"]);
+                let node = template
+                    .root
+                    .follow(["Resources", logical.as_str(), "Properties"]);
                 let span = node.entry(name).map_or(node.span, |(k, _)| k.span);
-                let mut finding = Finding::warning("cfn.property", Place::at(path, span, rendered), format!("`{name}` is not a property of {}", resource.kind));
-                finding.help = closest(name, facts.properties()).map(|c| format!("did you mean `{c}`?"));
+                let mut finding = Finding::warning(
+                    "cfn.property",
+                    Place::at(path, span, rendered),
+                    format!("`{name}` is not a property of {}", resource.kind),
+                );
+                finding.help =
+                    closest(name, facts.properties()).map(|c| format!("did you mean `{c}`?"));
                 found.push(finding);
             }
         }

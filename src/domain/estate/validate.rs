@@ -6,11 +6,17 @@ use std::sync::Arc;
 use super::compile::{Compiled, SourceTree, compile, current_stored};
 use super::{Context, Grant, May, Placement, TemplateVersion, Templates};
 use crate::domain::bundle;
-use crate::domain::model::{Address, Finding, InstallationId, Place, PlacementName, StackName, TargetUid};
+use crate::domain::model::{
+    Address, Finding, InstallationId, Place, PlacementName, StackName, TargetUid,
+};
 use crate::domain::policy::{ApprovalRule, Mode};
 use crate::domain::render::{self, Limits};
-use crate::domain::spec::{TemplateRef, parse_environment_spec, parse_ops, parse_service_spec, parse_sync, spec_kind};
-use crate::domain::template::{Engine, Files, find_bundles, find_components, load_bundle, load_component, text_of};
+use crate::domain::spec::{
+    TemplateRef, parse_environment_spec, parse_ops, parse_service_spec, parse_sync, spec_kind,
+};
+use crate::domain::template::{
+    Engine, Files, find_bundles, find_components, load_bundle, load_component, text_of,
+};
 
 /// What a check came to.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +36,11 @@ pub struct Checked {
 /// Checks everything in a tree.
 ///
 /// `placements` are the daemon's; where they are not known, every name that the sync file uses is taken for granted.
-pub fn validate(files: &Files, placements: Option<&BTreeMap<PlacementName, Placement>>, branch: &str) -> Checked {
+pub fn validate(
+    files: &Files,
+    placements: Option<&BTreeMap<PlacementName, Placement>>,
+    branch: &str,
+) -> Checked {
     let mut out = Checked::default();
     let (templates, roots) = bundles(files, &mut out);
     for directory in find_components(files) {
@@ -38,7 +48,10 @@ pub fn validate(files: &Files, placements: Option<&BTreeMap<PlacementName, Place
         let (component, findings) = load_component(files, &directory);
         out.findings.extend(findings);
         if let Some(component) = component.filter(|c| c.part.engine == Engine::Jinja)
-            && let Err(finding) = render::check(&format!("{directory}/{}", component.part.file), &component.part.text)
+            && let Err(finding) = render::check(
+                &format!("{directory}/{}", component.part.file),
+                &component.part.text,
+            )
         {
             out.findings.push(*finding);
         }
@@ -54,8 +67,16 @@ pub fn validate(files: &Files, placements: Option<&BTreeMap<PlacementName, Place
             }
         };
         let source = "local".parse().unwrap_or_else(|_| unreachable_name());
-        let grant = Grant { source, mode: Mode::Observe, may: May::everything() };
-        let tree = SourceTree { grant: &grant, branch, files };
+        let grant = Grant {
+            source,
+            mode: Mode::Observe,
+            may: May::everything(),
+        };
+        let tree = SourceTree {
+            grant: &grant,
+            branch,
+            files,
+        };
         let compiled = compile(&[tree], placements, &templates, &current_stored);
         out.targets = compiled.targets.len();
         bound = compiled.bound.clone();
@@ -63,13 +84,18 @@ pub fn validate(files: &Files, placements: Option<&BTreeMap<PlacementName, Place
         render_all(&compiled, &BTreeMap::new(), &mut out.findings);
     }
     loose_specs(files, &bound, &roots, &mut out);
-    out.findings.sort_by(|a, b| (&a.place.file, a.place.span, &a.code).cmp(&(&b.place.file, b.place.span, &b.code)));
+    out.findings.sort_by(|a, b| {
+        (&a.place.file, a.place.span, &a.code).cmp(&(&b.place.file, b.place.span, &b.code))
+    });
     out.findings.dedup();
     out
 }
 
 /// Renders every target with the outputs that are known, and returns what is wrong with the renderings.
-pub fn rendering_faults(compiled: &Compiled, outputs: &BTreeMap<Address, BTreeMap<String, String>>) -> Vec<Finding> {
+pub fn rendering_faults(
+    compiled: &Compiled,
+    outputs: &BTreeMap<Address, BTreeMap<String, String>>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     render_all(compiled, outputs, &mut findings);
     findings
@@ -82,9 +108,22 @@ pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
     let mut checked = Checked::default();
     let (templates, _) = bundles(files, &mut checked);
     let source = "local".parse().unwrap_or_else(|_| unreachable_name());
-    let grant = Grant { source, mode: Mode::Observe, may: May::everything() };
+    let grant = Grant {
+        source,
+        mode: Mode::Observe,
+        may: May::everything(),
+    };
     let placements = guess_placements(files);
-    let compiled = compile(&[SourceTree { grant: &grant, branch, files }], &placements, &templates, &current_stored);
+    let compiled = compile(
+        &[SourceTree {
+            grant: &grant,
+            branch,
+            files,
+        }],
+        &placements,
+        &templates,
+        &current_stored,
+    );
     render_all(&compiled, &BTreeMap::new(), &mut checked.findings)
 }
 
@@ -103,24 +142,50 @@ fn bundles(files: &Files, out: &mut Checked) -> (Templates, Vec<String>) {
         let broken = findings.iter().any(Finding::is_error);
         out.findings.extend(findings);
         let Some(bundle) = bundle else { continue };
-        for part in [&bundle.infrastructure, &bundle.instance, &bundle.pipeline].into_iter().flatten().filter(|p| p.engine == Engine::Jinja) {
-            let full = if path.root.is_empty() { part.file.clone() } else { format!("{}/{}", path.root, part.file) };
+        for part in [&bundle.infrastructure, &bundle.instance, &bundle.pipeline]
+            .into_iter()
+            .flatten()
+            .filter(|p| p.engine == Engine::Jinja)
+        {
+            let full = if path.root.is_empty() {
+                part.file.clone()
+            } else {
+                format!("{}/{}", path.root, part.file)
+            };
             if let Err(finding) = render::check(&full, &part.text) {
                 out.findings.push(*finding);
             }
         }
         let major = path.major.unwrap_or(1);
-        if let Some(other) = seen.insert((bundle.kind.word(), path.name.clone(), major), path.root.clone())
-            && path.major.is_some()
+        if let Some(other) = seen.insert(
+            (bundle.kind.word(), path.name.clone(), major),
+            path.root.clone(),
+        ) && path.major.is_some()
         {
-            let message = format!("the {} template `{}` has the major {major} twice, also in `{other}`", bundle.kind.word(), path.name);
-            out.findings.push(Finding::warning("bundle.ambiguous", Place::file(path.root.clone()), message).help("a sync file cannot tell them apart: rename one"));
+            let message = format!(
+                "the {} template `{}` has the major {major} twice, also in `{other}`",
+                bundle.kind.word(),
+                path.name
+            );
+            out.findings.push(
+                Finding::warning("bundle.ambiguous", Place::file(path.root.clone()), message)
+                    .help("a sync file cannot tell them apart: rename one"),
+            );
         }
         if broken {
             continue;
         }
-        let version = TemplateVersion { version: format!("{}@{major}", path.name), digest: bundle::digest(&bundle.files), root: path.root.clone(), bundle: Arc::new(bundle) };
-        let reference = TemplateRef { name: path.name, major, minor: None };
+        let version = TemplateVersion {
+            version: format!("{}@{major}", path.name),
+            digest: bundle::digest(&bundle.files),
+            root: path.root.clone(),
+            bundle: Arc::new(bundle),
+        };
+        let reference = TemplateRef {
+            name: path.name,
+            major,
+            minor: None,
+        };
         templates.add(version.bundle.kind, &reference, version.clone());
     }
     (templates, roots)
@@ -129,7 +194,9 @@ fn bundles(files: &Files, out: &mut Checked) -> (Templates, Vec<String>) {
 /// Makes placements of the names in the sync file. Regions come from specs that are written per region.
 fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
     let mut placements = BTreeMap::new();
-    let Ok(text) = text_of(files, "isoform.yaml") else { return placements };
+    let Ok(text) = text_of(files, "isoform.yaml") else {
+        return placements;
+    };
     let mut syncs = vec![parse_sync("isoform.yaml", text, None).0];
     for (path, _) in files.iter().filter(|(p, _)| p.ends_with("/isoform.yaml")) {
         if let Ok(text) = text_of(files, path) {
@@ -140,8 +207,14 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
         let regions: Vec<_> = regions.iter().filter_map(|r| r.parse().ok()).collect();
         let entry = placements.entry(name.clone()).or_insert_with(|| Placement {
             name: name.clone(),
-            account: "000000000000".parse().unwrap_or_else(|_| unreachable!("twelve digits are an account id")),
-            regions: vec!["us-east-1".parse().unwrap_or_else(|_| unreachable!("us-east-1 is a region"))],
+            account: "000000000000"
+                .parse()
+                .unwrap_or_else(|_| unreachable!("twelve digits are an account id")),
+            regions: vec![
+                "us-east-1"
+                    .parse()
+                    .unwrap_or_else(|_| unreachable!("us-east-1 is a region")),
+            ],
             mode: Mode::Observe,
             critical: false,
             blast_radius: usize::MAX,
@@ -154,7 +227,14 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
     for sync in &syncs {
         for entry in &sync.environments {
             let regions = match entry.spec.split_once("{region}") {
-                Some((before, after)) => files.keys().filter_map(|p| p.strip_prefix(before)?.strip_suffix(after).map(str::to_owned)).collect(),
+                Some((before, after)) => files
+                    .keys()
+                    .filter_map(|p| {
+                        p.strip_prefix(before)?
+                            .strip_suffix(after)
+                            .map(str::to_owned)
+                    })
+                    .collect(),
                 None => Vec::new(),
             };
             add(&entry.placement, regions);
@@ -170,17 +250,37 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
 }
 
 /// Renders every target with names of outputs standing for their values.
-fn render_all(compiled: &Compiled, real: &BTreeMap<Address, BTreeMap<String, String>>, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
+fn render_all(
+    compiled: &Compiled,
+    real: &BTreeMap<Address, BTreeMap<String, String>>,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::new();
     let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = BTreeMap::new();
     let mut guessed: BTreeSet<Address> = BTreeSet::new();
-    let installation: InstallationId = "0".repeat(32).parse().unwrap_or_else(|_| unreachable!("32 zeros are an id"));
-    let uid: TargetUid = "0".repeat(32).parse().unwrap_or_else(|_| unreachable!("32 zeros are a uid"));
-    let stack_name: StackName = "validate".parse().unwrap_or_else(|_| unreachable!("a word is a stack name"));
+    let installation: InstallationId = "0"
+        .repeat(32)
+        .parse()
+        .unwrap_or_else(|_| unreachable!("32 zeros are an id"));
+    let uid: TargetUid = "0"
+        .repeat(32)
+        .parse()
+        .unwrap_or_else(|_| unreachable!("32 zeros are a uid"));
+    let stack_name: StackName = "validate"
+        .parse()
+        .unwrap_or_else(|_| unreachable!("a word is a stack name"));
     for address in compiled.graph.levels().into_iter().flatten() {
-        let Some(target) = compiled.targets.get(&address).filter(|t| !t.faults.iter().any(Finding::is_error)) else { continue };
+        let Some(target) = compiled
+            .targets
+            .get(&address)
+            .filter(|t| !t.faults.iter().any(Finding::is_error))
+        else {
+            continue;
+        };
         // What uses a target that cannot be rendered cannot be judged.
-        if target.producers().iter().any(|p| !outputs.contains_key(p)) || target.engine() != Engine::Jinja {
+        if target.producers().iter().any(|p| !outputs.contains_key(p))
+            || target.engine() != Engine::Jinja
+        {
             continue;
         }
         if let super::TargetKind::CustomerManaged { outputs: own } = &target.kind {
@@ -188,12 +288,21 @@ fn render_all(compiled: &Compiled, real: &BTreeMap<Address, BTreeMap<String, Str
             continue;
         }
         let known = |a: &Address| outputs.get(a).cloned();
-        let context = Context { installation: &installation, uid: &uid, stack_name: &stack_name, outputs: &known, limits: Limits::default() };
+        let context = Context {
+            installation: &installation,
+            uid: &uid,
+            stack_name: &stack_name,
+            outputs: &known,
+            limits: Limits::default(),
+        };
         match target.render(&context) {
             Ok(rendering) => {
                 findings.extend(rendering.notes);
                 texts.insert(address.to_string(), rendering.desired.template.to_string());
-                if let Ok(template) = crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template) {
+                if let Ok(template) = crate::domain::cfn::parse_template(
+                    &rendering.file.0,
+                    &rendering.desired.template,
+                ) {
                     // What is deployed has the real values; what will come stands as a name.
                     let own = real.get(&address);
                     let mut names = BTreeMap::new();
@@ -210,7 +319,10 @@ fn render_all(compiled: &Compiled, real: &BTreeMap<Address, BTreeMap<String, Str
             Err(more) => {
                 // A template may branch on a value that is only a name yet: then a missing name is certain, and nothing else.
                 let certain = !target.producers().iter().any(|p| guessed.contains(p));
-                findings.extend(more.into_iter().filter(|f| certain || (f.code == "render.undefined" && f.message.ends_with("is not defined"))));
+                findings.extend(more.into_iter().filter(|f| {
+                    certain
+                        || (f.code == "render.undefined" && f.message.ends_with("is not defined"))
+                }));
             }
         }
     }
@@ -219,26 +331,48 @@ fn render_all(compiled: &Compiled, real: &BTreeMap<Address, BTreeMap<String, Str
 
 /// Stands for an output that is not known yet: passes every filter of Proton's.
 pub(crate) fn placeholder(address: &Address, output: &str) -> String {
-    let safe: String = address.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let safe: String = address
+        .to_string()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     format!("isoform-unknown-{safe}-{output}")
 }
 
 fn loose_specs(files: &Files, bound: &BTreeSet<String>, roots: &[String], out: &mut Checked) {
-    for path in files.keys().filter(|p| p.ends_with(".yaml") || p.ends_with(".yml")) {
-        let in_bundle = roots.iter().any(|r| !r.is_empty() && path.starts_with(&format!("{r}/")) && !path.starts_with(&format!("{r}/spec/")));
+    for path in files
+        .keys()
+        .filter(|p| p.ends_with(".yaml") || p.ends_with(".yml"))
+    {
+        let in_bundle = roots.iter().any(|r| {
+            !r.is_empty()
+                && path.starts_with(&format!("{r}/"))
+                && !path.starts_with(&format!("{r}/spec/"))
+        });
         if in_bundle {
             continue;
         }
-        let Ok(text) = text_of(files, path) else { continue };
+        let Ok(text) = text_of(files, path) else {
+            continue;
+        };
         let name = path.rsplit('/').next().unwrap_or_default();
         let findings = match spec_kind(text).as_deref() {
             Some("EnvironmentSpec") => parse_environment_spec(path, text).err(),
             Some("ServiceSpec") => parse_service_spec(path, text).err(),
             Some(other) => {
-                let message = format!("`proton: {}` is neither EnvironmentSpec nor ServiceSpec", other.escape_debug());
-                Some(vec![Finding::error("spec.kind", Place::file(path), message)])
+                let message = format!(
+                    "`proton: {}` is neither EnvironmentSpec nor ServiceSpec",
+                    other.escape_debug()
+                );
+                Some(vec![Finding::error(
+                    "spec.kind",
+                    Place::file(path),
+                    message,
+                )])
             }
-            None if matches!(name, "proton-ops.yaml" | "proton-ops.yml") => parse_ops(path, text).err(),
+            None if matches!(name, "proton-ops.yaml" | "proton-ops.yml") => {
+                parse_ops(path, text).err()
+            }
             None => continue,
         };
         out.specs += 1;

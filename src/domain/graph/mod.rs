@@ -18,7 +18,10 @@ impl Graph {
 
     /// Says that `target` needs `first`.
     pub fn needs(&mut self, target: &Address, first: &Address) {
-        self.needs.entry(target.clone()).or_default().insert(first.clone());
+        self.needs
+            .entry(target.clone())
+            .or_default()
+            .insert(first.clone());
     }
 
     /// Returns what a target needs directly.
@@ -28,7 +31,10 @@ impl Graph {
 
     /// Returns who needs a target directly.
     pub fn users<'a>(&'a self, target: &'a Address) -> impl Iterator<Item = &'a Address> {
-        self.needs.iter().filter(move |(_, needs)| needs.contains(target)).map(|(user, _)| user)
+        self.needs
+            .iter()
+            .filter(move |(_, needs)| needs.contains(target))
+            .map(|(user, _)| user)
     }
 
     /// Returns every circle as its path, the shortest description of each.
@@ -40,7 +46,8 @@ impl Graph {
                 continue;
             }
             // Depth first with an explicit stack: the graph comes from a repository, so recursion is not for us.
-            let mut path: Vec<(&Address, Vec<&Address>)> = vec![(start, self.first(start).collect())];
+            let mut path: Vec<(&Address, Vec<&Address>)> =
+                vec![(start, self.first(start).collect())];
             while let Some((_, open)) = path.last_mut() {
                 let Some(next) = open.pop() else {
                     if let Some((finished, _)) = path.pop() {
@@ -49,7 +56,8 @@ impl Graph {
                     continue;
                 };
                 if let Some(from) = path.iter().position(|(a, _)| *a == next) {
-                    let mut circle: Vec<Address> = path[from..].iter().map(|(a, _)| (*a).clone()).collect();
+                    let mut circle: Vec<Address> =
+                        path[from..].iter().map(|(a, _)| (*a).clone()).collect();
                     circle.push(next.clone());
                     found.push(circle);
                 } else if !done.contains(next) && self.needs.contains_key(next) {
@@ -68,11 +76,22 @@ impl Graph {
             let ready: Vec<&Address> = self
                 .needs
                 .iter()
-                .filter(|(t, needs)| !done.contains(*t) && needs.iter().all(|n| done.contains(n) || !self.needs.contains_key(n)))
+                .filter(|(t, needs)| {
+                    !done.contains(*t)
+                        && needs
+                            .iter()
+                            .all(|n| done.contains(n) || !self.needs.contains_key(n))
+                })
                 .map(|(t, _)| t)
                 .collect();
             if ready.is_empty() {
-                levels.push(self.needs.keys().filter(|t| !done.contains(*t)).cloned().collect());
+                levels.push(
+                    self.needs
+                        .keys()
+                        .filter(|t| !done.contains(*t))
+                        .cloned()
+                        .collect(),
+                );
                 break;
             }
             done.extend(&ready);
@@ -99,7 +118,10 @@ mod tests {
     #[test]
     fn levels_put_producers_first() {
         let levels = graph(&[("c", "b"), ("b", "a"), ("d", "a")]).levels();
-        let names: Vec<Vec<&str>> = levels.iter().map(|l| l.iter().map(Address::name).collect()).collect();
+        let names: Vec<Vec<&str>> = levels
+            .iter()
+            .map(|l| l.iter().map(Address::name).collect())
+            .collect();
         assert_eq!(names, [vec!["a"], vec!["b", "d"], vec!["c"]]);
     }
 

@@ -49,7 +49,9 @@ impl std::str::FromStr for Digest {
                 if !prefix.is_empty()
                     && prefix.bytes().all(|b| b.is_ascii_alphanumeric())
                     && hex.len() == 64
-                    && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
+                    && hex
+                        .bytes()
+                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
             {
                 Ok(Self(text.to_owned()))
             }
@@ -77,10 +79,12 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 /// Writes JSON as RFC 8785 says: one value, one spelling.
@@ -126,7 +130,10 @@ mod tests {
     fn a_keyed_digest_depends_on_key_and_domain() {
         let hasher = KeyedHasher::new(b"k");
         assert_ne!(hasher.digest("a", b"x"), hasher.digest("b", b"x"));
-        assert_ne!(hasher.digest("a", b"x"), KeyedHasher::new(b"l").digest("a", b"x"));
+        assert_ne!(
+            hasher.digest("a", b"x"),
+            KeyedHasher::new(b"l").digest("a", b"x")
+        );
         assert_eq!(hasher.digest("a", b"x"), hasher.digest("a", b"x"));
     }
 }

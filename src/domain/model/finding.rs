@@ -18,7 +18,12 @@ pub struct Span {
 impl Span {
     /// Makes a span on one line.
     pub fn on_line(line: u32, column: u32, width: u32) -> Self {
-        Self { line, column, end_line: line, end_column: column + width.max(1) }
+        Self {
+            line,
+            column,
+            end_line: line,
+            end_column: column + width.max(1),
+        }
     }
 }
 
@@ -36,7 +41,11 @@ pub struct Place {
 impl Place {
     /// Names a whole file.
     pub fn file(file: impl Into<String>) -> Self {
-        Self { file: file.into(), span: None, excerpt: None }
+        Self {
+            file: file.into(),
+            span: None,
+            excerpt: None,
+        }
     }
 
     /// Names a range, and takes the excerpt from the file's text.
@@ -45,7 +54,11 @@ impl Place {
             .split('\n')
             .nth((span.line as usize).saturating_sub(1))
             .map(|line| line.trim_end_matches('\r').chars().take(400).collect());
-        Self { file: file.into(), span: Some(span), excerpt }
+        Self {
+            file: file.into(),
+            span: Some(span),
+            excerpt,
+        }
     }
 }
 
@@ -103,7 +116,10 @@ impl Finding {
 
     /// Makes a warning.
     pub fn warning(code: &str, place: Place, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, place, message) }
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, place, message)
+        }
     }
 
     /// Adds what to do.
@@ -120,7 +136,10 @@ impl Finding {
 
     /// Adds a place that explains it.
     pub fn related(mut self, place: Place, label: impl Into<String>) -> Self {
-        self.related.push(Related { place, label: label.into() });
+        self.related.push(Related {
+            place,
+            label: label.into(),
+        });
         self
     }
 
@@ -151,7 +170,10 @@ mod tests {
 
     #[test]
     fn the_closest_name_is_offered_only_when_near() {
-        assert_eq!(closest("ClusterName", ["ClusterArn", "VpcId"]), Some("ClusterArn"));
+        assert_eq!(
+            closest("ClusterName", ["ClusterArn", "VpcId"]),
+            Some("ClusterArn")
+        );
         assert_eq!(closest("zzz", ["ClusterArn", "VpcId"]), None);
     }
 }

@@ -74,11 +74,16 @@ macro_rules! name {
 fn is_resource_name(text: &str) -> bool {
     (1..=100).contains(&text.len())
         && text.as_bytes()[0].is_ascii_alphanumeric()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 fn is_hex(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == length
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 name!(
@@ -152,12 +157,16 @@ impl InstallationId {
 }
 
 /// How often a target has been begun: strictly increasing for the life of a target uid.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default,
+)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
 /// The daemon's number for an accepted snapshot; newer is larger. Commit times never count.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default,
+)]
 #[serde(transparent)]
 pub struct SnapshotId(pub u64);
 
@@ -177,7 +186,12 @@ pub struct Actor {
 impl Actor {
     /// Names a rule of the daemon as the actor.
     pub fn daemon(rule: &str) -> Self {
-        Self { issuer: "daemon".into(), subject: rule.into(), via: "line".into(), display: format!("isoform ({rule})") }
+        Self {
+            issuer: "daemon".into(),
+            subject: rule.into(),
+            via: "line".into(),
+            display: format!("isoform ({rule})"),
+        }
     }
 }
 
@@ -200,33 +214,53 @@ enum Kind {
 
 /// What an address was refused for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a target address: write env/<name>, svc/<service>/<instance>, pipe/<service>, comp/<name> or stack/<name>, with @<region> where there are several")]
+#[error(
+    "`{0}` is not a target address: write env/<name>, svc/<service>/<instance>, pipe/<service>, comp/<name> or stack/<name>, with @<region> where there are several"
+)]
 pub struct AddressError(String);
 
 impl Address {
     /// Addresses an environment.
     pub fn environment(name: &str) -> Self {
-        Self { kind: Kind::Environment(name.into()), region: None }
+        Self {
+            kind: Kind::Environment(name.into()),
+            region: None,
+        }
     }
 
     /// Addresses a service instance.
     pub fn instance(service: &str, instance: &str) -> Self {
-        Self { kind: Kind::Instance { service: service.into(), instance: instance.into() }, region: None }
+        Self {
+            kind: Kind::Instance {
+                service: service.into(),
+                instance: instance.into(),
+            },
+            region: None,
+        }
     }
 
     /// Addresses a service's pipeline.
     pub fn pipeline(service: &str) -> Self {
-        Self { kind: Kind::Pipeline(service.into()), region: None }
+        Self {
+            kind: Kind::Pipeline(service.into()),
+            region: None,
+        }
     }
 
     /// Addresses a component.
     pub fn component(name: &str) -> Self {
-        Self { kind: Kind::Component(name.into()), region: None }
+        Self {
+            kind: Kind::Component(name.into()),
+            region: None,
+        }
     }
 
     /// Addresses a plain stack.
     pub fn stack(name: &str) -> Self {
-        Self { kind: Kind::Stack(name.into()), region: None }
+        Self {
+            kind: Kind::Stack(name.into()),
+            region: None,
+        }
     }
 
     /// Adds the region, for placements that have several.
@@ -242,7 +276,10 @@ impl Address {
 
     /// Returns the address without its region.
     pub fn base(&self) -> Self {
-        Self { kind: self.kind.clone(), region: None }
+        Self {
+            kind: self.kind.clone(),
+            region: None,
+        }
     }
 
     /// Returns the kind's short word: `env`, `svc`, `pipe`, `comp` or `stack`.
@@ -277,7 +314,15 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let refuse = || AddressError(text.chars().take(120).collect::<String>().escape_debug().to_string());
+        let refuse = || {
+            AddressError(
+                text.chars()
+                    .take(120)
+                    .collect::<String>()
+                    .escape_debug()
+                    .to_string(),
+            )
+        };
         let (path, region) = match text.split_once('@') {
             Some((path, region)) => (path, Some(region.parse::<Region>().map_err(|_| refuse())?)),
             None => (text, None),
@@ -288,7 +333,10 @@ impl FromStr for Address {
         }
         let kind = match parts.as_slice() {
             ["env", n] => Kind::Environment((*n).into()),
-            ["svc", s, i] => Kind::Instance { service: (*s).into(), instance: (*i).into() },
+            ["svc", s, i] => Kind::Instance {
+                service: (*s).into(),
+                instance: (*i).into(),
+            },
             ["pipe", s] => Kind::Pipeline((*s).into()),
             ["comp", n] => Kind::Component((*n).into()),
             ["stack", n] => Kind::Stack((*n).into()),
@@ -366,10 +414,18 @@ mod tests {
 
     #[test]
     fn addresses_read_back_as_they_print() {
-        for text in ["env/beta", "svc/orders/prod@eu-west-1", "pipe/orders", "comp/b", "stack/network"] {
+        for text in [
+            "env/beta",
+            "svc/orders/prod@eu-west-1",
+            "pipe/orders",
+            "comp/b",
+            "stack/network",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for bad in ["", "env", "env/", "svc/a", "x/y", "env/a/b", "env/../a", "env/a@", "env/a b"] {
+        for bad in [
+            "", "env", "env/", "svc/a", "x/y", "env/a/b", "env/../a", "env/a@", "env/a b",
+        ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }

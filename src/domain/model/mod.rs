@@ -9,11 +9,13 @@ mod ids;
 mod time;
 
 pub use condition::{Condition, Reason, SyncResult};
+#[cfg(feature = "edge")]
 pub(crate) use digest::hex;
 pub use digest::{Digest, KeyedHasher, canonical_json, sha256_hex};
 pub use finding::{Finding, Place, Related, Severity, Span, closest};
 pub use ids::{
-    AccountId, Actor, Address, AddressError, DeploymentId, Generation, IdError, InstallationId, PlacementName, Region, Revision,
-    SnapshotId, SourceName, StackId, StackName, TargetUid, glob_matches,
+    AccountId, Actor, Address, AddressError, DeploymentId, Generation, IdError, InstallationId,
+    PlacementName, Region, Revision, SnapshotId, SourceName, StackId, StackName, TargetUid,
+    glob_matches,
 };
 pub use time::{Timestamp, parse_duration};

@@ -13,7 +13,10 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// Returns the time that lies `duration` later, saturating.
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// Returns how long ago `earlier` was; zero where it lies in the future.
@@ -54,14 +57,20 @@ impl fmt::Display for Timestamp {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a duration: write a whole number and a unit, as in 15m"))?;
+    let number: u64 = number.parse().map_err(|_| {
+        format!("`{text}` is not a duration: write a whole number and a unit, as in 15m")
+    })?;
     let unit_ms = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err(format!("`{text}` is not a duration: the unit is one of ms, s, m, h, d")),
+        _ => {
+            return Err(format!(
+                "`{text}` is not a duration: the unit is one of ms, s, m, h, d"
+            ));
+        }
     };
     match number.checked_mul(unit_ms) {
         Some(ms) if ms <= 366 * 86_400_000 => Ok(Duration::from_millis(ms)),
@@ -89,7 +98,17 @@ mod tests {
     fn durations_have_one_number_and_one_unit() {
         assert_eq!(parse_duration("15m"), Ok(Duration::from_secs(900)));
         assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
-        for bad in ["", "15", "-1s", "1.5h", "m", "99999999999999999999s", "400d", "NaNs", "1e3s"] {
+        for bad in [
+            "",
+            "15",
+            "-1s",
+            "1.5h",
+            "m",
+            "99999999999999999999s",
+            "400d",
+            "NaNs",
+            "1e3s",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

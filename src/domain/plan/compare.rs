@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Action, Change, PolicyAction, PropertyChange, Replacement};
-use crate::domain::cfn::{DeletionPolicy, EvaluateError, Mutability, Resource, ResourceType, Template, is_unknown, resource_type};
+use crate::domain::cfn::{
+    DeletionPolicy, EvaluateError, Mutability, Resource, ResourceType, Template, is_unknown,
+    resource_type,
+};
 
 /// A resource with its properties evaluated.
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
@@ -24,7 +27,8 @@ pub struct ResourceState {
 const SHOWN: usize = 1000;
 
 /// Evaluates the properties of a resource, given the logical ids that will be new or replaced.
-pub type Evaluate<'a> = dyn FnMut(&str, &Resource, &BTreeSet<String>) -> Result<Value, EvaluateError> + 'a;
+pub type Evaluate<'a> =
+    dyn FnMut(&str, &Resource, &BTreeSet<String>) -> Result<Value, EvaluateError> + 'a;
 
 /// Compares the resources that exist with those that a template asks for.
 ///
@@ -38,7 +42,9 @@ pub fn compare(
 ) -> Result<Vec<Change>, EvaluateError> {
     let mut moved: BTreeSet<String> = BTreeSet::new();
     let mut changes = Vec::new();
-    let order = template.order().map_err(|path| EvaluateError { message: format!("circular dependency: {}", path.join(" → ")) })?;
+    let order = template.order().map_err(|path| EvaluateError {
+        message: format!("circular dependency: {}", path.join(" → ")),
+    })?;
     for logical in order.iter().filter(|l| present(l)) {
         let resource = &template.resources[logical];
         let change = match before.get(logical) {
@@ -79,7 +85,9 @@ pub fn compare(
         if !(template.resources.contains_key(logical) && present(logical)) {
             let policy = match old.deletion_policy {
                 DeletionPolicy::Delete => PolicyAction::Delete,
-                DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate => PolicyAction::Retain,
+                DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate => {
+                    PolicyAction::Retain
+                }
                 DeletionPolicy::Snapshot => PolicyAction::Snapshot,
             };
             changes.push(Change {
@@ -99,7 +107,9 @@ pub fn compare(
 fn replace_policy(policy: DeletionPolicy) -> PolicyAction {
     match policy {
         DeletionPolicy::Delete => PolicyAction::ReplaceAndDelete,
-        DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate => PolicyAction::ReplaceAndRetain,
+        DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate => {
+            PolicyAction::ReplaceAndRetain
+        }
         DeletionPolicy::Snapshot => PolicyAction::ReplaceAndSnapshot,
     }
 }
@@ -107,26 +117,58 @@ fn replace_policy(policy: DeletionPolicy) -> PolicyAction {
 fn add(logical: &str, resource: &Resource, after: &Value) -> Change {
     let mut properties = Vec::new();
     for (name, value) in after.as_object().into_iter().flatten() {
-        properties.push(property(name.clone(), None, Some(value), Replacement::Never));
+        properties.push(property(
+            name.clone(),
+            None,
+            Some(value),
+            Replacement::Never,
+        ));
     }
-    Change { logical: logical.into(), kind: resource.kind.clone(), physical: None, action: Action::Add, replacement: Replacement::Never, policy: None, properties }
+    Change {
+        logical: logical.into(),
+        kind: resource.kind.clone(),
+        physical: None,
+        action: Action::Add,
+        replacement: Replacement::Never,
+        policy: None,
+        properties,
+    }
 }
 
-fn modify(logical: &str, old: &ResourceState, resource: &Resource, after: &Value) -> Option<Change> {
+fn modify(
+    logical: &str,
+    old: &ResourceState,
+    resource: &Resource,
+    after: &Value,
+) -> Option<Change> {
     let facts = resource_type(&resource.kind);
     let mut properties = Vec::new();
-    walk(&mut Walk { facts, out: &mut properties }, "", "", Some(&old.properties), Some(after));
+    walk(
+        &mut Walk {
+            facts,
+            out: &mut properties,
+        },
+        "",
+        "",
+        Some(&old.properties),
+        Some(after),
+    );
     if properties.is_empty() {
         return None;
     }
-    let replacement = properties.iter().map(|p| p.replaces).max().unwrap_or(Replacement::Never);
+    let replacement = properties
+        .iter()
+        .map(|p| p.replaces)
+        .max()
+        .unwrap_or(Replacement::Never);
     Some(Change {
         logical: logical.into(),
         kind: resource.kind.clone(),
         physical: old.physical.clone(),
         action: Action::Modify,
         replacement,
-        policy: (replacement != Replacement::Never).then(|| replace_policy(resource.update_replace_policy)),
+        policy: (replacement != Replacement::Never)
+            .then(|| replace_policy(resource.update_replace_policy)),
         properties,
     })
 }
@@ -134,8 +176,21 @@ fn modify(logical: &str, old: &ResourceState, resource: &Resource, after: &Value
 /// Tells whether a change from known to known values replaces a resource of this type.
 pub fn replacement_of(kind: &str, before: &Value, after: &Value) -> Replacement {
     let mut properties = Vec::new();
-    walk(&mut Walk { facts: resource_type(kind), out: &mut properties }, "", "", Some(before), Some(after));
-    properties.iter().map(|p| p.replaces).max().unwrap_or(Replacement::Never)
+    walk(
+        &mut Walk {
+            facts: resource_type(kind),
+            out: &mut properties,
+        },
+        "",
+        "",
+        Some(before),
+        Some(after),
+    );
+    properties
+        .iter()
+        .map(|p| p.replaces)
+        .max()
+        .unwrap_or(Replacement::Never)
 }
 
 struct Walk<'a> {
@@ -144,23 +199,50 @@ struct Walk<'a> {
 }
 
 /// Collects the leaves that differ. `shown` is the path for people, `schema` the path in the schema.
-fn walk(into: &mut Walk<'_>, shown: &str, schema: &str, before: Option<&Value>, after: Option<&Value>) {
-    let join = |a: &str, sep: &str, b: &str| if a.is_empty() { b.to_owned() } else { format!("{a}{sep}{b}") };
+fn walk(
+    into: &mut Walk<'_>,
+    shown: &str,
+    schema: &str,
+    before: Option<&Value>,
+    after: Option<&Value>,
+) {
+    let join = |a: &str, sep: &str, b: &str| {
+        if a.is_empty() {
+            b.to_owned()
+        } else {
+            format!("{a}{sep}{b}")
+        }
+    };
     match (before, after) {
         (Some(b), Some(a)) if same(b, a) => {}
         (Some(Value::Object(b)), Some(after @ Value::Object(a))) if is_unknown(after).is_none() => {
             let keys: BTreeSet<&String> = b.keys().chain(a.keys()).collect();
             for key in keys {
-                walk(into, &join(shown, ".", key), &join(schema, "/", key), b.get(key), a.get(key));
+                walk(
+                    into,
+                    &join(shown, ".", key),
+                    &join(schema, "/", key),
+                    b.get(key),
+                    a.get(key),
+                );
             }
         }
         (Some(Value::Array(b)), Some(Value::Array(a))) => {
             for index in 0..b.len().max(a.len()) {
-                walk(into, &format!("{shown}[{index}]"), &join(schema, "/", "*"), b.get(index), a.get(index));
+                walk(
+                    into,
+                    &format!("{shown}[{index}]"),
+                    &join(schema, "/", "*"),
+                    b.get(index),
+                    a.get(index),
+                );
             }
         }
         (before, after) => {
-            let mut replaces = match into.facts.map_or(Mutability::Mutable, |f| f.mutability(schema)) {
+            let mut replaces = match into
+                .facts
+                .map_or(Mutability::Mutable, |f| f.mutability(schema))
+            {
                 Mutability::Mutable => Replacement::Never,
                 Mutability::Conditional => Replacement::Conditional,
                 Mutability::CreateOnly => Replacement::Always,
@@ -169,14 +251,26 @@ fn walk(into: &mut Walk<'_>, shown: &str, schema: &str, before: Option<&Value>, 
                 // The value may turn out to be the same.
                 replaces = Replacement::Conditional;
             }
-            into.out.push(property(shown.to_owned(), before, after, replaces));
+            into.out
+                .push(property(shown.to_owned(), before, after, replaces));
         }
     }
 }
 
-fn property(path: String, before: Option<&Value>, after: Option<&Value>, replaces: Replacement) -> PropertyChange {
+fn property(
+    path: String,
+    before: Option<&Value>,
+    after: Option<&Value>,
+    replaces: Replacement,
+) -> PropertyChange {
     let after_unknown = after.is_some_and(contains_unknown);
-    PropertyChange { path, before: before.map(shown), after: after.map(shown), after_unknown, replaces }
+    PropertyChange {
+        path,
+        before: before.map(shown),
+        after: after.map(shown),
+        after_unknown,
+        replaces,
+    }
 }
 
 fn contains_unknown(value: &Value) -> bool {
@@ -191,15 +285,21 @@ fn contains_unknown(value: &Value) -> bool {
 /// Compares as CloudFormation does: scalars by their text, so `80` and `"80"` are equal.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b)),
-        (Value::Object(x), Value::Object(y)) => x.len() == y.len() && x.iter().all(|(k, a)| y.get(k).is_some_and(|b| same(a, b))),
+        (Value::Array(x), Value::Array(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(k, a)| y.get(k).is_some_and(|b| same(a, b)))
+        }
         (Value::Array(_) | Value::Object(_), _) | (_, Value::Array(_) | Value::Object(_)) => false,
         _ => scalar(a) == scalar(b),
     }
 }
 
 fn scalar(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn shown(value: &Value) -> String {
@@ -210,14 +310,20 @@ fn shown(value: &Value) -> String {
             other => plain(other).to_string(),
         },
     };
-    if text.chars().count() > SHOWN { format!("{}…", text.chars().take(SHOWN).collect::<String>()) } else { text }
+    if text.chars().count() > SHOWN {
+        format!("{}…", text.chars().take(SHOWN).collect::<String>())
+    } else {
+        text
+    }
 }
 
 fn plain(value: &Value) -> Value {
     match (is_unknown(value), value) {
         (Some(what), _) => Value::String(format!("(known after apply: {what})")),
         (_, Value::Array(items)) => Value::Array(items.iter().map(plain).collect()),
-        (_, Value::Object(map)) => Value::Object(map.iter().map(|(k, v)| (k.clone(), plain(v))).collect()),
+        (_, Value::Object(map)) => {
+            Value::Object(map.iter().map(|(k, v)| (k.clone(), plain(v))).collect())
+        }
         _ => value.clone(),
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::domain::model::{Digest, Generation, InstallationId, KeyedHasher, StackName, canonical_json, sha256_hex};
+use crate::domain::model::{
+    Digest, Generation, InstallationId, KeyedHasher, StackName, canonical_json, sha256_hex,
+};
 
 /// Everything that a snapshot asks of one stack.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,7 +47,16 @@ impl Desired {
         let parameters: BTreeMap<&String, String> = self
             .parameters
             .iter()
-            .map(|(name, value)| (name, if self.secrets.contains(name) { keyed.digest("parameter", value.as_bytes()).to_string() } else { value.clone() }))
+            .map(|(name, value)| {
+                (
+                    name,
+                    if self.secrets.contains(name) {
+                        keyed.digest("parameter", value.as_bytes()).to_string()
+                    } else {
+                        value.clone()
+                    },
+                )
+            })
             .collect();
         let body = json!({
             "capabilities": self.capabilities,
@@ -68,7 +79,10 @@ impl Desired {
 ///
 /// They are named with the version that stands in them; without an account nothing else can be known.
 fn dynamic_references(text: &str) -> Vec<&str> {
-    let mut found: Vec<&str> = text.match_indices("{{resolve:").filter_map(|(at, _)| text[at..].find("}}").map(|end| &text[at..at + end + 2])).collect();
+    let mut found: Vec<&str> = text
+        .match_indices("{{resolve:")
+        .filter_map(|(at, _)| text[at..].find("}}").map(|end| &text[at..at + end + 2]))
+        .collect();
     found.sort_unstable();
     found.dedup();
     found
@@ -77,13 +91,27 @@ fn dynamic_references(text: &str) -> Vec<&str> {
 /// Names a change set: `if-<install8>-g<generation>-<digest12>-a<attempt>`.
 ///
 /// The name is the fence: what a stack executed last tells the generation, without clocks and without tags.
-pub fn change_set_name(installation: &InstallationId, generation: Generation, digest: &Digest, attempt: u32) -> String {
-    format!("if-{}-g{}-{}-a{attempt}", installation.short(), generation.0, digest.short(12))
+pub fn change_set_name(
+    installation: &InstallationId,
+    generation: Generation,
+    digest: &Digest,
+    attempt: u32,
+) -> String {
+    format!(
+        "if-{}-g{}-{}-a{attempt}",
+        installation.short(),
+        generation.0,
+        digest.short(12)
+    )
 }
 
 /// Names the change set of a preview, which is never executed.
 pub fn preview_name(installation: &InstallationId, digest: &Digest, unique: &str) -> String {
-    format!("if-{}-p-{}-{unique}", installation.short(), digest.short(12))
+    format!(
+        "if-{}-p-{}-{unique}",
+        installation.short(),
+        digest.short(12)
+    )
 }
 
 /// Reads the generation from the name of an executed change set; absent where it is not this installation's.
@@ -92,7 +120,11 @@ pub fn generation_of(installation: &InstallationId, name: &str) -> Option<Genera
     let (number, rest) = rest.split_once('-')?;
     let (digest, attempt) = rest.split_once("-a")?;
     let fine = digest.len() == 12 && attempt.parse::<u32>().is_ok();
-    if fine { number.parse().ok().map(Generation) } else { None }
+    if fine {
+        number.parse().ok().map(Generation)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +179,12 @@ mod tests {
         let name = change_set_name(&ours, Generation(7), &Digest::of("d1", b"x"), 1);
         assert_eq!(generation_of(&ours, &name), Some(Generation(7)));
         assert_eq!(generation_of(&theirs, &name), None);
-        for other in ["", "awscli-cloudformation-package-deploy-1", "if-3fa9c1d0-p-0123456789ab-1", "if-3fa9c1d0-gx-0123456789ab-a1"] {
+        for other in [
+            "",
+            "awscli-cloudformation-package-deploy-1",
+            "if-3fa9c1d0-p-0123456789ab-1",
+            "if-3fa9c1d0-gx-0123456789ab-a1",
+        ] {
             assert_eq!(generation_of(&ours, other), None, "{other}");
         }
     }

@@ -12,7 +12,7 @@ macro_rules! statuses {
     ($($name:ident = $text:literal => $class:ident),* $(,)?) => {
         /// A stack's status: every value of the API model, and one for what it may grow.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(from = "String", into = "String")]
         #[expect(missing_docs, reason = "the names are the API's own")]
         pub enum StackStatus { $($name,)* Other(String) }
 
@@ -95,15 +95,18 @@ statuses! {
 impl StackStatus {
     /// Tells whether CloudFormation will not move the stack on its own.
     pub fn is_settled(&self) -> bool {
-        !matches!(self.class(), StatusClass::Moving | StatusClass::CleaningUp | StatusClass::RollingBack)
+        !matches!(
+            self.class(),
+            StatusClass::Moving | StatusClass::CleaningUp | StatusClass::RollingBack
+        )
     }
 }
 
-impl TryFrom<String> for StackStatus {
-    type Error = std::convert::Infallible;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+impl From<String> for StackStatus {
+    fn from(text: String) -> Self {
+        match text.parse() {
+            Ok(status) => status,
+        }
     }
 }
 
@@ -186,7 +189,12 @@ impl Observed {
     /// Returns the mark; absent for a shell, which counts as no stack.
     pub fn watermark(&self) -> Option<Watermark> {
         (self.status.class() != StatusClass::Shell && self.status.class() != StatusClass::Gone)
-            .then(|| Watermark { stack_id: self.stack_id.clone(), status: self.status.clone(), updated: self.updated, operation: self.operation.clone() })
+            .then(|| Watermark {
+                stack_id: self.stack_id.clone(),
+                status: self.status.clone(),
+                updated: self.updated,
+                operation: self.operation.clone(),
+            })
     }
 }
 
@@ -201,7 +209,13 @@ mod tests {
             assert_ne!(status.class(), StatusClass::Unknown);
             assert_eq!(&status.as_str().parse::<StackStatus>().unwrap(), status);
         }
-        assert_eq!(StackStatus::Other("NEW_THING".into()).class(), StatusClass::Unknown);
-        assert!(StackStatus::ReviewInProgress.is_settled() && !StackStatus::UpdateCompleteCleanupInProgress.is_settled());
+        assert_eq!(
+            StackStatus::Other("NEW_THING".into()).class(),
+            StatusClass::Unknown
+        );
+        assert!(
+            StackStatus::ReviewInProgress.is_settled()
+                && !StackStatus::UpdateCompleteCleanupInProgress.is_settled()
+        );
     }
 }

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{Change, Desired, ResourceState, compare};
-use crate::domain::cfn::{EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate, parse_template, resource_type, unknown};
+use crate::domain::cfn::{
+    EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
+    parse_template, resource_type, unknown,
+};
 use crate::domain::model::KeyedHasher;
 
 /// What is deployed: the template that was sent, and its parameters.
@@ -41,9 +44,18 @@ impl Resolver for Symbolic<'_> {
             && let Some(facts) = resource_type(&resource.kind)
             && !facts.has_attribute(attribute)
         {
-            return Err(EvaluateError { message: format!("`{attribute}` is not an attribute of {logical} ({})", resource.kind) });
+            return Err(EvaluateError {
+                message: format!(
+                    "`{attribute}` is not an attribute of {logical} ({})",
+                    resource.kind
+                ),
+            });
         }
-        Ok(if self.moved.borrow().contains(logical) { unknown(&name) } else { json!(format!("${{{name}}}")) })
+        Ok(if self.moved.borrow().contains(logical) {
+            unknown(&name)
+        } else {
+            json!(format!("${{{name}}}"))
+        })
     }
 
     fn import(&self, name: &str) -> Result<Value, EvaluateError> {
@@ -52,9 +64,19 @@ impl Resolver for Symbolic<'_> {
 }
 
 /// Compares what is deployed with what is desired.
-pub fn preview(deployed: Option<&Deployed<'_>>, desired: &Desired, pseudo: &Pseudo, keyed: &KeyedHasher) -> Preview {
+pub fn preview(
+    deployed: Option<&Deployed<'_>>,
+    desired: &Desired,
+    pseudo: &Pseudo,
+    keyed: &KeyedHasher,
+) -> Preview {
     let mut out = Preview::default();
-    let secret = |value: &str| format!("‹secret {}›", keyed.digest("parameter", value.as_bytes()).short(4));
+    let secret = |value: &str| {
+        format!(
+            "‹secret {}›",
+            keyed.digest("parameter", value.as_bytes()).short(4)
+        )
+    };
     let after = match parse_template("template", &desired.template) {
         Ok(template) => template,
         Err(findings) => {
@@ -67,17 +89,35 @@ pub fn preview(deployed: Option<&Deployed<'_>>, desired: &Desired, pseudo: &Pseu
         None => BTreeMap::new(),
     };
     let parameters = bound(&after, &desired.parameters, &secret, &mut out.problems);
-    let resolver = Symbolic { template: &after, moved: RefCell::new(BTreeSet::new()) };
-    let scope = Scope { template: &after, parameters: &parameters, pseudo, resolver: &resolver };
-    let present = |logical: &str| after.resources.get(logical).is_some_and(|r| exists(r, &scope));
+    let resolver = Symbolic {
+        template: &after,
+        moved: RefCell::new(BTreeSet::new()),
+    };
+    let scope = Scope {
+        template: &after,
+        parameters: &parameters,
+        pseudo,
+        resolver: &resolver,
+    };
+    let present = |logical: &str| {
+        after
+            .resources
+            .get(logical)
+            .is_some_and(|r| exists(r, &scope))
+    };
     let mut problems = Vec::new();
-    let result = compare(&before, &after, &present, &mut |logical, resource, moved| {
-        resolver.moved.replace(moved.clone());
-        evaluate(&resource.properties, &scope).or_else(|error| {
-            problems.push(format!("{logical}: {error}"));
-            Ok(resource.properties.clone())
-        })
-    });
+    let result = compare(
+        &before,
+        &after,
+        &present,
+        &mut |logical, resource, moved| {
+            resolver.moved.replace(moved.clone());
+            evaluate(&resource.properties, &scope).or_else(|error| {
+                problems.push(format!("{logical}: {error}"));
+                Ok(resource.properties.clone())
+            })
+        },
+    );
     out.outputs = after.outputs.keys().cloned().collect();
     out.problems.extend(problems);
     match result {
@@ -87,32 +127,71 @@ pub fn preview(deployed: Option<&Deployed<'_>>, desired: &Desired, pseudo: &Pseu
     out
 }
 
-fn bound(template: &Template, given: &BTreeMap<String, String>, secret: &dyn Fn(&str) -> String, problems: &mut Vec<String>) -> BTreeMap<String, Value> {
+fn bound(
+    template: &Template,
+    given: &BTreeMap<String, String>,
+    secret: &dyn Fn(&str) -> String,
+    problems: &mut Vec<String>,
+) -> BTreeMap<String, Value> {
     bind_parameters(template, given, secret).unwrap_or_else(|errors| {
         problems.extend(errors.into_iter().map(|e| e.message));
-        template.parameters.keys().map(|name| (name.clone(), unknown(name))).collect()
+        template
+            .parameters
+            .keys()
+            .map(|name| (name.clone(), unknown(name)))
+            .collect()
     })
 }
 
 /// Tells whether a resource's condition holds; one that cannot be evaluated counts as true.
 fn exists(resource: &Resource, scope: &Scope<'_>) -> bool {
-    let Some(condition) = &resource.condition else { return true };
-    evaluate(&json!({ "Fn::If": [condition, true, false] }), scope).map_or(true, |v| v == Value::Bool(true))
+    let Some(condition) = &resource.condition else {
+        return true;
+    };
+    evaluate(&json!({ "Fn::If": [condition, true, false] }), scope)
+        .map_or(true, |v| v == Value::Bool(true))
 }
 
-fn states(deployed: &Deployed<'_>, pseudo: &Pseudo, secret: &dyn Fn(&str) -> String, problems: &mut Vec<String>) -> BTreeMap<String, ResourceState> {
+fn states(
+    deployed: &Deployed<'_>,
+    pseudo: &Pseudo,
+    secret: &dyn Fn(&str) -> String,
+    problems: &mut Vec<String>,
+) -> BTreeMap<String, ResourceState> {
     let Ok(template) = parse_template("deployed", deployed.template) else {
         problems.push("the deployed template cannot be read".into());
         return BTreeMap::new();
     };
-    let known = deployed.parameters.iter().filter(|(name, _)| template.parameters.contains_key(*name)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let known = deployed
+        .parameters
+        .iter()
+        .filter(|(name, _)| template.parameters.contains_key(*name))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     let parameters = bound(&template, &known, secret, problems);
-    let resolver = Symbolic { template: &template, moved: RefCell::new(BTreeSet::new()) };
-    let scope = Scope { template: &template, parameters: &parameters, pseudo, resolver: &resolver };
+    let resolver = Symbolic {
+        template: &template,
+        moved: RefCell::new(BTreeSet::new()),
+    };
+    let scope = Scope {
+        template: &template,
+        parameters: &parameters,
+        pseudo,
+        resolver: &resolver,
+    };
     let mut out = BTreeMap::new();
     for (logical, resource) in template.resources.iter().filter(|(_, r)| exists(r, &scope)) {
-        let properties = evaluate(&resource.properties, &scope).unwrap_or_else(|_| resource.properties.clone());
-        out.insert(logical.clone(), ResourceState { kind: resource.kind.clone(), physical: None, properties, deletion_policy: resource.deletion_policy });
+        let properties =
+            evaluate(&resource.properties, &scope).unwrap_or_else(|_| resource.properties.clone());
+        out.insert(
+            logical.clone(),
+            ResourceState {
+                kind: resource.kind.clone(),
+                physical: None,
+                properties,
+                deletion_policy: resource.deletion_policy,
+            },
+        );
     }
     out
 }
@@ -122,7 +201,10 @@ mod tests {
     use super::*;
     use crate::domain::plan::{Action, Replacement};
 
-    fn changes(before: Option<&str>, after: &str) -> Vec<(String, Action, Replacement, Vec<String>)> {
+    fn changes(
+        before: Option<&str>,
+        after: &str,
+    ) -> Vec<(String, Action, Replacement, Vec<String>)> {
         let desired = Desired {
             stack_name: "s".parse().unwrap(),
             template: after.into(),
@@ -138,15 +220,46 @@ mod tests {
             consumed: BTreeMap::new(),
         };
         let parameters = BTreeMap::from([("Secret".to_owned(), "old".to_owned())]);
-        let deployed = before.map(|template| Deployed { template, parameters: &parameters });
-        let pseudo = Pseudo { account: "1".into(), region: "r".into(), stack_name: "s".into(), stack_id: None, notification_arns: vec![] };
-        let preview = preview(deployed.as_ref(), &desired, &pseudo, &KeyedHasher::new(b"k"));
+        let deployed = before.map(|template| Deployed {
+            template,
+            parameters: &parameters,
+        });
+        let pseudo = Pseudo {
+            account: "1".into(),
+            region: "r".into(),
+            stack_name: "s".into(),
+            stack_id: None,
+            notification_arns: vec![],
+        };
+        let preview = preview(
+            deployed.as_ref(),
+            &desired,
+            &pseudo,
+            &KeyedHasher::new(b"k"),
+        );
         assert_eq!(preview.problems, Vec::<String>::new());
-        let shown = |c: &Change| c.properties.iter().map(|p| format!("{} {} → {}", p.path, p.before.clone().unwrap_or_default(), p.after.clone().unwrap_or_default())).collect();
-        preview.changes.iter().map(|c| (c.logical.clone(), c.action, c.replacement, shown(c))).collect()
+        let shown = |c: &Change| {
+            c.properties
+                .iter()
+                .map(|p| {
+                    format!(
+                        "{} {} → {}",
+                        p.path,
+                        p.before.clone().unwrap_or_default(),
+                        p.after.clone().unwrap_or_default()
+                    )
+                })
+                .collect()
+        };
+        preview
+            .changes
+            .iter()
+            .map(|c| (c.logical.clone(), c.action, c.replacement, shown(c)))
+            .collect()
     }
 
-    const HEAD: &str = "Parameters: {Secret: {Type: String, NoEcho: true, Default: x}}\nResources:\n";
+    const HEAD: &str =
+        "Parameters: {Secret: {Type: String, NoEcho: true, Default: x}}\nResources:\n";
 
     fn database(name: &str, port: &str) -> String {
         format!(
@@ -156,18 +269,39 @@ mod tests {
 
     #[test]
     fn a_replacement_reaches_what_refers_to_it() {
-        let found = changes(Some(&database("orders", "5432")), &database("orders2", "'5432'"));
+        let found = changes(
+            Some(&database("orders", "5432")),
+            &database("orders2", "'5432'"),
+        );
         assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!((found[0].0.as_str(), found[0].2), ("Db", Replacement::Always));
+        assert_eq!(
+            (found[0].0.as_str(), found[0].2),
+            ("Db", Replacement::Always)
+        );
         assert_eq!(found[0].3[0], "DBName \"orders\" → \"orders2\"");
-        assert!(found[0].3[1].starts_with("MasterUserPassword \"‹secret ") && !found[0].3[1].contains("new"), "{found:?}");
-        assert_eq!(found[1].3, ["Environment.Variables.HOST \"${Db.Endpoint.Address}\" → (known after apply: Db.Endpoint.Address)"]);
+        assert!(
+            found[0].3[1].starts_with("MasterUserPassword \"‹secret ")
+                && !found[0].3[1].contains("new"),
+            "{found:?}"
+        );
+        assert_eq!(
+            found[1].3,
+            [
+                "Environment.Variables.HOST \"${Db.Endpoint.Address}\" → (known after apply: Db.Endpoint.Address)"
+            ]
+        );
     }
 
     #[test]
     fn equal_templates_change_nothing_and_new_ones_add() {
         let topic = format!("{HEAD}  T: {{Type: 'AWS::SNS::Topic'}}\n");
-        assert_eq!(changes(Some(&topic), &format!("{HEAD}  T: {{Type: 'AWS::SNS::Topic', Properties: {{}}}}\n")), vec![]);
+        assert_eq!(
+            changes(
+                Some(&topic),
+                &format!("{HEAD}  T: {{Type: 'AWS::SNS::Topic', Properties: {{}}}}\n")
+            ),
+            vec![]
+        );
         assert_eq!(changes(None, &topic)[0].1, Action::Add);
     }
 }

@@ -119,7 +119,14 @@ impl Review {
     ///
     /// The digest is taken over target, stack, watermark, desired digest and the sorted changes; revision, change-set
     /// id and time stay outside, so that an unrelated push voids nothing.
-    pub fn new(target: &TargetUid, stack: Option<&StackId>, watermark: Option<&Watermark>, desired: &Digest, mut changes: Vec<Change>, complete: bool) -> Self {
+    pub fn new(
+        target: &TargetUid,
+        stack: Option<&StackId>,
+        watermark: Option<&Watermark>,
+        desired: &Digest,
+        mut changes: Vec<Change>,
+        complete: bool,
+    ) -> Self {
         changes.iter_mut().for_each(|c| c.properties.sort());
         changes.sort();
         let body = json!({
@@ -130,7 +137,11 @@ impl Review {
             "target": target,
             "watermark": watermark,
         });
-        Self { digest: Digest::of("r1", &canonical_json(&body)), changes, complete }
+        Self {
+            digest: Digest::of("r1", &canonical_json(&body)),
+            changes,
+            complete,
+        }
     }
 
     /// Returns the changes that lose state.
@@ -152,12 +163,21 @@ impl Review {
     /// Says the counts in words.
     pub fn summary(&self) -> String {
         let (added, changed, replaced, removed) = self.counts();
-        let parts: Vec<String> = [(added, "added"), (changed, "in place"), (replaced, "replaced"), (removed, "removed")]
-            .into_iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(n, w)| format!("{n} {w}"))
-            .collect();
-        if parts.is_empty() { "options or outputs only".into() } else { parts.join(", ") }
+        let parts: Vec<String> = [
+            (added, "added"),
+            (changed, "in place"),
+            (replaced, "replaced"),
+            (removed, "removed"),
+        ]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, w)| format!("{n} {w}"))
+        .collect();
+        if parts.is_empty() {
+            "options or outputs only".into()
+        } else {
+            parts.join(", ")
+        }
     }
 
     #[cfg(test)]
@@ -168,7 +188,11 @@ impl Review {
             kind,
             physical: None,
             action: Action::Modify,
-            replacement: if replaced.is_some() { Replacement::Always } else { Replacement::Never },
+            replacement: if replaced.is_some() {
+                Replacement::Always
+            } else {
+                Replacement::Never
+            },
             policy: None,
             properties: vec![],
         };
@@ -183,16 +207,60 @@ mod tests {
 
     #[test]
     fn what_loses_state_is_decided_by_type_and_policy() {
-        let change = |kind: &str, action, replacement, policy| Change { logical: "R".into(), kind: kind.into(), physical: None, action, replacement, policy, properties: vec![] };
+        let change = |kind: &str, action, replacement, policy| Change {
+            logical: "R".into(),
+            kind: kind.into(),
+            physical: None,
+            action,
+            replacement,
+            policy,
+            properties: vec![],
+        };
         use Replacement::{Always, Conditional, Never};
         for (change, loses) in [
-            (change("AWS::RDS::DBInstance", Action::Modify, Always, None), true),
-            (change("AWS::RDS::DBInstance", Action::Modify, Conditional, None), true),
-            (change("AWS::RDS::DBInstance", Action::Modify, Never, None), false),
-            (change("AWS::RDS::DBInstance", Action::Add, Never, None), false),
-            (change("AWS::S3::Bucket", Action::Remove, Never, Some(PolicyAction::Delete)), true),
-            (change("AWS::S3::Bucket", Action::Remove, Never, Some(PolicyAction::Retain)), false),
-            (change("AWS::IAM::Role", Action::Remove, Never, Some(PolicyAction::Delete)), false),
+            (
+                change("AWS::RDS::DBInstance", Action::Modify, Always, None),
+                true,
+            ),
+            (
+                change("AWS::RDS::DBInstance", Action::Modify, Conditional, None),
+                true,
+            ),
+            (
+                change("AWS::RDS::DBInstance", Action::Modify, Never, None),
+                false,
+            ),
+            (
+                change("AWS::RDS::DBInstance", Action::Add, Never, None),
+                false,
+            ),
+            (
+                change(
+                    "AWS::S3::Bucket",
+                    Action::Remove,
+                    Never,
+                    Some(PolicyAction::Delete),
+                ),
+                true,
+            ),
+            (
+                change(
+                    "AWS::S3::Bucket",
+                    Action::Remove,
+                    Never,
+                    Some(PolicyAction::Retain),
+                ),
+                false,
+            ),
+            (
+                change(
+                    "AWS::IAM::Role",
+                    Action::Remove,
+                    Never,
+                    Some(PolicyAction::Delete),
+                ),
+                false,
+            ),
         ] {
             assert_eq!(change.loses_state(), loses, "{change:?}");
         }
@@ -202,7 +270,13 @@ mod tests {
     fn the_review_digest_ignores_order() {
         let uid: TargetUid = "00000000000000000000000000000001".parse().unwrap();
         let make = |names: [&str; 2]| {
-            let changes = names.iter().map(|n| Change { logical: (*n).into(), ..Review::sample(None).changes[0].clone() }).collect();
+            let changes = names
+                .iter()
+                .map(|n| Change {
+                    logical: (*n).into(),
+                    ..Review::sample(None).changes[0].clone()
+                })
+                .collect();
             Review::new(&uid, None, None, &Digest::of("d1", b"x"), changes, true).digest
         };
         assert_eq!(make(["A", "B"]), make(["B", "A"]));

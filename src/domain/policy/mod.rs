@@ -42,7 +42,12 @@ pub struct ApprovalRule {
 
 impl Default for ApprovalRule {
     fn default() -> Self {
-        Self { count: 1, from: Vec::new(), not_author: false, expires: None }
+        Self {
+            count: 1,
+            from: Vec::new(),
+            not_author: false,
+            expires: None,
+        }
     }
 }
 
@@ -97,15 +102,26 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
     let mut holds = Vec::new();
     let mut hold = |reason, detail: String| holds.push(Hold { reason, detail });
     if input.frozen {
-        hold(Reason::Frozen, "the file FREEZE stops every execution".into());
+        hold(
+            Reason::Frozen,
+            "the file FREEZE stops every execution".into(),
+        );
     }
     if let Some(why) = input.suspended {
         hold(Reason::Suspended, format!("suspended: {why}"));
     }
     if input.mode == Mode::Observe {
-        hold(Reason::Observe, "the mode is observe: nothing is executed".into());
+        hold(
+            Reason::Observe,
+            "the mode is observe: nothing is executed".into(),
+        );
     }
-    let mut asks: Vec<String> = input.review.stateful_losses().iter().map(|c| c.loss()).collect();
+    let mut asks: Vec<String> = input
+        .review
+        .stateful_losses()
+        .iter()
+        .map(|c| c.loss())
+        .collect();
     if input.mode == Mode::Approve {
         asks.push("the placement is in mode approve".into());
     }
@@ -118,13 +134,28 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
     let given = approvals_that_count(input);
     if !asks.is_empty() && given < input.rule.count as usize {
         let missing = input.rule.count as usize - given;
-        hold(Reason::Approval, format!("needs {missing} more approval{}: {}", if missing == 1 { "" } else { "s" }, asks.join("; ")));
+        hold(
+            Reason::Approval,
+            format!(
+                "needs {missing} more approval{}: {}",
+                if missing == 1 { "" } else { "s" },
+                asks.join("; ")
+            ),
+        );
     }
     if input.renderer_changed && given == 0 {
-        hold(Reason::RendererChanged, "this release renders other bytes from the same inputs".into());
+        hold(
+            Reason::RendererChanged,
+            "this release renders other bytes from the same inputs".into(),
+        );
     }
     if !input.windows.is_empty() && !input.windows.iter().any(|w| w.contains(input.now)) {
-        let next = input.windows.iter().map(|w| w.to_string()).collect::<Vec<_>>().join(", ");
+        let next = input
+            .windows
+            .iter()
+            .map(|w| w.to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
         hold(Reason::Window, format!("outside its windows: {next} (UTC)"));
     }
     holds
@@ -132,11 +163,26 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
 
 fn approvals_that_count(input: &GateInput<'_>) -> usize {
     let mut people: Vec<&str> = Vec::new();
-    for approval in input.approvals.iter().filter(|a| a.review == input.review.digest) {
+    for approval in input
+        .approvals
+        .iter()
+        .filter(|a| a.review == input.review.digest)
+    {
         let who = approval.by.subject.as_str();
-        let allowed = input.rule.from.is_empty() || input.rule.from.iter().any(|f| f == who || *f == approval.by.display);
-        let author = input.rule.not_author && input.author.is_some_and(|a| a == who || a == approval.by.display);
-        let expired = input.rule.expires.is_some_and(|d| input.now.since(approval.at) > d);
+        let allowed = input.rule.from.is_empty()
+            || input
+                .rule
+                .from
+                .iter()
+                .any(|f| f == who || *f == approval.by.display);
+        let author = input.rule.not_author
+            && input
+                .author
+                .is_some_and(|a| a == who || a == approval.by.display);
+        let expired = input
+            .rule
+            .expires
+            .is_some_and(|d| input.now.since(approval.at) > d);
         if allowed && !author && !expired && !people.contains(&who) {
             people.push(who);
         }
@@ -149,7 +195,13 @@ mod tests {
     use super::*;
     use crate::domain::plan::Review;
 
-    fn holds(mode: Mode, rule: &ApprovalRule, review: &Review, approvals: &[Approval], author: Option<&str>) -> Vec<Reason> {
+    fn holds(
+        mode: Mode,
+        rule: &ApprovalRule,
+        review: &Review,
+        approvals: &[Approval],
+        author: Option<&str>,
+    ) -> Vec<Reason> {
         let input = GateInput {
             mode,
             gate: None,
@@ -167,25 +219,68 @@ mod tests {
     }
 
     fn approval(review: &Review, who: &str, at: i64) -> Approval {
-        let by = Actor { issuer: "local".into(), subject: who.into(), via: "socket".into(), display: who.into() };
-        Approval { review: review.digest.clone(), by, at: Timestamp(at) }
+        let by = Actor {
+            issuer: "local".into(),
+            subject: who.into(),
+            via: "socket".into(),
+            display: who.into(),
+        };
+        Approval {
+            review: review.digest.clone(),
+            by,
+            at: Timestamp(at),
+        }
     }
 
     #[test]
     fn losing_state_needs_an_approval_in_every_mode() {
         let plain = Review::sample(None);
         let loss = Review::sample(Some("AWS::RDS::DBInstance"));
-        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &plain, &[], None), []);
-        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &loss, &[], None), [Reason::Approval]);
-        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &loss, &[approval(&loss, "bo", 0)], None), []);
-        assert_eq!(holds(Mode::Auto, &ApprovalRule::default(), &loss, &[approval(&plain, "bo", 0)], None), [Reason::Approval]);
+        assert_eq!(
+            holds(Mode::Auto, &ApprovalRule::default(), &plain, &[], None),
+            []
+        );
+        assert_eq!(
+            holds(Mode::Auto, &ApprovalRule::default(), &loss, &[], None),
+            [Reason::Approval]
+        );
+        assert_eq!(
+            holds(
+                Mode::Auto,
+                &ApprovalRule::default(),
+                &loss,
+                &[approval(&loss, "bo", 0)],
+                None
+            ),
+            []
+        );
+        assert_eq!(
+            holds(
+                Mode::Auto,
+                &ApprovalRule::default(),
+                &loss,
+                &[approval(&plain, "bo", 0)],
+                None
+            ),
+            [Reason::Approval]
+        );
     }
 
     #[test]
     fn rules_say_whose_approvals_count() {
         let review = Review::sample(None);
-        let rule = ApprovalRule { count: 2, from: vec!["ana".into(), "bo".into()], not_author: true, expires: Some(Duration::from_secs(600)) };
-        let (ana, bo, cy, old) = (approval(&review, "ana", 900_000), approval(&review, "bo", 900_000), approval(&review, "cy", 900_000), approval(&review, "bo", 0));
+        let rule = ApprovalRule {
+            count: 2,
+            from: vec!["ana".into(), "bo".into()],
+            not_author: true,
+            expires: Some(Duration::from_secs(600)),
+        };
+        let (ana, bo, cy, old) = (
+            approval(&review, "ana", 900_000),
+            approval(&review, "bo", 900_000),
+            approval(&review, "cy", 900_000),
+            approval(&review, "bo", 0),
+        );
         for (approvals, author, open) in [
             (vec![ana.clone(), bo.clone()], None, true),
             (vec![ana.clone(), ana.clone()], None, false),
@@ -193,13 +288,26 @@ mod tests {
             (vec![ana.clone(), bo], Some("ana"), false),
             (vec![ana, old], None, false),
         ] {
-            assert_eq!(holds(Mode::Approve, &rule, &review, &approvals, author).is_empty(), open, "{approvals:?} {author:?}");
+            assert_eq!(
+                holds(Mode::Approve, &rule, &review, &approvals, author).is_empty(),
+                open,
+                "{approvals:?} {author:?}"
+            );
         }
     }
 
     #[test]
     fn observe_never_opens() {
         let review = Review::sample(None);
-        assert!(holds(Mode::Observe, &ApprovalRule::default(), &review, &[approval(&review, "bo", 0)], None).contains(&Reason::Observe));
+        assert!(
+            holds(
+                Mode::Observe,
+                &ApprovalRule::default(),
+                &review,
+                &[approval(&review, "bo", 0)],
+                None
+            )
+            .contains(&Reason::Observe)
+        );
     }
 }

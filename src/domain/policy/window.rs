@@ -20,22 +20,36 @@ impl Window {
     pub fn new(days: &[String], from: Option<&str>, to: Option<&str>) -> Result<Self, String> {
         let mut set = [days.is_empty(); 7];
         for day in days {
-            let index = DAYS.iter().position(|d| d == day).ok_or_else(|| format!("`{}` is not one of {}", day.escape_debug(), DAYS.join(", ")))?;
+            let index = DAYS.iter().position(|d| d == day).ok_or_else(|| {
+                format!("`{}` is not one of {}", day.escape_debug(), DAYS.join(", "))
+            })?;
             set[index] = true;
         }
         let time = |text: Option<&str>, default: u32| -> Result<u32, String> {
             let Some(text) = text else { return Ok(default) };
-            let parsed = text.split_once(':').and_then(|(h, m)| Some((h.parse::<u32>().ok()?, m.parse::<u32>().ok().filter(|_| m.len() == 2)?)));
+            let parsed = text.split_once(':').and_then(|(h, m)| {
+                Some((
+                    h.parse::<u32>().ok()?,
+                    m.parse::<u32>().ok().filter(|_| m.len() == 2)?,
+                ))
+            });
             match parsed {
                 Some((h, m)) if m < 60 && h * 60 + m <= MINUTES => Ok(h * 60 + m),
-                _ => Err(format!("`{}` is not a time: write hh:mm", text.escape_debug())),
+                _ => Err(format!(
+                    "`{}` is not a time: write hh:mm",
+                    text.escape_debug()
+                )),
             }
         };
         let (from, to) = (time(from, 0)?, time(to, MINUTES)?);
         if from == to {
             return Err("a window that ends when it begins is never open".into());
         }
-        Ok(Self { days: set, from, to })
+        Ok(Self {
+            days: set,
+            from,
+            to,
+        })
     }
 
     /// Tells whether the window is open.
@@ -56,9 +70,25 @@ impl Window {
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let days: Vec<&str> = DAYS.iter().zip(self.days).filter(|(_, on)| *on).map(|(d, _)| *d).collect();
-        let days = if days.len() == 7 { "daily".to_owned() } else { days.join(" ") };
-        write!(f, "{days} {:02}:{:02}–{:02}:{:02}", self.from / 60, self.from % 60, self.to / 60, self.to % 60)
+        let days: Vec<&str> = DAYS
+            .iter()
+            .zip(self.days)
+            .filter(|(_, on)| *on)
+            .map(|(d, _)| *d)
+            .collect();
+        let days = if days.len() == 7 {
+            "daily".to_owned()
+        } else {
+            days.join(" ")
+        };
+        write!(
+            f,
+            "{days} {:02}:{:02}–{:02}:{:02}",
+            self.from / 60,
+            self.from % 60,
+            self.to / 60,
+            self.to % 60
+        )
     }
 }
 
@@ -73,10 +103,19 @@ mod tests {
 
     #[test]
     fn windows_open_and_close() {
-        let work = Window::new(&["mon".into(), "tue".into()], Some("09:00"), Some("17:00")).unwrap();
+        let work =
+            Window::new(&["mon".into(), "tue".into()], Some("09:00"), Some("17:00")).unwrap();
         assert!(work.contains(at(0, 9)) && !work.contains(at(0, 17)) && !work.contains(at(2, 12)));
         let night = Window::new(&["mon".into()], Some("22:00"), Some("06:00")).unwrap();
-        assert!(night.contains(at(0, 23)) && night.contains(at(1, 5)) && !night.contains(at(1, 23)) && !night.contains(at(0, 5)));
-        assert!(Window::new(&["monday".into()], None, None).is_err() && Window::new(&[], Some("25:00"), None).is_err());
+        assert!(
+            night.contains(at(0, 23))
+                && night.contains(at(1, 5))
+                && !night.contains(at(1, 23))
+                && !night.contains(at(0, 5))
+        );
+        assert!(
+            Window::new(&["monday".into()], None, None).is_err()
+                && Window::new(&[], Some("25:00"), None).is_err()
+        );
     }
 }

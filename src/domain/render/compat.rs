@@ -297,12 +297,12 @@ impl Object for Silent {
 
 /// Is this the lenient undefined of `x if false`?  Only the conversion to a
 /// string argument tells the two kinds apart in minijinja's public API.
-fn is_silent(state: &State, v: &Value) -> bool {
+fn is_silent(state: &State<'_, '_>, v: &Value) -> bool {
     v.is_undefined() && StringInput::new(state, v).is_ok()
 }
 
 /// Replaces lenient undefined arguments by their stand-in.
-fn mark_silent(state: &State, args: Rest<ValueOrKwargs>) -> Vec<Value> {
+fn mark_silent(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Vec<Value> {
     let mut args = args.into_values();
     for v in args.iter_mut() {
         if is_silent(state, v) {
@@ -372,11 +372,7 @@ fn ty(v: &Value) -> Ty {
                 let n = o.type_name();
                 n.ends_with("::Loop") || n.ends_with("::Macro") || n.ends_with("::Namespace")
             });
-            if odd {
-                Ty::Other
-            } else {
-                Ty::Dict
-            }
+            if odd { Ty::Other } else { Ty::Dict }
         }
         _ => Ty::Other,
     }
@@ -493,8 +489,8 @@ fn printable(c: char) -> bool {
         return (' '..='~').contains(&c);
     }
     let s: String = ['a', c].into_iter().collect();
-    let ok = s.escape_debug().count() == 2;
-    ok
+
+    s.escape_debug().count() == 2
 }
 
 fn check_len(s: &str) -> Res<()> {
@@ -548,7 +544,7 @@ fn repr_into(out: &mut String, v: &Value, depth: usize) -> Res<()> {
             if let Some(view) = v.downcast_object_ref::<View>() {
                 out.push_str(view.name);
             }
-            seq(out, "([", "])", false)?
+            seq(out, "([", "])", false)?;
         }
         Ty::Range => match v.downcast_object_ref::<PyRange>() {
             Some(r) => out.push_str(&r.text()),
@@ -597,7 +593,7 @@ fn items_of(v: &Value) -> Res<Vec<Value>> {
     match ty(v) {
         Ty::Undefined => return undefined(),
         Ty::None | Ty::Bool | Ty::Int | Ty::Float => {
-            return err(format!("'{}' object is not iterable", type_name(v)))
+            return err(format!("'{}' object is not iterable", type_name(v)));
         }
         Ty::Other => return err("object is not iterable"),
         Ty::Silent => return Ok(Vec::new()),
@@ -739,12 +735,11 @@ fn lowered(v: Value) -> Value {
 fn split_kwargs(args: &[Value]) -> (Vec<Value>, Vec<(String, Value)>) {
     let mut pos = args.to_vec();
     let mut kw = Vec::new();
-    if pos.last().is_some_and(Value::is_kwargs) {
-        if let Some(last) = pos.pop() {
-            if let Some(iter) = last.as_object().and_then(|o| o.try_iter_pairs()) {
-                kw = iter.map(|(k, v)| (k.to_string(), v)).collect();
-            }
-        }
+    if pos.last().is_some_and(Value::is_kwargs)
+        && let Some(last) = pos.pop()
+        && let Some(iter) = last.as_object().and_then(|o| o.try_iter_pairs())
+    {
+        kw = iter.map(|(k, v)| (k.to_string(), v)).collect();
     }
     (pos, kw)
 }
@@ -968,7 +963,7 @@ fn quote(s: &str, for_qs: bool) -> String {
     for &b in s.as_bytes() {
         match b {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
-                rv.push(char::from(b))
+                rv.push(char::from(b));
             }
             b'/' if !for_qs => rv.push('/'),
             b' ' if for_qs => rv.push('+'),
@@ -1075,28 +1070,29 @@ fn wrap_line(s: &str, width: usize, long: bool, hyphens: bool) -> Vec<String> {
             len += chunk.len();
             cur.extend(chunks.pop());
         }
-        if let Some(chunk) = chunks.last_mut() {
-            if chunk.len() > width {
-                if long {
-                    let mut end = width.saturating_sub(len);
-                    if hyphens && chunk.len() > end {
-                        // break after a hyphen inside the part that fits
-                        let hy = chunk
-                            .get(..end)
-                            .unwrap_or_default()
-                            .iter()
-                            .rposition(|c| *c == '-');
-                        if let Some(h) = hy {
-                            if h > 0 && chunk.iter().take(h).any(|c| *c != '-') {
-                                end = h + 1;
-                            }
-                        }
+        if let Some(chunk) = chunks.last_mut()
+            && chunk.len() > width
+        {
+            if long {
+                let mut end = width.saturating_sub(len);
+                if hyphens && chunk.len() > end {
+                    // break after a hyphen inside the part that fits
+                    let hy = chunk
+                        .get(..end)
+                        .unwrap_or_default()
+                        .iter()
+                        .rposition(|c| *c == '-');
+                    if let Some(h) = hy
+                        && h > 0
+                        && chunk.iter().take(h).any(|c| *c != '-')
+                    {
+                        end = h + 1;
                     }
-                    let end = end.min(chunk.len());
-                    cur.push(chunk.drain(..end).collect());
-                } else if cur.is_empty() {
-                    cur.extend(chunks.pop());
                 }
+                let end = end.min(chunk.len());
+                cur.push(chunk.drain(..end).collect());
+            } else if cur.is_empty() {
+                cur.extend(chunks.pop());
             }
         }
         if cur.last().is_some_and(|c| blank(c)) {
@@ -1125,11 +1121,7 @@ fn fmt_exp(x: f64, prec: usize, upper: bool) -> String {
         }
         None => s,
     };
-    if upper {
-        rv.to_uppercase()
-    } else {
-        rv
-    }
+    if upper { rv.to_uppercase() } else { rv }
 }
 
 fn fmt_general(x: f64, prec: usize, alt: bool) -> String {
@@ -1172,11 +1164,7 @@ fn fmt_float(x: f64, kind: char, prec: Option<usize>, alt: bool) -> String {
         'e' | 'E' => fmt_exp(x, prec, upper),
         'g' | 'G' => {
             let s = fmt_general(x, prec, alt);
-            if upper {
-                s.to_uppercase()
-            } else {
-                s
-            }
+            if upper { s.to_uppercase() } else { s }
         }
         _ => format!("{x:.prec$}"),
     }
@@ -1661,7 +1649,7 @@ fn str_format(fmt: &str, pos: &[Value], kw: &[(String, Value)]) -> Res<String> {
 
 // ------------------------------------------------------------------ filters
 
-type FilterFn = fn(&mut State, &[Value]) -> Res<Value>;
+type FilterFn = fn(&mut State<'_, '_>, &[Value]) -> Res<Value>;
 
 fn text(s: String) -> Res<Value> {
     check_len(&s)?;
@@ -1711,22 +1699,22 @@ fn key_of(v: &Value, path: &[Value], case: bool, default: Option<&Value>) -> Res
     Ok(if case { v } else { lowered(v) })
 }
 
-fn f_upper(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_upper(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s"], 1)?;
     text(str_of(&b.val(0))?.to_uppercase())
 }
 
-fn f_lower(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_lower(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s"], 1)?;
     text(str_of(&b.val(0))?.to_lowercase())
 }
 
-fn f_capitalize(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_capitalize(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s"], 1)?;
     text(capitalize(&str_of(&b.val(0))?))
 }
 
-fn f_title(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_title(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s"], 1)?;
     let s = str_of(&b.val(0))?;
     let mut rv = String::with_capacity(s.len());
@@ -1745,7 +1733,7 @@ fn f_title(_: &mut State, a: &[Value]) -> Res<Value> {
     text(rv)
 }
 
-fn f_length(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_length(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     py_len(&b.val(0)).map(Value::from)
 }
@@ -1761,12 +1749,12 @@ fn py_len(v: &Value) -> Res<usize> {
     }
 }
 
-fn f_first(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_first(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["seq"], 1)?;
     Ok(items_of(&b.val(0))?.into_iter().next().unwrap_or_default())
 }
 
-fn f_last(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_last(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["seq"], 1)?;
     let v = b.val(0);
     if ty(&v) == Ty::Gen {
@@ -1775,12 +1763,12 @@ fn f_last(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(items_of(&v)?.pop().unwrap_or_default())
 }
 
-fn f_list(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_list(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     Ok(Value::from(items_of(&b.val(0))?))
 }
 
-fn f_string(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_string(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s"], 1)?;
     let v = b.val(0);
     if v.is_safe() {
@@ -1789,12 +1777,12 @@ fn f_string(_: &mut State, a: &[Value]) -> Res<Value> {
     text(str_of(&v)?)
 }
 
-fn f_safe(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_safe(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     Ok(Value::from_safe_string(str_of(&b.val(0))?))
 }
 
-fn f_escape(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_escape(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     let v = b.val(0);
     if v.is_safe() {
@@ -1805,14 +1793,14 @@ fn f_escape(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Value::from_safe_string(s))
 }
 
-fn f_forceescape(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_forceescape(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     let s = html_escape(&str_of(&b.val(0))?);
     check_len(&s)?;
     Ok(Value::from_safe_string(s))
 }
 
-fn f_striptags(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_striptags(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     let mut s = str_of(&b.val(0))?;
     for (open, close) in [("<!--", "-->"), ("<", ">")] {
@@ -1863,7 +1851,7 @@ fn f_striptags(_: &mut State, a: &[Value]) -> Res<Value> {
     text(out)
 }
 
-fn f_replace(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_replace(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s", "old", "new", "count"], 3)?;
     let count = match b.some(3) {
         Some(_) => b.int_or(3, -1)?,
@@ -1877,7 +1865,7 @@ fn f_replace(_: &mut State, a: &[Value]) -> Res<Value> {
     )?)
 }
 
-fn f_trim(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_trim(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "chars"], 1)?;
     let s = str_of(&b.val(0))?;
     let chars = match b.some(1) {
@@ -1887,12 +1875,12 @@ fn f_trim(_: &mut State, a: &[Value]) -> Res<Value> {
     text(strip(&s, chars.as_deref(), true, true))
 }
 
-fn f_center(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_center(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "width"], 1)?;
     text(center(&str_of(&b.val(0))?, b.int_or(1, 80)?, ' ')?)
 }
 
-fn f_indent(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_indent(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s", "width", "first", "blank"], 1)?;
     let s = b.str(0)?;
     let by = match b.opt(1).and_then(Value::as_str) {
@@ -1925,7 +1913,7 @@ fn f_indent(_: &mut State, a: &[Value]) -> Res<Value> {
     text(rv)
 }
 
-fn f_truncate(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_truncate(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s", "length", "killwords", "end", "leeway"], 1)?;
     let s = b.str(0)?;
     let length = b.int_or(1, 255)?;
@@ -1957,7 +1945,7 @@ fn f_truncate(_: &mut State, a: &[Value]) -> Res<Value> {
     text(format!("{head}{end}"))
 }
 
-fn f_wordwrap(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_wordwrap(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(
         a,
         &[
@@ -1990,7 +1978,7 @@ fn f_wordwrap(_: &mut State, a: &[Value]) -> Res<Value> {
     text(lines.join(&sep))
 }
 
-fn f_wordcount(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_wordcount(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s"], 1)?;
     let s = str_of(&b.val(0))?;
     Ok(Value::from(
@@ -1998,7 +1986,7 @@ fn f_wordcount(_: &mut State, a: &[Value]) -> Res<Value> {
     ))
 }
 
-fn f_format(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_format(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let (mut pos, kw) = split_kwargs(a);
     if pos.is_empty() {
         return Err(Error::from(ErrorKind::MissingArgument));
@@ -2014,7 +2002,7 @@ fn f_format(_: &mut State, a: &[Value]) -> Res<Value> {
     text(percent_format(&str_of(&v)?, &pos, &kw, !kw.is_empty())?)
 }
 
-fn f_join(st: &mut State, a: &[Value]) -> Res<Value> {
+fn f_join(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "d", "attribute"], 1)?;
     let sep = match b.opt(1) {
         Some(v) => str_of(v)?,
@@ -2035,7 +2023,7 @@ fn f_join(st: &mut State, a: &[Value]) -> Res<Value> {
     text(rv)
 }
 
-fn f_reverse(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_reverse(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     let v = b.val(0);
     if let Some(s) = v.as_str() {
@@ -2119,7 +2107,7 @@ fn float_to_int(x: f64) -> Res<Value> {
     }
 }
 
-fn f_int(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_int(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "default", "base"], 1)?;
     let v = b.val(0);
     let default = b.opt(1).cloned().unwrap_or(Value::from(0));
@@ -2157,7 +2145,7 @@ fn f_int(_: &mut State, a: &[Value]) -> Res<Value> {
     }
 }
 
-fn f_float(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_float(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "default"], 1)?;
     let v = b.val(0);
     let default = b.opt(1).cloned().unwrap_or(Value::from(0.0));
@@ -2168,7 +2156,7 @@ fn f_float(_: &mut State, a: &[Value]) -> Res<Value> {
     }
 }
 
-fn f_abs(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_abs(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["x"], 1)?;
     let v = b.val(0);
     match (ty(&v), int_of(&v), num_of(&v)) {
@@ -2179,7 +2167,7 @@ fn f_abs(_: &mut State, a: &[Value]) -> Res<Value> {
     }
 }
 
-fn f_round(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_round(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "precision", "method"], 1)?;
     let v = b.val(0);
     let prec = b.int_or(1, 0)?;
@@ -2245,7 +2233,7 @@ fn f_round(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Value::from(r * unit))
 }
 
-fn f_filesizeformat(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_filesizeformat(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "binary"], 1)?;
     let v = b.val(0);
     let binary = b.bool_or(1, false)?;
@@ -2285,7 +2273,7 @@ fn f_filesizeformat(_: &mut State, a: &[Value]) -> Res<Value> {
     text(format!("{:.1} {name}", base * x / unit))
 }
 
-fn f_urlencode(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_urlencode(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     let v = b.val(0);
     let pairs = match ty(&v) {
@@ -2314,7 +2302,7 @@ fn f_urlencode(_: &mut State, a: &[Value]) -> Res<Value> {
     text(rv.join("&"))
 }
 
-fn f_xmlattr(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_xmlattr(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["d", "autospace"], 1)?;
     let auto = b.bool_or(1, true)?;
     let esc = |v: &Value| -> Res<String> {
@@ -2451,14 +2439,14 @@ fn json_into(out: &mut String, v: &Value, indent: Option<&str>, depth: usize) ->
                 return err(format!(
                     "Object of type {} is not JSON serializable",
                     type_name(v)
-                ))
+                ));
             }
         },
     }
     check_len(out)
 }
 
-fn f_tojson(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_tojson(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "indent"], 1)?;
     let by = match b.some(1) {
         None => None,
@@ -2472,7 +2460,7 @@ fn f_tojson(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Value::from_safe_string(out))
 }
 
-fn f_pprint(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_pprint(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     fn sorted(v: &Value, depth: usize) -> Res<Value> {
         if depth > MAX_DEPTH {
             return err("value is nested too deeply");
@@ -2510,7 +2498,7 @@ fn f_pprint(_: &mut State, a: &[Value]) -> Res<Value> {
     text(s)
 }
 
-fn f_default(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_default(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "default_value", "boolean"], 1)?;
     let v = b.val(0);
     let default = || b.opt(1).cloned().unwrap_or(Value::from(""));
@@ -2521,7 +2509,7 @@ fn f_default(_: &mut State, a: &[Value]) -> Res<Value> {
     }
 }
 
-fn f_attr(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_attr(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["obj", "name"], 2)?;
     let v = b.val(0);
     if matches!(ty(&v), Ty::Undefined | Ty::Silent) {
@@ -2536,7 +2524,7 @@ fn f_attr(_: &mut State, a: &[Value]) -> Res<Value> {
     }
 }
 
-fn f_items(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_items(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
     let v = b.val(0);
     if matches!(ty(&v), Ty::Undefined | Ty::Silent) {
@@ -2552,7 +2540,7 @@ fn tuples(pairs: Vec<(Value, Value)>) -> Vec<Value> {
         .collect()
 }
 
-fn f_dictsort(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_dictsort(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "case_sensitive", "by", "reverse"], 1)?;
     let case = b.bool_or(1, false)?;
     let by = b.str_or(2, "key")?;
@@ -2571,7 +2559,7 @@ fn f_dictsort(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Value::from(tuples(rows.into_iter().map(|r| r.1).collect())))
 }
 
-fn f_sort(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_sort(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "reverse", "case_sensitive", "attribute"], 1)?;
     let rev = b.bool_or(1, false)?;
     let case = b.bool_or(2, false)?;
@@ -2599,7 +2587,7 @@ fn f_sort(_: &mut State, a: &[Value]) -> Res<Value> {
     ))
 }
 
-fn f_unique(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_unique(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "case_sensitive", "attribute"], 1)?;
     let case = b.bool_or(1, false)?;
     let path = attr_path(&b.some(2).cloned().unwrap_or(Value::from(())))?;
@@ -2631,15 +2619,15 @@ fn min_max(a: &[Value], want: Ordering) -> Res<Value> {
     Ok(best.map(|b| b.1).unwrap_or_default())
 }
 
-fn f_min(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_min(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     min_max(a, Ordering::Less)
 }
 
-fn f_max(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_max(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     min_max(a, Ordering::Greater)
 }
 
-fn f_sum(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_sum(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["iterable", "attribute", "start"], 1)?;
     let path = attr_path(&b.some(1).cloned().unwrap_or(Value::from(())))?;
     let mut acc = b.opt(2).cloned().unwrap_or(Value::from(0));
@@ -2679,7 +2667,7 @@ fn f_sum(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(acc)
 }
 
-fn f_batch(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_batch(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "linecount", "fill_with"], 2)?;
     let n = b.int_or(1, 0)?;
     let n = usize::try_from(n).unwrap_or(usize::MAX);
@@ -2707,7 +2695,7 @@ fn f_batch(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Gen::value(rows))
 }
 
-fn f_slice(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_slice(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "slices", "fill_with"], 2)?;
     let seq = items_of(&b.val(0))?;
     let n = match usize::try_from(b.int_or(1, 0)?) {
@@ -2730,7 +2718,7 @@ fn f_slice(_: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Gen::value(rows))
 }
 
-fn f_map(st: &mut State, a: &[Value]) -> Res<Value> {
+fn f_map(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let (pos, kw) = split_kwargs(a);
     let Some(v) = pos.first() else {
         return Err(Error::from(ErrorKind::MissingArgument));
@@ -2764,7 +2752,7 @@ fn f_map(st: &mut State, a: &[Value]) -> Res<Value> {
     Ok(Gen::value(rv))
 }
 
-fn select(st: &mut State, a: &[Value], attr: bool, keep: bool) -> Res<Value> {
+fn select(st: &mut State<'_, '_>, a: &[Value], attr: bool, keep: bool) -> Res<Value> {
     let (pos, _) = split_kwargs(a);
     let Some(v) = pos.first() else {
         return Err(Error::from(ErrorKind::MissingArgument));
@@ -2802,23 +2790,23 @@ fn select(st: &mut State, a: &[Value], attr: bool, keep: bool) -> Res<Value> {
     Ok(Gen::value(rv))
 }
 
-fn f_select(st: &mut State, a: &[Value]) -> Res<Value> {
+fn f_select(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     select(st, a, false, true)
 }
 
-fn f_reject(st: &mut State, a: &[Value]) -> Res<Value> {
+fn f_reject(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     select(st, a, false, false)
 }
 
-fn f_selectattr(st: &mut State, a: &[Value]) -> Res<Value> {
+fn f_selectattr(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     select(st, a, true, true)
 }
 
-fn f_rejectattr(st: &mut State, a: &[Value]) -> Res<Value> {
+fn f_rejectattr(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     select(st, a, true, false)
 }
 
-fn f_groupby(_: &mut State, a: &[Value]) -> Res<Value> {
+fn f_groupby(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value", "attribute", "default", "case_sensitive"], 2)?;
     let path = attr_path(&b.val(1))?;
     let default = b.some(2);
@@ -3394,7 +3382,7 @@ fn str_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
                 match item.as_str() {
                     Some(t) => rv.push_str(t),
                     None => {
-                        return err(format!("expected str instance, {} found", type_name(item)))
+                        return err(format!("expected str instance, {} found", type_name(item)));
                     }
                 }
                 check_len(&rv)?;
@@ -3500,7 +3488,7 @@ fn list_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
 
 /// Python methods of strings, dicts and lists.  Mutating methods are unknown:
 /// minijinja values are immutable.
-pub fn method(_: &mut State, v: &Value, name: &str, args: &[Value]) -> Res<Value> {
+pub fn method(_: &mut State<'_, '_>, v: &Value, name: &str, args: &[Value]) -> Res<Value> {
     match ty(v) {
         Ty::Undefined => undefined(),
         Ty::Str => str_method(v, name, args),
@@ -3624,13 +3612,16 @@ pub fn install(env: &mut Environment<'static>) {
         env.remove_test(name);
     }
     for &(name, f) in FILTERS {
-        env.add_filter(name, move |st: &mut State, a: Rest<ValueOrKwargs>| {
-            let a = mark_silent(st, a);
-            f(st, &a)
-        });
+        env.add_filter(
+            name,
+            move |st: &mut State<'_, '_>, a: Rest<ValueOrKwargs>| {
+                let a = mark_silent(st, a);
+                f(st, &a)
+            },
+        );
     }
     for &name in TESTS {
-        env.add_test(name, move |st: &State, a: Rest<ValueOrKwargs>| {
+        env.add_test(name, move |st: &State<'_, '_>, a: Rest<ValueOrKwargs>| {
             test(name, &mark_silent(st, a))
         });
     }
@@ -3706,12 +3697,9 @@ pub fn check_source(src: &str) -> Res<()> {
         if ch == '\n' {
             line += 1;
         }
-        let kind = match (ch, at(i + 1)) {
-            ('{', Some(k @ ('{' | '%' | '#'))) => k,
-            _ => {
-                i += 1;
-                continue;
-            }
+        let ('{', Some(kind @ ('{' | '%' | '#'))) = (ch, at(i + 1)) else {
+            i += 1;
+            continue;
         };
         i += 2;
         if kind == '#' {
@@ -3856,15 +3844,11 @@ pub fn check_source(src: &str) -> Res<()> {
                     return bad("too many elif branches");
                 }
             }
-            "set" => {
-                if open.iter().any(|t| t == "filter") {
-                    return bad("set inside filter is not supported");
-                }
+            "set" if open.iter().any(|t| t == "filter") => {
+                return bad("set inside filter is not supported");
             }
-            "block" => {
-                if !open.is_empty() {
-                    return bad("block inside another tag is not supported");
-                }
+            "block" if !open.is_empty() => {
+                return bad("block inside another tag is not supported");
             }
             t if t.starts_with("end") && t != "endset" && t != "endblock" && t != "endraw" => {
                 while open.last().is_some_and(|t| t == "elif") {

@@ -139,7 +139,10 @@ impl ComponentData {
         data.insert("environment".into(), self.environment.outside());
         if let Some((service, name, inputs)) = &self.attached {
             data.insert("service".into(), service.value());
-            data.insert("service_instance".into(), json!({ "name": name, "inputs": inputs }));
+            data.insert(
+                "service_instance".into(),
+                json!({ "name": name, "inputs": inputs }),
+            );
         }
         Value::Object(data)
     }

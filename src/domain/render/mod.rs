@@ -9,7 +9,9 @@ mod data;
 mod filters;
 mod source;
 
-pub use data::{ComponentData, EnvironmentData, InstanceData, PipelineData, PipelineInstance, ServiceData};
+pub use data::{
+    ComponentData, EnvironmentData, InstanceData, PipelineData, PipelineInstance, ServiceData,
+};
 pub use source::line_map;
 
 use std::io::{self, Write};
@@ -36,7 +38,12 @@ pub struct Limits<'a> {
 
 impl Default for Limits<'_> {
     fn default() -> Self {
-        Self { fuel: 2_000_000, output: 1 << 20, expired: &|| false }
+        // Enough for every public bundle a hundred times over, and too little to nest values deeper than the stack.
+        Self {
+            fuel: 200_000,
+            output: 1 << 20,
+            expired: &|| false,
+        }
     }
 }
 
@@ -52,10 +59,25 @@ pub struct Rendered {
 /// Renders one template with the complete data.
 ///
 /// An error names the line and column in the template and never a value.
-pub fn render(file: &str, text: &str, data: &Value, limits: &Limits<'_>) -> Result<Rendered, Box<Finding>> {
+pub fn render(
+    file: &str,
+    text: &str,
+    data: &Value,
+    limits: &Limits<'_>,
+) -> Result<Rendered, Box<Finding>> {
     let normal = compat::normalize_source(text);
-    if normal.contains(filters::MARKS) {
-        return Err(Box::new(Finding::error("render.syntax", Place::file(file), "the template holds private-use characters that isoform uses itself")));
+    // The filters mark places with these; from outside they could break a quoted value into lines.
+    let escaped = normal.to_ascii_lowercase();
+    if normal.contains(filters::MARKS)
+        || escaped.contains("\\uf8f0")
+        || escaped.contains("\\uf8f1")
+        || data.to_string().contains(filters::MARKS)
+    {
+        let message = "the template or its data holds U+F8F0 or U+F8F1, which isoform uses itself";
+        return Err(Box::new(
+            Finding::error("render.refused", Place::file(file), message)
+                .help("remove these private-use characters"),
+        ));
     }
     let (prepared, dynamic) = source::pass_dynamic_references(&normal);
     let place = |error: &minijinja::Error| source::place(file, &prepared, &normal, error);
@@ -72,27 +94,67 @@ pub fn render(file: &str, text: &str, data: &Value, limits: &Limits<'_>) -> Resu
         Ok(template) => template,
         Err(error) => {
             let help = "this is Jinja: see docs/formats/rendering.md; a `{{` that is meant as text stands in {% raw %}…{% endraw %}";
-            return Err(Box::new(Finding::error("render.syntax", place(&error), format!("the template does not parse: {}", reason(&error))).help(help)));
+            return Err(Box::new(
+                Finding::error(
+                    "render.syntax",
+                    place(&error),
+                    format!("the template does not parse: {}", reason(&error)),
+                )
+                .help(help),
+            ));
         }
     };
-    let mut out = Capped { bytes: Vec::new(), limits };
+    let mut out = Capped {
+        bytes: Vec::new(),
+        limits,
+    };
     let context = compat::from_json(data);
-    let result = catch_unwind(AssertUnwindSafe(|| template.render_captured_to(context, &mut out).map(drop)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        template.render_captured_to(context, &mut out).map(drop)
+    }));
     match result {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(Box::new(explain(file, &prepared, data, &error, place(&error)))),
-        Err(_) => return Err(Box::new(Finding::error("render.refused", Place::file(file), "the template makes the renderer fail"))),
+        Ok(Err(error)) => {
+            return Err(Box::new(explain(
+                file,
+                &prepared,
+                data,
+                &error,
+                place(&error),
+            )));
+        }
+        Err(_) => {
+            return Err(Box::new(Finding::error(
+                "render.refused",
+                Place::file(file),
+                "the template makes the renderer fail",
+            )));
+        }
     }
-    let text = String::from_utf8(out.bytes).map_err(|_| Box::new(Finding::error("render.output", Place::file(file), "the output is not UTF-8")))?;
+    let text = String::from_utf8(out.bytes).map_err(|_| {
+        Box::new(Finding::error(
+            "render.output",
+            Place::file(file),
+            "the output is not UTF-8",
+        ))
+    })?;
     let text = filters::indent(&text);
     if text.len() > limits.output {
-        return Err(Box::new(Finding::error("render.output", Place::file(file), format!("the output has more than {} bytes", limits.output))));
+        return Err(Box::new(Finding::error(
+            "render.output",
+            Place::file(file),
+            format!("the output has more than {} bytes", limits.output),
+        )));
     }
     let notes = dynamic
         .into_iter()
         .map(|span| {
-            Finding::warning("render.dynamic-reference", Place::at(file, span, &normal), "`{{resolve:` is passed through to CloudFormation; stock Jinja refuses it")
-                .help("write {% raw %}{{resolve:…}}{% endraw %} to be safe everywhere")
+            Finding::warning(
+                "render.dynamic-reference",
+                Place::at(file, span, &normal),
+                "`{{resolve:` is passed through to CloudFormation; stock Jinja refuses it",
+            )
+            .help("write {% raw %}{{resolve:…}}{% endraw %} to be safe everywhere")
         })
         .collect();
     Ok(Rendered { text, notes })
@@ -102,14 +164,19 @@ pub fn render(file: &str, text: &str, data: &Value, limits: &Limits<'_>) -> Resu
 pub fn check(file: &str, text: &str) -> Result<(), Box<Finding>> {
     let normal = compat::normalize_source(text);
     let (prepared, _) = source::pass_dynamic_references(&normal);
-    compat::check_source(&prepared).map_err(|error| Box::new(source::refused(file, &normal, &error)))?;
+    compat::check_source(&prepared)
+        .map_err(|error| Box::new(source::refused(file, &normal, &error)))?;
     let mut environment = Environment::new();
     environment.set_debug(false);
     compat::install(&mut environment);
     filters::install(&mut environment);
     match environment.template_from_named_str("template", &prepared) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Box::new(Finding::error("render.syntax", source::place(file, &prepared, &normal, &error), format!("the template does not parse: {}", reason(&error))))),
+        Err(error) => Err(Box::new(Finding::error(
+            "render.syntax",
+            source::place(file, &prepared, &normal, &error),
+            format!("the template does not parse: {}", reason(&error)),
+        ))),
     }
 }
 
@@ -121,7 +188,10 @@ struct Capped<'a> {
 impl Write for Capped<'_> {
     fn write(&mut self, more: &[u8]) -> io::Result<usize> {
         if self.bytes.len() + more.len() > self.limits.output {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the output is too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the output is too large",
+            ));
         }
         if (self.limits.expired)() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the time is up"));
@@ -136,25 +206,58 @@ impl Write for Capped<'_> {
 }
 
 fn reason(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
+    match error.detail() {
+        // This one text of the engine holds the operands.
+        Some(detail) if detail.starts_with("unable to calculate") => {
+            "the calculation is not possible".into()
+        }
+        Some(detail) => detail.to_owned(),
+        None => error.kind().to_string(),
+    }
 }
 
-fn explain(file: &str, text: &str, data: &Value, error: &minijinja::Error, place: Place) -> Finding {
+fn explain(
+    file: &str,
+    text: &str,
+    data: &Value,
+    error: &minijinja::Error,
+    place: Place,
+) -> Finding {
     match error.kind() {
         ErrorKind::UndefinedError => undefined(text, data, error, place),
         // An operator with an undefined side: the engine calls that an operation on unsupported types.
-        ErrorKind::InvalidOperation if error.detail().is_some_and(|d| d.contains("undefined")) => undefined(text, data, error, place),
-        ErrorKind::OutOfFuel => Finding::error("render.fuel", place, "the template takes too many steps").help("a loop that long does not belong into a template"),
-        ErrorKind::WriteFailure => Finding::error("render.output", Place::file(file), "the output is too large, or it took too long"),
-        _ => Finding::error("render.failed", place, format!("the expression fails: {}", reason(error))),
+        ErrorKind::InvalidOperation if error.detail().is_some_and(|d| d.contains("undefined")) => {
+            undefined(text, data, error, place)
+        }
+        ErrorKind::OutOfFuel => {
+            Finding::error("render.fuel", place, "the template takes too many steps")
+                .help("a loop that long does not belong into a template")
+        }
+        ErrorKind::WriteFailure => Finding::error(
+            "render.output",
+            Place::file(file),
+            "the output is too large, or it took too long",
+        ),
+        _ => Finding::error(
+            "render.failed",
+            place,
+            format!("the expression fails: {}", reason(error)),
+        ),
     }
 }
 
 /// Says which name is not there and what is there instead. Names only, never values.
 fn undefined(text: &str, data: &Value, error: &minijinja::Error, place: Place) -> Finding {
     let range = source::name_range(text, error);
-    let written = range.clone().and_then(|r| text.get(r)).unwrap_or_default().trim();
-    let expression: String = written.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).collect();
+    let written = range
+        .clone()
+        .and_then(|r| text.get(r))
+        .unwrap_or_default()
+        .trim();
+    let expression: String = written
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
+        .collect();
     let parts: Vec<&str> = expression.split('.').filter(|p| !p.is_empty()).collect();
     let mut here = data;
     let mut missing = None;
@@ -171,19 +274,56 @@ fn undefined(text: &str, data: &Value, error: &minijinja::Error, place: Place) -
             }
         }
     }
-    let shown = if expression.is_empty() { "a name".to_owned() } else { format!("`{expression}`") };
-    let Some(missing) = missing else {
-        return Finding::error("render.undefined", place, format!("{shown} is not defined here")).help("use `is defined` or `| default(…)` for names that may be missing");
+    let shown = if expression.is_empty() {
+        "a name".to_owned()
+    } else {
+        format!("`{expression}`")
     };
-    let names: Vec<&str> = here.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
-    let owner = if path.is_empty() { "the data".to_owned() } else { format!("`{}`", path.join(".")) };
-    let mut help = if names.is_empty() { format!("{owner} is empty") } else { format!("{owner} has {}", names.iter().take(12).copied().collect::<Vec<_>>().join(", ")) };
+    let Some(missing) = missing else {
+        return Finding::error(
+            "render.undefined",
+            place,
+            format!("{shown} is not defined here"),
+        )
+        .help("use `is defined` or `| default(…)` for names that may be missing");
+    };
+    let names: Vec<&str> = here
+        .as_object()
+        .map(|o| o.keys().map(String::as_str).collect())
+        .unwrap_or_default();
+    let owner = if path.is_empty() {
+        "the data".to_owned()
+    } else {
+        format!("`{}`", path.join("."))
+    };
+    let mut help = if names.is_empty() {
+        format!("{owner} is empty")
+    } else {
+        format!(
+            "{owner} has {}",
+            names
+                .iter()
+                .take(12)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
+    };
     let after = range.and_then(|r| text.get(r.start..)).unwrap_or_default();
-    if let Some(hyphen) = after.strip_prefix(expression.as_str()).and_then(|rest| rest.strip_prefix('-')) {
-        let rest: String = hyphen.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
+    if let Some(hyphen) = after
+        .strip_prefix(expression.as_str())
+        .and_then(|rest| rest.strip_prefix('-'))
+    {
+        let rest: String = hyphen
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
+            .collect();
         let whole = format!("{missing}-{rest}");
         if names.contains(&whole.as_str()) {
-            help = format!("a hyphen means minus here: write {}['{whole}']", path.join("."));
+            help = format!(
+                "a hyphen means minus here: write {}['{whole}']",
+                path.join(".")
+            );
         }
     } else if let Some(near) = closest(missing, names.iter().copied()) {
         help = format!("{help}; did you mean `{near}`?");
@@ -193,7 +333,9 @@ fn undefined(text: &str, data: &Value, error: &minijinja::Error, place: Place) -
 }
 
 fn widen(place: Place, expression: &str) -> Place {
-    let span = place.span.map(|s| Span::on_line(s.line, s.column, expression.chars().count().max(1) as u32));
+    let span = place
+        .span
+        .map(|s| Span::on_line(s.line, s.column, expression.chars().count().max(1) as u32));
     Place { span, ..place }
 }
 
@@ -203,7 +345,8 @@ mod tests {
     use serde_json::json;
 
     fn out(text: &str, data: Value) -> String {
-        render("t.yaml", text, &data, &Limits::default()).map_or_else(|f| format!("{}: {}", f.code, f.message), |r| r.text)
+        render("t.yaml", text, &data, &Limits::default())
+            .map_or_else(|f| format!("{}: {}", f.code, f.message), |r| r.text)
     }
 
     #[test]
@@ -212,36 +355,131 @@ mod tests {
         for (text, expected) in [
             ("{{ service_instance.inputs.port }}", "80"),
             ("{{ service_instance.inputs.b }}", "True"),
-            ("{{ (service.name~\"--\"~service_instance.name)|truncate(29, true, 'zzz', 0) }}", "orders-service-with-a-long-zzz"),
-            ("{% raw %}{{resolve:ssm:x}}{% endraw %}", "{{resolve:ssm:x}}"),
+            (
+                "{{ (service.name~\"--\"~service_instance.name)|truncate(29, true, 'zzz', 0) }}",
+                "orders-service-with-a-long-zzz",
+            ),
+            (
+                "{% raw %}{{resolve:ssm:x}}{% endraw %}",
+                "{{resolve:ssm:x}}",
+            ),
             ("{{ '{{resolve:ssm:x}}' }}", "{{resolve:ssm:x}}"),
-            ("a: '{{resolve:secretsmanager:{{ service.name }}:SecretString:k}}'", "a: '{{resolve:secretsmanager:orders-service-with-a-long-name:SecretString:k}}'"),
+            (
+                "a: '{{resolve:secretsmanager:{{ service.name }}:SecretString:k}}'",
+                "a: '{{resolve:secretsmanager:orders-service-with-a-long-name:SecretString:k}}'",
+            ),
             ("{{ {'a': [1, 2.0, none]} }}", "{'a': [1, 2.0, None]}"),
             ("a\r\nb\n", "a\nb"),
         ] {
-            assert_eq!(out(text, data.clone()), if text.contains("truncate") { "orders-service-with-a-long".chars().take(26).collect::<String>() + "zzz" } else { expected.to_owned() }, "{text}");
+            assert_eq!(
+                out(text, data.clone()),
+                if text.contains("truncate") {
+                    "orders-service-with-a-long"
+                        .chars()
+                        .take(26)
+                        .collect::<String>()
+                        + "zzz"
+                } else {
+                    expected.to_owned()
+                },
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn an_undefined_name_is_explained_without_values() {
-        let data = json!({"environment": {"outputs": {"ClusterArn": "SECRET", "my-output": "SECRET"}}});
-        let finding = render("t.yaml", "a: 1\nb: '{{ environment.outputs.ClusterName }}'\n", &data, &Limits::default()).unwrap_err();
+        let data =
+            json!({"environment": {"outputs": {"ClusterArn": "SECRET", "my-output": "SECRET"}}});
+        let finding = render(
+            "t.yaml",
+            "a: 1\nb: '{{ environment.outputs.ClusterName }}'\n",
+            &data,
+            &Limits::default(),
+        )
+        .unwrap_err();
         assert_eq!(finding.code, "render.undefined");
-        assert_eq!(finding.message, "`environment.outputs.ClusterName` is not defined");
+        assert_eq!(
+            finding.message,
+            "`environment.outputs.ClusterName` is not defined"
+        );
         let span = finding.place.span.unwrap();
-        assert_eq!((span.line, span.column, span.end_column), (2, 8, 39), "{span:?}");
-        assert!(finding.help.as_deref().unwrap().contains("did you mean `ClusterArn`?"));
+        assert_eq!(
+            (span.line, span.column, span.end_column),
+            (2, 8, 39),
+            "{span:?}"
+        );
+        assert!(
+            finding
+                .help
+                .as_deref()
+                .unwrap()
+                .contains("did you mean `ClusterArn`?")
+        );
         assert!(!format!("{finding:?}").contains("SECRET"));
-        let hyphen = render("t.yaml", "{{ environment.outputs.my-output }}", &data, &Limits::default()).unwrap_err();
-        assert!(hyphen.help.as_deref().unwrap_or_default().contains("['my-output']"), "{hyphen:?}");
+        let hyphen = render(
+            "t.yaml",
+            "{{ environment.outputs.my-output }}",
+            &data,
+            &Limits::default(),
+        )
+        .unwrap_err();
+        assert!(
+            hyphen
+                .help
+                .as_deref()
+                .unwrap_or_default()
+                .contains("['my-output']"),
+            "{hyphen:?}"
+        );
+    }
+
+    #[test]
+    fn marks_of_the_filters_cannot_come_from_outside() {
+        assert!(
+            out("k: '{{ v }}'", json!({"v": "a\u{f8f1}  Evil: 1"})).starts_with("render.refused")
+        );
+        assert!(out("k: '{{ \"\\uf8f1\" }}'", json!({})).starts_with("render.refused"));
+    }
+
+    #[test]
+    fn errors_of_arithmetic_hold_no_values() {
+        let finding = render(
+            "t",
+            "{{ n / 0 }}",
+            &json!({"n": 918273645}),
+            &Limits::default(),
+        )
+        .unwrap_err();
+        assert!(!format!("{finding:?}").contains("918273645"), "{finding:?}");
+    }
+
+    #[test]
+    fn columns_hold_on_lines_with_dynamic_references() {
+        let finding = render(
+            "t",
+            "a: '{{resolve:ssm:{{ nope }}}}'",
+            &json!({}),
+            &Limits::default(),
+        )
+        .unwrap_err();
+        assert_eq!(finding.place.span.unwrap().column, 22);
     }
 
     #[test]
     fn sec_12_hostile_templates_are_stopped() {
-        for text in ["{% for i in range(99999999) %}x{% endfor %}", "{{ 'x' * 100000000 }}", "{% include '/etc/passwd' %}", "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"] {
+        for text in [
+            "{% for i in range(99999999) %}x{% endfor %}",
+            "{{ 'x' * 100000000 }}",
+            "{% include '/etc/passwd' %}",
+            "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+        ] {
             let result = out(text, json!({}));
-            assert!(result.starts_with("render."), "{text}: {}", result.chars().take(60).collect::<String>());
+            assert!(
+                result.starts_with("render."),
+                "{text}: {}",
+                result.chars().take(60).collect::<String>()
+            );
         }
     }
 }

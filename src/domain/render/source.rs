@@ -18,10 +18,21 @@ pub(super) fn pass_dynamic_references(text: &str) -> (String, Vec<Span>) {
         } else if rest.starts_with("{%") {
             let end = statement_end(rest, "%}");
             let word = rest[2..end].trim_start_matches(['-', '+']).trim_start();
-            if word.starts_with("raw") { rest.find("endraw").map_or(rest.len(), |close| close + "endraw".len()) } else { end }
-        } else if rest.starts_with("{{resolve:") {
+            if word.starts_with("raw") {
+                rest.find("endraw")
+                    .map_or(rest.len(), |close| close + "endraw".len())
+            } else {
+                end
+            }
+        } else if rest.starts_with("{{resolve:") && found.len() < 1000 {
             let line = text[..at].matches('\n').count() as u32 + 1;
-            let column = text[..at].rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
+            let column = text[..at]
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count() as u32
+                + 1;
             found.push(Span::on_line(line, column, "{{resolve:".len() as u32));
             out.push_str("{{'{{resolve:'}}");
             at += "{{resolve:".len();
@@ -47,7 +58,9 @@ fn statement_end(rest: &str, close: &str) -> usize {
             (Some(q), c) if c == q => quote = None,
             (Some(_), b'\\') => i += 1,
             (None, c @ (b'\'' | b'"')) => quote = Some(c),
-            (None, _) if rest.is_char_boundary(i) && rest[i..].starts_with(close) => return i + close.len(),
+            (None, _) if rest.is_char_boundary(i) && rest[i..].starts_with(close) => {
+                return i + close.len();
+            }
             _ => {}
         }
         i += 1;
@@ -57,10 +70,16 @@ fn statement_end(rest: &str, close: &str) -> usize {
 
 /// Returns the range of the dotted name around an error: the engine's own begins at its first dot.
 pub(super) fn name_range(text: &str, error: &minijinja::Error) -> Option<std::ops::Range<usize>> {
-    let range = error.range().filter(|r| r.start <= r.end && text.get(r.clone()).is_some())?;
+    let range = error
+        .range()
+        .filter(|r| r.start <= r.end && text.get(r.clone()).is_some())?;
     let before = &text[..range.start];
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '[' | ']' | '\'' | '"');
-    let start = if text[range.start..].starts_with(['.', '[']) { before.trim_end_matches(part).len() } else { range.start };
+    let start = if text[range.start..].starts_with(['.', '[']) {
+        before.trim_end_matches(part).len()
+    } else {
+        range.start
+    };
     Some(start..range.end)
 }
 
@@ -69,8 +88,16 @@ pub(super) fn place(file: &str, prepared: &str, normal: &str, error: &minijinja:
     let span = match name_range(prepared, error) {
         Some(range) => {
             let line = prepared[..range.start].matches('\n').count() as u32 + 1;
-            let column = prepared[..range.start].rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
-            let width = prepared.get(range).map_or(1, |t| t.lines().next().unwrap_or_default().chars().count());
+            let before = prepared[..range.start]
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default();
+            // Each reference that was passed through has grown by the six characters around it.
+            let grown = before.matches("{{'{{resolve:'}}").count() * 6;
+            let column = (before.chars().count() - grown) as u32 + 1;
+            let width = prepared
+                .get(range)
+                .map_or(1, |t| t.lines().next().unwrap_or_default().chars().count());
             Span::on_line(line, column, width as u32)
         }
         None => Span::on_line(error.line().unwrap_or(1) as u32, 1, 1),
@@ -85,9 +112,16 @@ pub(super) fn refused(file: &str, normal: &str, error: &minijinja::Error) -> Fin
         Some((line, message)) => (line.parse().unwrap_or(1), message),
         None => (1, text),
     };
-    let width = normal.lines().nth(line as usize - 1).map_or(1, |l| l.chars().count());
-    Finding::error("render.refused", Place::at(file, Span::on_line(line, 1, width as u32), normal), format!("the template is refused: {message}"))
-        .help("see docs/formats/rendering.md for what cannot be rendered exactly")
+    let width = normal
+        .lines()
+        .nth(line as usize - 1)
+        .map_or(1, |l| l.chars().count());
+    Finding::error(
+        "render.refused",
+        Place::at(file, Span::on_line(line, 1, width as u32), normal),
+        format!("the template is refused: {message}"),
+    )
+    .help("see docs/formats/rendering.md for what cannot be rendered exactly")
 }
 
 /// Maps lines of a rendered text to lines of its template, both counted from 1.
@@ -110,12 +144,23 @@ pub fn line_map(template: &str, rendered: &str) -> Vec<u32> {
             ChangeTag::Delete => gap.extend(change.old_index().map(|i| i as u32 + 1)),
             ChangeTag::Insert => {
                 let wanted = change.value().split(':').next().unwrap_or_default().trim();
-                let same_key = gap.iter().skip(used).position(|line| template.lines().nth(*line as usize - 1).is_some_and(|l| l.split(':').next().unwrap_or_default().trim() == wanted));
+                let same_key = gap.iter().skip(used).position(|line| {
+                    template
+                        .lines()
+                        .nth(*line as usize - 1)
+                        .is_some_and(|l| l.split(':').next().unwrap_or_default().trim() == wanted)
+                });
                 let index = same_key.map(|p| p + used);
                 if let Some(index) = index {
                     used = index + 1;
                 }
-                map.push(index.and_then(|i| gap.get(i)).or(gap.get(used.saturating_sub(1))).copied().unwrap_or(last));
+                map.push(
+                    index
+                        .and_then(|i| gap.get(i))
+                        .or(gap.get(used.saturating_sub(1)))
+                        .copied()
+                        .unwrap_or(last),
+                );
             }
         }
     }
@@ -130,7 +175,11 @@ mod tests {
     fn dynamic_references_pass_only_where_jinja_would_refuse_them() {
         for (text, expected, count) in [
             ("'{{resolve:ssm:x}}'", "'{{'{{resolve:'}}ssm:x}}'", 1),
-            ("{% raw %}{{resolve:x}}{% endraw %}", "{% raw %}{{resolve:x}}{% endraw %}", 0),
+            (
+                "{% raw %}{{resolve:x}}{% endraw %}",
+                "{% raw %}{{resolve:x}}{% endraw %}",
+                0,
+            ),
             ("{{ '{{resolve:x}}' }}", "{{ '{{resolve:x}}' }}", 0),
             ("{# {{resolve:x}} #}", "{# {{resolve:x}} #}", 0),
         ] {

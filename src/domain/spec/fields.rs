@@ -16,7 +16,11 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Starts reading a file.
     pub fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, findings: Vec::new() }
+        Self {
+            file,
+            text,
+            findings: Vec::new(),
+        }
     }
 
     /// Returns the place of a node.
@@ -40,8 +44,15 @@ impl<'a> Fields<'a> {
         for (key, _) in node.entries() {
             let name = key.key_text();
             if !names.contains(&name.as_str()) {
-                let mut finding = Finding::error("key.unknown", self.at(key), format!("`{}` is not a key of {what}", name.escape_debug()));
-                finding.help = Some(closest(&name, names.iter().copied()).map_or_else(|| format!("known are {}", names.join(", ")), |c| format!("did you mean `{c}`?")));
+                let mut finding = Finding::error(
+                    "key.unknown",
+                    self.at(key),
+                    format!("`{}` is not a key of {what}", name.escape_debug()),
+                );
+                finding.help = Some(closest(&name, names.iter().copied()).map_or_else(
+                    || format!("known are {}", names.join(", ")),
+                    |c| format!("did you mean `{c}`?"),
+                ));
                 self.findings.push(finding);
             }
         }
@@ -53,7 +64,11 @@ impl<'a> Fields<'a> {
         if value.is_mapping() {
             Some(value)
         } else {
-            self.error("key.type", value, format!("`{key}` must be a mapping, this is {}", value.type_name()));
+            self.error(
+                "key.type",
+                value,
+                format!("`{key}` must be a mapping, this is {}", value.type_name()),
+            );
             None
         }
     }
@@ -65,7 +80,11 @@ impl<'a> Fields<'a> {
             Some(value) if value.is_sequence() => value.items(),
             Some(value) if value.is_null() => &[],
             Some(value) => {
-                self.error("key.type", value, format!("`{key}` must be a list, this is {}", value.type_name()));
+                self.error(
+                    "key.type",
+                    value,
+                    format!("`{key}` must be a list, this is {}", value.type_name()),
+                );
                 &[]
             }
         }
@@ -77,7 +96,11 @@ impl<'a> Fields<'a> {
         match value.string() {
             Some(text) => Some(text.to_owned()),
             None => {
-                self.error("key.type", value, format!("`{key}` must be a text, this is {}", value.type_name()));
+                self.error(
+                    "key.type",
+                    value,
+                    format!("`{key}` must be a text, this is {}", value.type_name()),
+                );
                 None
             }
         }
@@ -99,7 +122,14 @@ impl<'a> Fields<'a> {
         for item in &items {
             match item.string() {
                 Some(text) => out.push(text.to_owned()),
-                None => self.error("key.type", item, format!("an item of `{key}` must be a text, this is {}", item.type_name())),
+                None => self.error(
+                    "key.type",
+                    item,
+                    format!(
+                        "an item of `{key}` must be a text, this is {}",
+                        item.type_name()
+                    ),
+                ),
             }
         }
         out
@@ -107,12 +137,22 @@ impl<'a> Fields<'a> {
 
     /// Returns the texts of a mapping under a key.
     pub fn text_map(&mut self, node: &Node, key: &str) -> Vec<(String, String)> {
-        let Some(map) = self.mapping(node, key).cloned() else { return Vec::new() };
+        let Some(map) = self.mapping(node, key).cloned() else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         for (k, v) in map.entries() {
             match v.text() {
                 Some(text) => out.push((k.key_text(), text.to_owned())),
-                None => self.error("key.type", v, format!("`{}` must be a text, this is {}", k.key_text(), v.type_name())),
+                None => self.error(
+                    "key.type",
+                    v,
+                    format!(
+                        "`{}` must be a text, this is {}",
+                        k.key_text(),
+                        v.type_name()
+                    ),
+                ),
             }
         }
         out
@@ -136,7 +176,11 @@ impl<'a> Fields<'a> {
         match value.to_json().as_u64() {
             Some(n) if (least..=most).contains(&n) => Some(n),
             _ => {
-                self.error("key.type", value, format!("`{key}` must be a whole number from {least} to {most}"));
+                self.error(
+                    "key.type",
+                    value,
+                    format!("`{key}` must be a whole number from {least} to {most}"),
+                );
                 None
             }
         }
@@ -181,9 +225,27 @@ impl<'a> Fields<'a> {
     pub fn path(&mut self, node: &Node, key: &str) -> Option<String> {
         let text = self.text(node, key)?;
         let value = node.get(key)?;
-        let clean = text.strip_prefix("./").unwrap_or(&text).trim_end_matches('/').to_owned();
-        if clean.is_empty() || clean.starts_with('/') || clean.contains('\\') || clean.contains('\0') || clean.split('/').any(|p| p == ".." || p == "." || p.is_empty()) {
-            self.error("key.path", value, format!("`{}` is not a path inside the repository", text.escape_debug()));
+        let clean = text
+            .strip_prefix("./")
+            .unwrap_or(&text)
+            .trim_end_matches('/')
+            .to_owned();
+        if clean.is_empty()
+            || clean.starts_with('/')
+            || clean.contains('\\')
+            || clean.contains('\0')
+            || clean
+                .split('/')
+                .any(|p| p == ".." || p == "." || p.is_empty())
+        {
+            self.error(
+                "key.path",
+                value,
+                format!(
+                    "`{}` is not a path inside the repository",
+                    text.escape_debug()
+                ),
+            );
             return None;
         }
         Some(clean)

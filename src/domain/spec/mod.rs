@@ -11,8 +11,12 @@ pub(crate) use proton::resolve_current;
 
 pub use fields::Fields;
 pub use proton::{
-    CURRENT_VALUE, CompatibleEnvironment, EnvironmentSpec, InstanceSpec, OpsEntry, Registration, ServiceSpec, parse_environment_spec, parse_ops, parse_registration, parse_service_spec, spec_kind,
+    CURRENT_VALUE, CompatibleEnvironment, EnvironmentSpec, InstanceSpec, OpsEntry, Registration,
+    ServiceSpec, parse_environment_spec, parse_ops, parse_registration, parse_service_spec,
+    spec_kind,
 };
 pub use sync::{
-    ComponentEntry, EnvironmentEntry, Gate, Moved, Override, PipelineEntry, Repository, ServiceEntry, StackEntry, StackOptions, Stage, SyncFile, TemplateRef, parse_deployment, parse_sync,
+    ComponentEntry, EnvironmentEntry, Gate, Moved, Override, PipelineEntry, Repository,
+    ServiceEntry, StackEntry, StackOptions, Stage, SyncFile, TemplateRef, parse_deployment,
+    parse_sync,
 };

@@ -10,7 +10,9 @@ use crate::domain::policy::Window;
 use crate::domain::yaml::{self, Limits, Node};
 
 /// A template at a version: `name@1` follows the recommended minor, `name@1.3` pins.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
+)]
 pub struct TemplateRef {
     /// The template's name.
     pub name: String,
@@ -24,16 +26,29 @@ impl std::str::FromStr for TemplateRef {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("`{}` is not a template version: write name@1 to follow a major, or name@1.3 to pin a minor", text.escape_debug());
+        let refuse = || {
+            format!(
+                "`{}` is not a template version: write name@1 to follow a major, or name@1.3 to pin a minor",
+                text.escape_debug()
+            )
+        };
         let (name, version) = text.split_once('@').ok_or_else(refuse)?;
         let (major, minor) = match version.split_once('.') {
             Some((major, minor)) => (major, Some(minor.parse().map_err(|_| refuse())?)),
             None => (version, None),
         };
-        if Address::environment(name).to_string().parse::<Address>().is_err() {
+        if Address::environment(name)
+            .to_string()
+            .parse::<Address>()
+            .is_err()
+        {
             return Err(refuse());
         }
-        Ok(Self { name: name.to_owned(), major: major.parse().map_err(|_| refuse())?, minor })
+        Ok(Self {
+            name: name.to_owned(),
+            major: major.parse().map_err(|_| refuse())?,
+            minor,
+        })
     }
 }
 
@@ -82,7 +97,17 @@ pub struct StackOptions {
 }
 
 const OPTION_KEYS: &[&str] = &[
-    "parameters", "tags", "notification_arns", "rollback_triggers", "monitoring", "stack_policy", "termination_protection", "capabilities", "windows", "gate", "stack_name",
+    "parameters",
+    "tags",
+    "notification_arns",
+    "rollback_triggers",
+    "monitoring",
+    "stack_policy",
+    "termination_protection",
+    "capabilities",
+    "windows",
+    "gate",
+    "stack_name",
 ];
 
 /// An environment.
@@ -258,7 +283,11 @@ pub fn parse_sync(file: &str, text: &str, beside: Option<&str>) -> (SyncFile, Ve
         Ok(root) => root,
         Err(findings) => return (SyncFile::default(), findings),
     };
-    let mut reader = Reader { fields: Fields::new(file, text), file, beside };
+    let mut reader = Reader {
+        fields: Fields::new(file, text),
+        file,
+        beside,
+    };
     let sync = reader.sync(&root);
     (sync, reader.fields.findings)
 }
@@ -267,15 +296,30 @@ pub fn parse_sync(file: &str, text: &str, beside: Option<&str>) -> (SyncFile, Ve
 pub fn parse_deployment(file: &str, text: &str) -> Result<(String, StackOptions), Vec<Finding>> {
     let root = yaml::parse(file, text, &Limits::SPEC)?;
     let mut fields = Fields::new(file, text);
-    fields.known(&root, "a deployment file", &["template-file-path", "parameters", "tags"]);
+    fields.known(
+        &root,
+        "a deployment file",
+        &["template-file-path", "parameters", "tags"],
+    );
     if root.get("template-file-path").is_none() {
-        fields.error("key.missing", &root, "a deployment file lacks `template-file-path`");
+        fields.error(
+            "key.missing",
+            &root,
+            "a deployment file lacks `template-file-path`",
+        );
     }
     let template = fields.path(&root, "template-file-path");
     let parameters = fields.text_map(&root, "parameters").into_iter().collect();
     let tags = fields.text_map(&root, "tags").into_iter().collect();
     match template {
-        Some(template) if fields.findings.is_empty() => Ok((template, StackOptions { parameters, tags, ..StackOptions::default() })),
+        Some(template) if fields.findings.is_empty() => Ok((
+            template,
+            StackOptions {
+                parameters,
+                tags,
+                ..StackOptions::default()
+            },
+        )),
         _ => Err(fields.findings),
     }
 }
@@ -289,20 +333,47 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn sync(&mut self, root: &Node) -> SyncFile {
         let mut sync = SyncFile::default();
-        let mut keys = vec!["isoform", "environments", "services", "components", "stacks", "moved"];
+        let mut keys = vec![
+            "isoform",
+            "environments",
+            "services",
+            "components",
+            "stacks",
+            "moved",
+        ];
         if self.beside.is_none() {
             keys.extend(["include", "rollouts", "defaults"]);
         }
-        self.fields.known(root, if self.beside.is_some() { "a fragment" } else { "the sync file" }, &keys);
+        self.fields.known(
+            root,
+            if self.beside.is_some() {
+                "a fragment"
+            } else {
+                "the sync file"
+            },
+            &keys,
+        );
         match root.get("isoform") {
             Some(node) if node.text() == Some("1") => {}
-            Some(node) => self.fields.error("sync.format", node, "this format is not known; write `isoform: 1`"),
-            None => self.fields.error("sync.format", root, "`isoform: 1` is missing: it names the format"),
+            Some(node) => self.fields.error(
+                "sync.format",
+                node,
+                "this format is not known; write `isoform: 1`",
+            ),
+            None => self.fields.error(
+                "sync.format",
+                root,
+                "`isoform: 1` is missing: it names the format",
+            ),
         }
         if self.beside.is_none() {
             sync.include = self.fields.texts(root, "include");
             if let Some(rollouts) = self.fields.mapping(root, "rollouts").cloned() {
-                sync.rollouts = rollouts.entries().iter().map(|(k, v)| (k.key_text(), self.stages(v))).collect();
+                sync.rollouts = rollouts
+                    .entries()
+                    .iter()
+                    .map(|(k, v)| (k.key_text(), self.stages(v)))
+                    .collect();
             }
         }
         let defaults = self.defaults(root);
@@ -323,8 +394,12 @@ impl Reader<'_> {
             sync.stacks.extend(entry);
         }
         for node in self.fields.list(root, "moved").to_vec() {
-            self.fields.known(&node, "an entry of `moved`", &["from", "to"]);
-            if let (Some(from), Some(to)) = (self.fields.parsed(&node, "from"), self.fields.parsed(&node, "to")) {
+            self.fields
+                .known(&node, "an entry of `moved`", &["from", "to"]);
+            if let (Some(from), Some(to)) = (
+                self.fields.parsed(&node, "from"),
+                self.fields.parsed(&node, "to"),
+            ) {
                 sync.moved.push(Moved { from, to });
             }
         }
@@ -332,14 +407,31 @@ impl Reader<'_> {
     }
 
     fn section(&mut self, root: &Node, name: &str) -> Vec<(Node, Node)> {
-        let Some(section) = self.fields.mapping(root, name).cloned() else { return Vec::new() };
+        let Some(section) = self.fields.mapping(root, name).cloned() else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         for (key, node) in section.entries() {
             let text = key.key_text();
-            if Address::environment(&text).to_string().parse::<Address>().is_err() {
-                self.fields.error("sync.name", key, format!("`{}` is not a name: letters, digits, - and _, at most 100", text.escape_debug()));
+            if Address::environment(&text)
+                .to_string()
+                .parse::<Address>()
+                .is_err()
+            {
+                self.fields.error(
+                    "sync.name",
+                    key,
+                    format!(
+                        "`{}` is not a name: letters, digits, - and _, at most 100",
+                        text.escape_debug()
+                    ),
+                );
             } else if !node.is_mapping() {
-                self.fields.error("key.type", node, format!("`{text}` must be a mapping, this is {}", node.type_name()));
+                self.fields.error(
+                    "key.type",
+                    node,
+                    format!("`{text}` must be a mapping, this is {}", node.type_name()),
+                );
             } else {
                 out.push((key.clone(), node.clone()));
             }
@@ -362,21 +454,47 @@ impl Reader<'_> {
     fn stages(&mut self, node: &Node) -> Vec<Stage> {
         let mut stages = Vec::new();
         for item in node.items() {
-            self.fields.known(item, "a wave", &["environments", "bake", "regions", "max_in_flight", "stop_after"]);
+            self.fields.known(
+                item,
+                "a wave",
+                &[
+                    "environments",
+                    "bake",
+                    "regions",
+                    "max_in_flight",
+                    "stop_after",
+                ],
+            );
             let regions = self.fields.text(item, "regions");
-            if let (Some(other), Some(at)) = (regions.as_deref().filter(|r| *r != "one-at-a-time" && *r != "together"), item.get("regions")) {
-                self.fields.error("sync.regions", at, format!("`{other}` is not one of one-at-a-time, together"));
+            if let (Some(other), Some(at)) = (
+                regions
+                    .as_deref()
+                    .filter(|r| *r != "one-at-a-time" && *r != "together"),
+                item.get("regions"),
+            ) {
+                self.fields.error(
+                    "sync.regions",
+                    at,
+                    format!("`{other}` is not one of one-at-a-time, together"),
+                );
             }
             stages.push(Stage {
                 environments: self.fields.texts(item, "environments"),
                 bake: self.fields.duration(item, "bake").unwrap_or_default(),
                 one_region_at_a_time: regions.as_deref() == Some("one-at-a-time"),
-                max_in_flight: self.fields.number(item, "max_in_flight", 1, 100_000).map(|n| n as u32),
-                stop_after: self.fields.number(item, "stop_after", 1, 100_000).map(|n| n as u32),
+                max_in_flight: self
+                    .fields
+                    .number(item, "max_in_flight", 1, 100_000)
+                    .map(|n| n as u32),
+                stop_after: self
+                    .fields
+                    .number(item, "stop_after", 1, 100_000)
+                    .map(|n| n as u32),
             });
         }
         if stages.is_empty() {
-            self.fields.error("sync.rollout", node, "a rollout is a list of waves");
+            self.fields
+                .error("sync.rollout", node, "a rollout is a list of waves");
         }
         stages
     }
@@ -385,11 +503,23 @@ impl Reader<'_> {
         if self.beside.is_some() {
             return Defaults::default();
         }
-        let Some(defaults) = self.fields.mapping(root, "defaults").cloned() else { return Defaults::default() };
+        let Some(defaults) = self.fields.mapping(root, "defaults").cloned() else {
+            return Defaults::default();
+        };
         self.fields.known(&defaults, "`defaults`", &["services"]);
-        let Some(services) = self.fields.mapping(&defaults, "services").cloned() else { return Defaults::default() };
-        self.fields.known(&services, "`defaults.services`", &["rollout", "pipeline", "repository"]);
-        Defaults { rollout: self.fields.text(&services, "rollout"), pipeline: self.pipeline(&services), repository: self.repository(&services) }
+        let Some(services) = self.fields.mapping(&defaults, "services").cloned() else {
+            return Defaults::default();
+        };
+        self.fields.known(
+            &services,
+            "`defaults.services`",
+            &["rollout", "pipeline", "repository"],
+        );
+        Defaults {
+            rollout: self.fields.text(&services, "rollout"),
+            pipeline: self.pipeline(&services),
+            repository: self.repository(&services),
+        }
     }
 
     fn pipeline(&mut self, node: &Node) -> Option<PipelineEntry> {
@@ -397,16 +527,26 @@ impl Reader<'_> {
         let keys: Vec<&str> = OPTION_KEYS.iter().copied().chain(["placement"]).collect();
         self.fields.known(&pipeline, "`pipeline`", &keys);
         if pipeline.get("placement").is_none() {
-            self.fields.error("key.missing", &pipeline, "`pipeline` lacks `placement`");
+            self.fields
+                .error("key.missing", &pipeline, "`pipeline` lacks `placement`");
         }
         let placement = self.fields.parsed(&pipeline, "placement");
         let options = self.options(&pipeline);
-        Some(PipelineEntry { placement: placement?, options })
+        Some(PipelineEntry {
+            placement: placement?,
+            options,
+        })
     }
 
     fn repository(&mut self, node: &Node) -> Repository {
-        let Some(repository) = self.fields.mapping(node, "repository").cloned() else { return Repository::default() };
-        self.fields.known(&repository, "`repository`", &["id", "branch", "connection_arn"]);
+        let Some(repository) = self.fields.mapping(node, "repository").cloned() else {
+            return Repository::default();
+        };
+        self.fields.known(
+            &repository,
+            "`repository`",
+            &["id", "branch", "connection_arn"],
+        );
         Repository {
             id: self.fields.text(&repository, "id"),
             branch: self.fields.text(&repository, "branch"),
@@ -415,43 +555,99 @@ impl Reader<'_> {
     }
 
     fn environment(&mut self, key: &Node, node: &Node) -> Option<EnvironmentEntry> {
-        let keys: Vec<&str> = OPTION_KEYS.iter().copied().chain(["template", "spec", "placement", "rollout"]).collect();
+        let keys: Vec<&str> = OPTION_KEYS
+            .iter()
+            .copied()
+            .chain(["template", "spec", "placement", "rollout"])
+            .collect();
         self.fields.known(node, "an environment", &keys);
         for needed in ["template", "spec", "placement"] {
             if node.get(needed).is_none() {
-                self.fields.error("key.missing", key, format!("the environment `{}` lacks `{needed}`", key.key_text()));
+                self.fields.error(
+                    "key.missing",
+                    key,
+                    format!("the environment `{}` lacks `{needed}`", key.key_text()),
+                );
             }
         }
-        let (template, spec, placement) = (self.fields.parsed(node, "template"), self.path(node, "spec"), self.fields.parsed(node, "placement"));
+        let (template, spec, placement) = (
+            self.fields.parsed(node, "template"),
+            self.path(node, "spec"),
+            self.fields.parsed(node, "placement"),
+        );
         let rollout = self.fields.text(node, "rollout");
         let options = self.options(node);
-        Some(EnvironmentEntry { name: key.key_text(), template: template?, spec: spec?, placement: placement?, rollout, options, at: self.at(key) })
+        Some(EnvironmentEntry {
+            name: key.key_text(),
+            template: template?,
+            spec: spec?,
+            placement: placement?,
+            rollout,
+            options,
+            at: self.at(key),
+        })
     }
 
     fn service(&mut self, key: &Node, node: &Node, defaults: &Defaults) -> Option<ServiceEntry> {
-        let keys: Vec<&str> =
-            OPTION_KEYS.iter().copied().chain(["template", "spec", "ops", "instances", "rollout", "pipeline", "repository", "overrides"]).collect();
+        let keys: Vec<&str> = OPTION_KEYS
+            .iter()
+            .copied()
+            .chain([
+                "template",
+                "spec",
+                "ops",
+                "instances",
+                "rollout",
+                "pipeline",
+                "repository",
+                "overrides",
+            ])
+            .collect();
         self.fields.known(node, "a service", &keys);
         let name = key.key_text();
         if node.get("template").is_none() {
-            self.fields.error("key.missing", key, format!("the service `{name}` lacks `template`"));
+            self.fields.error(
+                "key.missing",
+                key,
+                format!("the service `{name}` lacks `template`"),
+            );
         }
         let (spec, ops) = (self.path(node, "spec"), self.path(node, "ops"));
         if node.get("spec").is_some() == node.get("ops").is_some() {
-            self.fields.error("sync.spec", key, format!("the service `{name}` has one of `spec` and `ops`"));
+            self.fields.error(
+                "sync.spec",
+                key,
+                format!("the service `{name}` has one of `spec` and `ops`"),
+            );
             return None;
         }
         let template: Option<TemplateRef> = self.fields.parsed(node, "template");
         let narrowed = node.get("instances").is_some();
-        let instances: Vec<(String, Span)> = self.fields.list(node, "instances").iter().map(|n| (n.key_text(), n.span)).collect();
+        let instances: Vec<(String, Span)> = self
+            .fields
+            .list(node, "instances")
+            .iter()
+            .map(|n| (n.key_text(), n.span))
+            .collect();
         let mut own = self.repository(node);
         own.id = own.id.or_else(|| defaults.repository.id.clone());
         own.branch = own.branch.or_else(|| defaults.repository.branch.clone());
-        own.connection_arn = own.connection_arn.or_else(|| defaults.repository.connection_arn.clone());
+        own.connection_arn = own
+            .connection_arn
+            .or_else(|| defaults.repository.connection_arn.clone());
         let pipeline = self.pipeline(node).or_else(|| defaults.pipeline.clone());
-        let rollout = self.fields.text(node, "rollout").or_else(|| defaults.rollout.clone());
+        let rollout = self
+            .fields
+            .text(node, "rollout")
+            .or_else(|| defaults.rollout.clone());
         let mut overrides = Vec::new();
-        for (at, value) in self.fields.mapping(node, "overrides").cloned().iter().flat_map(Node::entries) {
+        for (at, value) in self
+            .fields
+            .mapping(node, "overrides")
+            .cloned()
+            .iter()
+            .flat_map(Node::entries)
+        {
             overrides.extend(self.one_override(at, value));
         }
         let options = self.options(node);
@@ -475,49 +671,100 @@ impl Reader<'_> {
         self.fields.known(node, "an override", &keys);
         let text = key.key_text();
         let (instance, region) = match text.split_once('@') {
-            Some((instance, region)) => (instance.to_owned(), Some(self.fields.parse_at::<Region>(key, region)?)),
+            Some((instance, region)) => (
+                instance.to_owned(),
+                Some(self.fields.parse_at::<Region>(key, region)?),
+            ),
             None => (text, None),
         };
         let template = self.fields.parsed(node, "template");
         let options = self.options(node);
-        Some(Override { instance, region, template, options, at: self.at(key) })
+        Some(Override {
+            instance,
+            region,
+            template,
+            options,
+            at: self.at(key),
+        })
     }
 
     fn component(&mut self, key: &Node, node: &Node) -> Option<ComponentEntry> {
-        let keys: Vec<&str> = OPTION_KEYS.iter().copied().chain(["files", "environment", "attach"]).collect();
+        let keys: Vec<&str> = OPTION_KEYS
+            .iter()
+            .copied()
+            .chain(["files", "environment", "attach"])
+            .collect();
         self.fields.known(node, "a component", &keys);
         for needed in ["files", "environment"] {
             if node.get(needed).is_none() {
-                self.fields.error("key.missing", key, format!("the component `{}` lacks `{needed}`", key.key_text()));
+                self.fields.error(
+                    "key.missing",
+                    key,
+                    format!("the component `{}` lacks `{needed}`", key.key_text()),
+                );
             }
         }
         let attach = match (self.fields.text(node, "attach"), node.get("attach")) {
             (Some(text), Some(at)) => match text.split_once('/') {
                 Some((service, instance)) => Some((service.to_owned(), instance.to_owned())),
                 None => {
-                    self.fields.error("sync.attach", at, "`attach` is <service>/<instance>");
+                    self.fields
+                        .error("sync.attach", at, "`attach` is <service>/<instance>");
                     return None;
                 }
             },
             _ => None,
         };
-        let (files, environment) = (self.path(node, "files"), self.fields.text(node, "environment"));
+        let (files, environment) = (
+            self.path(node, "files"),
+            self.fields.text(node, "environment"),
+        );
         let options = self.options(node);
-        Some(ComponentEntry { name: key.key_text(), files: files?, environment: environment?, attach, options, at: self.at(key) })
+        Some(ComponentEntry {
+            name: key.key_text(),
+            files: files?,
+            environment: environment?,
+            attach,
+            options,
+            at: self.at(key),
+        })
     }
 
     fn stack(&mut self, key: &Node, node: &Node) -> Option<StackEntry> {
-        let keys: Vec<&str> = OPTION_KEYS.iter().copied().chain(["template", "placement", "after"]).collect();
+        let keys: Vec<&str> = OPTION_KEYS
+            .iter()
+            .copied()
+            .chain(["template", "placement", "after"])
+            .collect();
         self.fields.known(node, "a stack", &keys);
         for needed in ["template", "placement"] {
             if node.get(needed).is_none() {
-                self.fields.error("key.missing", key, format!("the stack `{}` lacks `{needed}`", key.key_text()));
+                self.fields.error(
+                    "key.missing",
+                    key,
+                    format!("the stack `{}` lacks `{needed}`", key.key_text()),
+                );
             }
         }
-        let after = self.fields.list(node, "after").iter().map(|n| (n.key_text(), n.span)).collect();
-        let (template, placement) = (self.path(node, "template"), self.fields.parsed(node, "placement"));
+        let after = self
+            .fields
+            .list(node, "after")
+            .iter()
+            .map(|n| (n.key_text(), n.span))
+            .collect();
+        let (template, placement) = (
+            self.path(node, "template"),
+            self.fields.parsed(node, "placement"),
+        );
         let options = self.options(node);
-        Some(StackEntry { name: key.key_text(), template: template?, placement: placement?, after, options, at: self.at(key) })
+        Some(StackEntry {
+            name: key.key_text(),
+            template: template?,
+            placement: placement?,
+            after,
+            options,
+            at: self.at(key),
+        })
     }
 
     fn options(&mut self, node: &Node) -> StackOptions {
@@ -525,15 +772,23 @@ impl Reader<'_> {
             None => None,
             Some(gate) if gate.text() == Some("approve") => Some(Gate::Approve),
             Some(gate) => {
-                self.fields.error("sync.gate", gate, "the only gate that a repository can add is `approve`");
+                self.fields.error(
+                    "sync.gate",
+                    gate,
+                    "the only gate that a repository can add is `approve`",
+                );
                 None
             }
         };
         let mut windows = Vec::new();
         for item in self.fields.list(node, "windows").to_vec() {
-            self.fields.known(&item, "a window", &["days", "from", "to"]);
+            self.fields
+                .known(&item, "a window", &["days", "from", "to"]);
             let days = self.fields.texts(&item, "days");
-            let (from, to) = (self.fields.text(&item, "from"), self.fields.text(&item, "to"));
+            let (from, to) = (
+                self.fields.text(&item, "from"),
+                self.fields.text(&item, "to"),
+            );
             match Window::new(&days, from.as_deref(), to.as_deref()) {
                 Ok(window) => windows.push(window),
                 Err(message) => self.fields.error("sync.window", &item, message),
@@ -541,32 +796,60 @@ impl Reader<'_> {
         }
         let notification_arns = self.fields.texts(node, "notification_arns");
         let rollback_triggers = self.fields.texts(node, "rollback_triggers");
-        for (list, key) in [(&notification_arns, "notification_arns"), (&rollback_triggers, "rollback_triggers")] {
+        for (list, key) in [
+            (&notification_arns, "notification_arns"),
+            (&rollback_triggers, "rollback_triggers"),
+        ] {
             // CloudFormation API, CreateChangeSet: at most 5 of each.
             if list.len() > 5
                 && let Some(at) = node.get(key)
             {
-                self.fields.error("sync.limit", at, format!("`{key}` has {} entries, CloudFormation allows 5", list.len()));
+                self.fields.error(
+                    "sync.limit",
+                    at,
+                    format!(
+                        "`{key}` has {} entries, CloudFormation allows 5",
+                        list.len()
+                    ),
+                );
             }
         }
-        let tags: BTreeMap<String, String> = self.fields.text_map(node, "tags").into_iter().collect();
+        let tags: BTreeMap<String, String> =
+            self.fields.text_map(node, "tags").into_iter().collect();
         if let Some(at) = node.get("tags") {
             if tags.len() > 45 {
-                self.fields.error("sync.limit", at, "CloudFormation allows 50 tags, isoform and Proton use up to 5 of them");
+                self.fields.error(
+                    "sync.limit",
+                    at,
+                    "CloudFormation allows 50 tags, isoform and Proton use up to 5 of them",
+                );
             }
-            for name in tags.keys().filter(|k| k.starts_with("aws:") || k.starts_with("isoform:")) {
-                self.fields.error("sync.tag", at, format!("the tag `{}` has a reserved prefix", name.escape_debug()));
+            for name in tags
+                .keys()
+                .filter(|k| k.starts_with("aws:") || k.starts_with("isoform:"))
+            {
+                self.fields.error(
+                    "sync.tag",
+                    at,
+                    format!("the tag `{}` has a reserved prefix", name.escape_debug()),
+                );
             }
         }
         StackOptions {
-            parameters: self.fields.text_map(node, "parameters").into_iter().collect(),
+            parameters: self
+                .fields
+                .text_map(node, "parameters")
+                .into_iter()
+                .collect(),
             tags,
             notification_arns,
             rollback_triggers,
             monitoring: self.fields.duration(node, "monitoring"),
             stack_policy: self.path(node, "stack_policy"),
             termination_protection: self.fields.boolean(node, "termination_protection"),
-            capabilities: node.get("capabilities").map(|_| self.fields.texts(node, "capabilities")),
+            capabilities: node
+                .get("capabilities")
+                .map(|_| self.fields.texts(node, "capabilities")),
             windows,
             gate,
             stack_name: self.fields.parsed(node, "stack_name"),
@@ -631,8 +914,18 @@ moved: [ { from: svc/orders/beta, to: svc/checkout/beta } ]
         let (sync, findings) = parse_sync("isoform.yaml", WHOLE, None);
         assert_eq!(findings, vec![]);
         let orders = &sync.services[0];
-        assert_eq!(orders.repository, Repository { id: Some("acme/orders".into()), branch: Some("main".into()), connection_arn: None });
-        assert_eq!(orders.overrides[0].template.as_ref().unwrap().to_string(), "svc@1.2");
+        assert_eq!(
+            orders.repository,
+            Repository {
+                id: Some("acme/orders".into()),
+                branch: Some("main".into()),
+                connection_arn: None
+            }
+        );
+        assert_eq!(
+            orders.overrides[0].template.as_ref().unwrap().to_string(),
+            "svc@1.2"
+        );
         assert_eq!(sync.rollouts["standard"][0].bake, Duration::from_secs(900));
         assert_eq!(sync.stacks[0].options.parameters["Account"], "012345678901");
     }
@@ -641,8 +934,20 @@ moved: [ { from: svc/orders/beta, to: svc/checkout/beta } ]
     fn every_fault_is_found_and_the_rest_is_kept() {
         let text = "isoform: 1\nenvironment: {}\nenvironments:\n  a: {template: x, spec: /etc/passwd, placement: p}\n  b: {template: x@1, spec: ../x, placement: p}\n  c: {template: x@1, spec: x, placement: p, bake: 1}\nstacks:\n  d: {template: t.yaml, placement: p}\n";
         let (sync, findings) = parse_sync("isoform.yaml", text, None);
-        let seen: Vec<(&str, u32)> = findings.iter().map(|f| (f.code.as_str(), f.place.span.unwrap().line)).collect();
-        assert_eq!(seen, [("key.unknown", 2), ("key.value", 4), ("key.path", 4), ("key.path", 5), ("key.unknown", 6)]);
+        let seen: Vec<(&str, u32)> = findings
+            .iter()
+            .map(|f| (f.code.as_str(), f.place.span.unwrap().line))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("key.unknown", 2),
+                ("key.value", 4),
+                ("key.path", 4),
+                ("key.path", 5),
+                ("key.unknown", 6)
+            ]
+        );
         assert_eq!((sync.environments.len(), sync.stacks.len()), (1, 1));
     }
 
@@ -650,7 +955,10 @@ moved: [ { from: svc/orders/beta, to: svc/checkout/beta } ]
     fn fragments_define_only_what_lies_beside_them() {
         let text = "isoform: 1\nservices: {a: {template: t@1, spec: spec.yaml}}\n";
         let (sync, findings) = parse_sync("services/a/isoform.yaml", text, Some("services/a"));
-        assert_eq!((findings, sync.services[0].spec.as_deref()), (vec![], Some("services/a/spec.yaml")));
+        assert_eq!(
+            (findings, sync.services[0].spec.as_deref()),
+            (vec![], Some("services/a/spec.yaml"))
+        );
         let (_, findings) = parse_sync("f", "isoform: 1\nrollouts: {}\n", Some("f"));
         assert_eq!(findings[0].code, "key.unknown");
     }

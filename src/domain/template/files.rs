@@ -53,8 +53,17 @@ pub fn parent(path: &str) -> &str {
 /// Returns a file's text, or a finding where it is missing or not UTF-8.
 pub fn text_of<'a>(files: &'a Files, path: &str) -> Result<&'a str, Box<Finding>> {
     let Some(blob) = files.get(path) else {
-        return Err(Box::new(Finding::error("file.missing", Place::file(path), "the file does not exist in this commit")));
+        return Err(Box::new(Finding::error(
+            "file.missing",
+            Place::file(path),
+            "the file does not exist in this commit",
+        )));
     };
-    std::str::from_utf8(&blob.bytes)
-        .map_err(|e| Box::new(Finding::error("file.encoding", Place::file(path), format!("the file is not UTF-8 from byte {} on", e.valid_up_to()))))
+    std::str::from_utf8(&blob.bytes).map_err(|e| {
+        Box::new(Finding::error(
+            "file.encoding",
+            Place::file(path),
+            format!("the file is not UTF-8 from byte {} on", e.valid_up_to()),
+        ))
+    })
 }

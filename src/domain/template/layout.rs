@@ -15,7 +15,9 @@ const FILE_BYTES: usize = 200 << 10;
 const FILE_COUNT: usize = 10;
 
 /// What a bundle's template is for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum BundleKind {
     /// An environment template.
@@ -87,7 +89,10 @@ pub struct Component {
 impl Bundle {
     /// Returns the environments that a service template goes with.
     pub fn compatible(&self) -> &[CompatibleEnvironment] {
-        self.registration.as_ref().map(|r| r.environments.as_slice()).unwrap_or_default()
+        self.registration
+            .as_ref()
+            .map(|r| r.environments.as_slice())
+            .unwrap_or_default()
     }
 
     /// Tells whether this is an environment that somebody else provisions.
@@ -98,12 +103,29 @@ impl Bundle {
 
 /// Finds every bundle of a tree: each directory that holds `schema/`.
 pub fn find_bundles(files: &Files) -> Vec<BundlePath> {
-    let roots: BTreeSet<&str> = files.keys().filter_map(|path| path.strip_suffix("/schema/schema.yaml").or((path == "schema/schema.yaml").then_some(""))).collect();
+    let roots: BTreeSet<&str> = files
+        .keys()
+        .filter_map(|path| {
+            path.strip_suffix("/schema/schema.yaml")
+                .or((path == "schema/schema.yaml").then_some(""))
+        })
+        .collect();
     let found = roots.into_iter().map(|root| {
         let (above, last) = root.rsplit_once('/').unwrap_or(("", root));
-        let major = last.strip_prefix('v').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit())).and_then(|d| d.parse().ok());
-        let name = if major.is_some() { above.rsplit('/').next().unwrap_or_default() } else { last };
-        BundlePath { name: name.to_owned(), major, root: root.to_owned() }
+        let major = last
+            .strip_prefix('v')
+            .filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|d| d.parse().ok());
+        let name = if major.is_some() {
+            above.rsplit('/').next().unwrap_or_default()
+        } else {
+            last
+        };
+        BundlePath {
+            name: name.to_owned(),
+            major,
+            root: root.to_owned(),
+        }
     });
     found.collect()
 }
@@ -113,9 +135,18 @@ pub fn find_components(files: &Files) -> Vec<String> {
     let bundles = find_bundles(files);
     files
         .keys()
-        .filter(|path| path.ends_with("/manifest.yaml"))
+        // Many tools have files of this name; one of a component has this key.
+        .filter(|path| {
+            path.ends_with("/manifest.yaml")
+                && text_of(files, path)
+                    .is_ok_and(|t| t.lines().any(|l| l.starts_with("infrastructure:")))
+        })
         .map(|path| parent(path))
-        .filter(|directory| !bundles.iter().any(|b| b.root.is_empty() || directory.starts_with(&format!("{}/", b.root))))
+        .filter(|directory| {
+            !bundles
+                .iter()
+                .any(|b| b.root.is_empty() || directory.starts_with(&format!("{}/", b.root)))
+        })
         .map(str::to_owned)
         .collect()
 }
@@ -132,7 +163,13 @@ manifest key `engine` → `rendering_engine`; \
 /// Reads one bundle. Warnings come beside a result; with any error the result must not be used for deploying.
 pub fn load_bundle(files: &Files, root: &str) -> (Option<Bundle>, Vec<Finding>) {
     let own = sub_tree(files, root);
-    let full = |path: &str| if root.is_empty() { path.to_owned() } else { format!("{root}/{path}") };
+    let full = |path: &str| {
+        if root.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{root}/{path}")
+        }
+    };
     let mut findings = limits(&own, root);
     let schema = match text_of(&own, "schema/schema.yaml") {
         Ok(text) => {
@@ -141,15 +178,58 @@ pub fn load_bundle(files: &Files, root: &str) -> (Option<Bundle>, Vec<Finding>) 
             schema
         }
         Err(finding) => {
-            findings.push(Finding { place: Place::file(full("schema/schema.yaml")), ..*finding });
+            findings.push(Finding {
+                place: Place::file(full("schema/schema.yaml")),
+                ..*finding
+            });
             None
         }
     };
     let registration = registration(&own, &full, &mut findings);
-    let Some(schema) = schema else { return (None, findings) };
-    let kind = if schema.environment.is_some() { BundleKind::Environment } else { BundleKind::Service };
-    let has = |directory: &str| own.keys().any(|path| path.starts_with(&format!("{directory}/")));
-    let mut bundle = Bundle { kind, schema, infrastructure: None, instance: None, pipeline: None, registration, files: own.clone() };
+    let Some(schema) = schema else {
+        return (None, findings);
+    };
+    let kind = if schema.environment.is_some() {
+        BundleKind::Environment
+    } else {
+        BundleKind::Service
+    };
+    let has = |directory: &str| {
+        own.keys()
+            .any(|path| path.starts_with(&format!("{directory}/")))
+    };
+    for directory in own
+        .keys()
+        .filter_map(|p| p.strip_suffix("/manifest.yaml"))
+        .filter(|d| !d.contains('/'))
+    {
+        let known = [
+            "infrastructure",
+            "instance_infrastructure",
+            "pipeline_infrastructure",
+        ];
+        if !known.contains(&directory) {
+            let mut finding = Finding::error(
+                "bundle.layout",
+                Place::file(full(directory)),
+                format!("`{directory}/` is not a directory of a bundle, and it holds a manifest"),
+            );
+            finding.help = Some(crate::domain::model::closest(directory, known).map_or_else(
+                || format!("known are {}", known.join(", ")),
+                |c| format!("did you mean `{c}/`?"),
+            ));
+            findings.push(finding);
+        }
+    }
+    let mut bundle = Bundle {
+        kind,
+        schema,
+        infrastructure: None,
+        instance: None,
+        pipeline: None,
+        registration,
+        files: own.clone(),
+    };
     let mut load = |directory: &str| -> Option<Part> {
         if !has(directory) {
             return None;
@@ -163,7 +243,11 @@ pub fn load_bundle(files: &Files, root: &str) -> (Option<Bundle>, Vec<Finding>) 
             bundle.infrastructure = load("infrastructure");
             for other in ["instance_infrastructure", "pipeline_infrastructure"] {
                 if has(other) {
-                    findings.push(Finding::error("bundle.layout", Place::file(full(other)), format!("an environment template has no `{other}/`")));
+                    findings.push(Finding::error(
+                        "bundle.layout",
+                        Place::file(full(other)),
+                        format!("an environment template has no `{other}/`"),
+                    ));
                 }
             }
             if bundle.infrastructure.is_none() && !has("infrastructure") {
@@ -174,9 +258,17 @@ pub fn load_bundle(files: &Files, root: &str) -> (Option<Bundle>, Vec<Finding>) 
             bundle.instance = load("instance_infrastructure");
             bundle.pipeline = load("pipeline_infrastructure");
             if !has("instance_infrastructure") {
-                let mut finding = Finding::error("bundle.layout", Place::file(full("instance_infrastructure")), "a service template needs `instance_infrastructure/`");
+                let mut finding = Finding::error(
+                    "bundle.layout",
+                    Place::file(full("instance_infrastructure")),
+                    "a service template needs `instance_infrastructure/`",
+                );
                 if has("infrastructure") || has("pipeline") {
-                    finding = Finding::error("bundle.preview", Place::file(full("infrastructure")), PREVIEW_MAPPING);
+                    finding = Finding::error(
+                        "bundle.preview",
+                        Place::file(full("infrastructure")),
+                        PREVIEW_MAPPING,
+                    );
                 }
                 findings.push(finding);
             }
@@ -187,7 +279,11 @@ pub fn load_bundle(files: &Files, root: &str) -> (Option<Bundle>, Vec<Finding>) 
                 } else {
                     "there is a `pipeline_infrastructure/`, and the schema names no `pipeline_input_type`"
                 };
-                findings.push(Finding::error("bundle.pipeline", Place::file(full("schema/schema.yaml")), message));
+                findings.push(Finding::error(
+                    "bundle.pipeline",
+                    Place::file(full("schema/schema.yaml")),
+                    message,
+                ));
             }
         }
     }
@@ -200,10 +296,24 @@ pub fn load_component(files: &Files, directory: &str) -> (Option<Component>, Vec
     let (part, mut findings) = part(files, directory, &full);
     let files = sub_tree(files, directory);
     if let Some(manifest) = files.get("manifest.yaml").filter(|m| m.bytes.len() > 1024) {
-        let message = format!("the manifest of a component has {} characters, Proton allowed 1,024", manifest.bytes.len());
-        findings.push(Finding::warning("component.size", Place::file(format!("{directory}/manifest.yaml")), message));
+        let message = format!(
+            "the manifest of a component has {} characters, Proton allowed 1,024",
+            manifest.bytes.len()
+        );
+        findings.push(Finding::warning(
+            "component.size",
+            Place::file(format!("{directory}/manifest.yaml")),
+            message,
+        ));
     }
-    let part = part.map(|part| Part { file: part.file.strip_prefix(&format!("{directory}/")).unwrap_or(&part.file).to_owned(), ..part });
+    let part = part.map(|part| Part {
+        file: part
+            .file
+            .strip_prefix(&format!("{directory}/"))
+            .unwrap_or(&part.file)
+            .to_owned(),
+        ..part
+    });
     (part.map(|part| Component { part, files }), findings)
 }
 
@@ -211,37 +321,78 @@ fn limits(own: &Files, root: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let total: usize = own.values().map(|b| b.bytes.len()).sum();
     if total > BUNDLE_BYTES {
-        findings.push(Finding::error("bundle.size", Place::file(root), format!("the bundle has {total} bytes, at most {BUNDLE_BYTES} are allowed")));
+        findings.push(Finding::error(
+            "bundle.size",
+            Place::file(root),
+            format!("the bundle has {total} bytes, at most {BUNDLE_BYTES} are allowed"),
+        ));
     }
     if own.len() > FILE_COUNT {
-        findings.push(Finding::warning("bundle.files", Place::file(root), format!("the bundle has {} files; Proton's written limit was {FILE_COUNT}", own.len())));
+        findings.push(Finding::warning(
+            "bundle.files",
+            Place::file(root),
+            format!(
+                "the bundle has {} files; Proton's written limit was {FILE_COUNT}",
+                own.len()
+            ),
+        ));
     }
     for (path, blob) in own {
         if blob.bytes.len() > FILE_BYTES {
-            let message = format!("the file has {} bytes; Proton's written limit was {FILE_BYTES}", blob.bytes.len());
-            findings.push(Finding::warning("bundle.file-size", Place::file(format!("{root}/{path}")), message));
+            let message = format!(
+                "the file has {} bytes; Proton's written limit was {FILE_BYTES}",
+                blob.bytes.len()
+            );
+            findings.push(Finding::warning(
+                "bundle.file-size",
+                Place::file(format!("{root}/{path}")),
+                message,
+            ));
         }
     }
     findings
 }
 
 fn customer_managed(bundle: &Bundle, full: &dyn Fn(&str) -> String, findings: &mut Vec<Finding>) {
-    let Some(input) = &bundle.schema.environment else { return };
+    let Some(input) = &bundle.schema.environment else {
+        return;
+    };
     for (name, kind) in input.property_types() {
         if kind != Some("string") {
-            let message = format!("`{name}` must have the type string: the inputs of a customer-managed environment are its outputs");
-            findings.push(Finding::error("bundle.customer-managed", Place::file(full("schema/schema.yaml")), message));
+            let message = format!(
+                "`{name}` must have the type string: the inputs of a customer-managed environment are its outputs"
+            );
+            findings.push(Finding::error(
+                "bundle.customer-managed",
+                Place::file(full("schema/schema.yaml")),
+                message,
+            ));
         }
     }
 }
 
-fn registration(own: &Files, full: &dyn Fn(&str) -> String, findings: &mut Vec<Finding>) -> Option<Registration> {
+fn registration(
+    own: &Files,
+    full: &dyn Fn(&str) -> String,
+    findings: &mut Vec<Finding>,
+) -> Option<Registration> {
     let newer = own.contains_key(".template-registration.yaml");
     if newer && own.contains_key(".compatible-envs") {
         let place = Place::file(full(".compatible-envs"));
-        findings.push(Finding::warning("registration.both", place, "`.template-registration.yaml` stands beside it and is the one that counts").help("remove this file"));
+        findings.push(
+            Finding::warning(
+                "registration.both",
+                place,
+                "`.template-registration.yaml` stands beside it and is the one that counts",
+            )
+            .help("remove this file"),
+        );
     }
-    let name = if newer { ".template-registration.yaml" } else { ".compatible-envs" };
+    let name = if newer {
+        ".template-registration.yaml"
+    } else {
+        ".compatible-envs"
+    };
     own.get(name)?;
     match text_of(own, name) {
         Ok(text) => {
@@ -250,38 +401,90 @@ fn registration(own: &Files, full: &dyn Fn(&str) -> String, findings: &mut Vec<F
             registration
         }
         Err(finding) => {
-            findings.push(Finding { place: Place::file(full(name)), ..*finding });
+            findings.push(Finding {
+                place: Place::file(full(name)),
+                ..*finding
+            });
             None
         }
     }
 }
 
-fn part(files: &Files, directory: &str, full: &dyn Fn(&str) -> String) -> (Option<Part>, Vec<Finding>) {
+fn part(
+    files: &Files,
+    directory: &str,
+    full: &dyn Fn(&str) -> String,
+) -> (Option<Part>, Vec<Finding>) {
     let path = format!("{directory}/manifest.yaml");
     let text = match text_of(files, &path) {
         Ok(text) => text,
-        Err(finding) => return (None, vec![Finding { place: Place::file(full(&path)), ..*finding }]),
+        Err(finding) => {
+            return (
+                None,
+                vec![Finding {
+                    place: Place::file(full(&path)),
+                    ..*finding
+                }],
+            );
+        }
     };
     let (manifest, mut findings) = parse_manifest(&full(&path), text);
-    let Some(manifest) = manifest else { return (None, findings) };
+    let Some(manifest) = manifest else {
+        return (None, findings);
+    };
     if manifest.engine != Engine::Jinja {
-        let word = if manifest.engine == Engine::Hcl { "hcl" } else { "codebuild" };
-        let message = format!("`rendering_engine: {word}` is recognised and checked, and cannot be deployed by isoform yet");
-        findings.push(Finding::warning("engine.not-supported", Place::file(full(&path)), message));
-        if manifest.engine == Engine::Hcl && !files.keys().any(|p| p.starts_with(&format!("{directory}/")) && p.ends_with(".tf")) {
-            findings.push(Finding::error("engine.hcl", Place::file(full(directory)), "there is no file that ends in .tf"));
+        let word = if manifest.engine == Engine::Hcl {
+            "hcl"
+        } else {
+            "codebuild"
+        };
+        let message = format!(
+            "`rendering_engine: {word}` is recognised and checked, and cannot be deployed by isoform yet"
+        );
+        findings.push(Finding::warning(
+            "engine.not-supported",
+            Place::file(full(&path)),
+            message,
+        ));
+        if manifest.engine == Engine::Hcl
+            && !files
+                .keys()
+                .any(|p| p.starts_with(&format!("{directory}/")) && p.ends_with(".tf"))
+        {
+            findings.push(Finding::error(
+                "engine.hcl",
+                Place::file(full(directory)),
+                "there is no file that ends in .tf",
+            ));
         }
         let file = manifest.file.unwrap_or_default();
-        return (Some(Part { engine: manifest.engine, file: format!("{directory}/{file}"), text: String::new() }), findings);
+        return (
+            Some(Part {
+                engine: manifest.engine,
+                file: format!("{directory}/{file}"),
+                text: String::new(),
+            }),
+            findings,
+        );
     }
     let file = format!("{directory}/{}", manifest.file.unwrap_or_default());
     match text_of(files, &file) {
         Ok(text) => {
             findings.extend(retired_commands(&full(&file), text));
-            (Some(Part { engine: Engine::Jinja, file, text: text.to_owned() }), findings)
+            (
+                Some(Part {
+                    engine: Engine::Jinja,
+                    file,
+                    text: text.to_owned(),
+                }),
+                findings,
+            )
         }
         Err(finding) => {
-            findings.push(Finding { place: Place::file(full(&file)), ..*finding });
+            findings.push(Finding {
+                place: Place::file(full(&file)),
+                ..*finding
+            });
             (None, findings)
         }
     }
@@ -290,23 +493,61 @@ fn part(files: &Files, directory: &str, full: &dyn Fn(&str) -> String) -> (Optio
 /// Warns about commands of pipelines that call Proton, which answers no more.
 pub fn retired_commands(file: &str, text: &str) -> Vec<Finding> {
     let replacements: BTreeMap<&str, &str> = BTreeMap::from([
-        ("get-service", "read the spec from the repository: it is the file that the sync file names"),
-        ("update-service-instance", "commit the new value to the spec and push; isoform deploys it"),
-        ("update-service-pipeline", "commit the new value to the spec and push; isoform deploys it"),
-        ("update-service", "commit the new spec and push; isoform deploys it"),
-        ("update-environment", "commit the new spec and push; isoform deploys it"),
+        (
+            "get-service",
+            "read the spec from the repository: it is the file that the sync file names",
+        ),
+        (
+            "update-service-instance",
+            "commit the new value to the spec and push; isoform deploys it",
+        ),
+        (
+            "update-service-pipeline",
+            "commit the new value to the spec and push; isoform deploys it",
+        ),
+        (
+            "update-service",
+            "commit the new spec and push; isoform deploys it",
+        ),
+        (
+            "update-environment",
+            "commit the new spec and push; isoform deploys it",
+        ),
         ("wait", "`isoform wait <target>` waits for the deployment"),
-        ("notify-resource-deployment-status-change", "nothing listens to it any more"),
+        (
+            "notify-resource-deployment-status-change",
+            "nothing listens to it any more",
+        ),
     ]);
     let mut findings = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let Some(at) = line.find("aws proton ") else { continue };
+        let Some(at) = line.find("aws proton ") else {
+            continue;
+        };
         let words = line[at..].split_whitespace().skip(2);
-        let verb = words.filter(|w| !w.starts_with('-') && !w.starts_with('$')).map(|w| w.trim_matches(|c: char| !c.is_ascii_alphanumeric())).next().unwrap_or_default();
-        let help = replacements.get(verb).copied().unwrap_or("AWS Proton was switched off on 2026-10-07");
+        let verb = words
+            .filter(|w| !w.starts_with('-') && !w.starts_with('$'))
+            .map(|w| w.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
+            .next()
+            .unwrap_or_default();
+        let help = replacements
+            .get(verb)
+            .copied()
+            .unwrap_or("AWS Proton was switched off on 2026-10-07");
         let column = line[..at].chars().count() as u32 + 1;
-        let place = Place::at(file, Span::on_line(index as u32 + 1, column, "aws proton".len() as u32), text);
-        findings.push(Finding::warning("pipeline.retired", place, format!("`aws proton {verb}` is answered by nobody since 2026-10-07")).help(help));
+        let place = Place::at(
+            file,
+            Span::on_line(index as u32 + 1, column, "aws proton".len() as u32),
+            text,
+        );
+        findings.push(
+            Finding::warning(
+                "pipeline.retired",
+                place,
+                format!("`aws proton {verb}` is answered by nobody since 2026-10-07"),
+            )
+            .help(help),
+        );
     }
     findings
 }
@@ -319,24 +560,46 @@ mod tests {
     const MANIFEST: &str = "infrastructure:\n  templates:\n    - {file: c.yaml, rendering_engine: jinja, template_language: cloudformation}\n";
 
     fn files(all: &[(&str, &str)]) -> Files {
-        all.iter().map(|(p, t)| ((*p).to_owned(), Blob::new(t.as_bytes()))).collect()
+        all.iter()
+            .map(|(p, t)| ((*p).to_owned(), Blob::new(t.as_bytes())))
+            .collect()
     }
 
     fn schema(input: &str) -> String {
-        format!("schema:\n  format: {{openapi: '3.0.0'}}\n  {input}: In\n  types:\n    In: {{type: object, properties: {{a: {{type: string}}}}}}\n")
+        format!(
+            "schema:\n  format: {{openapi: '3.0.0'}}\n  {input}: In\n  types:\n    In: {{type: object, properties: {{a: {{type: string}}}}}}\n"
+        )
     }
 
     #[test]
     fn bundles_are_found_wherever_they_lie() {
-        let tree = files(&[("x/y/fargate/v2/schema/schema.yaml", ""), ("lone/schema/schema.yaml", ""), ("comp/bucket/manifest.yaml", "")]);
-        let found: Vec<_> = find_bundles(&tree).into_iter().map(|b| (b.name, b.major, b.root)).collect();
-        assert_eq!(found, [("lone".into(), None, "lone".into()), ("fargate".into(), Some(2), "x/y/fargate/v2".into())]);
+        let tree = files(&[
+            ("x/y/fargate/v2/schema/schema.yaml", ""),
+            ("lone/schema/schema.yaml", ""),
+            ("comp/bucket/manifest.yaml", MANIFEST),
+            ("k8s/manifest.yaml", "kind: Pod\n"),
+        ]);
+        let found: Vec<_> = find_bundles(&tree)
+            .into_iter()
+            .map(|b| (b.name, b.major, b.root))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("lone".into(), None, "lone".into()),
+                ("fargate".into(), Some(2), "x/y/fargate/v2".into())
+            ]
+        );
         assert_eq!(find_components(&tree), ["comp/bucket"]);
     }
 
     #[test]
     fn the_kinds_of_bundle_are_told_apart() {
-        let environment = files(&[("schema/schema.yaml", &schema("environment_input_type")), ("infrastructure/manifest.yaml", MANIFEST), ("infrastructure/c.yaml", "x")]);
+        let environment = files(&[
+            ("schema/schema.yaml", &schema("environment_input_type")),
+            ("infrastructure/manifest.yaml", MANIFEST),
+            ("infrastructure/c.yaml", "x"),
+        ]);
         let (bundle, findings) = load_bundle(&environment, "");
         assert!(findings.is_empty(), "{findings:?}");
         assert_eq!(bundle.unwrap().infrastructure.unwrap().text, "x");
@@ -348,15 +611,30 @@ mod tests {
 
     #[test]
     fn preview_bundles_get_the_mapping() {
-        let tree = files(&[("schema/schema.yaml", &schema("service_input_type")), ("infrastructure/manifest.yaml", MANIFEST), ("infrastructure/c.yaml", "x")]);
+        let tree = files(&[
+            ("schema/schema.yaml", &schema("service_input_type")),
+            ("infrastructure/manifest.yaml", MANIFEST),
+            ("infrastructure/c.yaml", "x"),
+        ]);
         let (_, findings) = load_bundle(&tree, "");
-        assert!(findings.iter().any(|f| f.code == "bundle.preview" && f.message.contains("service_instance.inputs.x")));
+        assert!(
+            findings
+                .iter()
+                .any(|f| f.code == "bundle.preview"
+                    && f.message.contains("service_instance.inputs.x"))
+        );
     }
 
     #[test]
     fn calls_of_the_retired_service_are_pointed_out() {
-        let found = retired_commands("c.yaml", "a\n  - aws proton --region $R update-service-instance --name x\n");
+        let found = retired_commands(
+            "c.yaml",
+            "a\n  - aws proton --region $R update-service-instance --name x\n",
+        );
         assert_eq!(found[0].place.span.unwrap(), Span::on_line(2, 5, 10));
-        assert!(found[0].help.as_deref().unwrap().contains("push"), "{found:?}");
+        assert!(
+            found[0].help.as_deref().unwrap().contains("push"),
+            "{found:?}"
+        );
     }
 }

@@ -8,5 +8,8 @@ mod layout;
 mod manifest;
 
 pub use files::{Blob, Files, parent, sub_tree, text_of};
-pub use layout::{Bundle, BundleKind, BundlePath, Component, Part, find_bundles, find_components, load_bundle, load_component, retired_commands};
+pub use layout::{
+    Bundle, BundleKind, BundlePath, Component, Part, find_bundles, find_components, load_bundle,
+    load_component, retired_commands,
+};
 pub use manifest::{Engine, Manifest, parse_manifest};

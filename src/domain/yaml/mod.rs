@@ -1,6 +1,6 @@
 //! The one reader of YAML from repositories: parser events into a tree of our own.
 //!
-//! The tree keeps tags, styles and spans; scalars are resolved by a YAML 1.1 table of our own ([`scalar`]), because
+//! The tree keeps tags, styles and spans; scalars are resolved by a YAML 1.1 table of our own (`scalar.rs`), because
 //! no library resolves as CloudFormation's readers do. Every limit is checked while reading, so that a hostile file
 //! costs no more than its limits. Nothing here knows what the files mean.
 
@@ -69,7 +69,10 @@ impl Node {
 
     /// Returns a key's node and its value.
     pub fn entry(&self, key: &str) -> Option<(&Node, &Node)> {
-        self.entries().iter().find(|(k, _)| k.text() == Some(key)).map(|(k, v)| (k, v))
+        self.entries()
+            .iter()
+            .find(|(k, _)| k.text() == Some(key))
+            .map(|(k, v)| (k, v))
     }
 
     /// Returns the text of a scalar, as written.
@@ -130,7 +133,11 @@ impl Node {
                 for (key, value) in entries {
                     if is_merge(key) {
                         // YAML 1.1 merge keys: what stands beside `<<` wins, and earlier sources win over later ones.
-                        let sources = if value.is_sequence() { value.items() } else { std::slice::from_ref(value) };
+                        let sources = if value.is_sequence() {
+                            value.items()
+                        } else {
+                            std::slice::from_ref(value)
+                        };
                         for source in sources {
                             if let Value::Object(merged) = source.to_json() {
                                 for (k, v) in merged {
@@ -187,7 +194,9 @@ impl Scalar {
                 .map(Number::from)
                 .or_else(|_| u64::try_from(i).map(Number::from))
                 .map_or_else(|_| Value::String(i.to_string()), Value::Number),
-            Scalar::Float(f) => Number::from_f64(f).map_or_else(|| Value::String(f.to_string()), Value::Number),
+            Scalar::Float(f) => {
+                Number::from_f64(f).map_or_else(|| Value::String(f.to_string()), Value::Number)
+            }
             Scalar::Text(t) => Value::String(t),
         }
     }

@@ -22,11 +22,26 @@ pub struct Limits {
 
 impl Limits {
     /// Limits for specs, manifests, schemas and isoform's own files. Proton: 51,200 characters for each.
-    pub const SPEC: Self = Self { bytes: 51_200, depth: 64, nodes: 20_000, tags: false };
+    pub const SPEC: Self = Self {
+        bytes: 51_200,
+        depth: 64,
+        nodes: 20_000,
+        tags: false,
+    };
     /// Limits for the sync file and its fragments, which describe whole estates.
-    pub const SYNC: Self = Self { bytes: 4 << 20, depth: 32, nodes: 400_000, tags: false };
+    pub const SYNC: Self = Self {
+        bytes: 4 << 20,
+        depth: 32,
+        nodes: 400_000,
+        tags: false,
+    };
     /// Limits for CloudFormation templates: 1 MB is the service's own limit.
-    pub const TEMPLATE: Self = Self { bytes: 1 << 20, depth: 64, nodes: 200_000, tags: true };
+    pub const TEMPLATE: Self = Self {
+        bytes: 1 << 20,
+        depth: 64,
+        nodes: 200_000,
+        tags: true,
+    };
 }
 
 /// Reads one YAML document.
@@ -35,10 +50,25 @@ impl Limits {
 /// file is a null.
 pub fn parse(file: &str, text: &str, limits: &Limits) -> Result<Node, Vec<Finding>> {
     if text.len() > limits.bytes {
-        let message = format!("the file has {} bytes, at most {} are read", text.len(), limits.bytes);
-        return Err(vec![Finding::error("yaml.size", Place::file(file), message)]);
+        let message = format!(
+            "the file has {} bytes, at most {} are read",
+            text.len(),
+            limits.bytes
+        );
+        return Err(vec![Finding::error(
+            "yaml.size",
+            Place::file(file),
+            message,
+        )]);
     }
-    let mut reader = Reader { file, text, limits, nodes: 0, anchors: HashMap::new(), findings: Vec::new() };
+    let mut reader = Reader {
+        file,
+        text,
+        limits,
+        nodes: 0,
+        anchors: HashMap::new(),
+        findings: Vec::new(),
+    };
     let mut parser = Parser::new_from_str(text);
     match reader.document(&mut parser) {
         Ok(node) if reader.findings.is_empty() => Ok(node),
@@ -72,13 +102,22 @@ impl<'a> Reader<'a> {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) => {
                     if root.is_some() {
-                        return Err(self.stop("yaml.documents", convert(&span), "the file holds more than one document", None));
+                        return Err(self.stop(
+                            "yaml.documents",
+                            convert(&span),
+                            "the file holds more than one document",
+                            None,
+                        ));
                     }
                 }
                 other => root = Some(self.node(parser, other, span, 0)?),
             }
         }
-        Ok(root.unwrap_or(Node { span: Span::on_line(1, 1, 1), tag: None, kind: Kind::Scalar(String::new(), Style::Plain) }))
+        Ok(root.unwrap_or(Node {
+            span: Span::on_line(1, 1, 1),
+            tag: None,
+            kind: Kind::Scalar(String::new(), Style::Plain),
+        }))
     }
 
     fn next(&self, parser: &mut Events<'a>) -> Result<(Event<'a>, ScanSpan), Stop> {
@@ -88,7 +127,12 @@ impl<'a> Reader<'a> {
             Some(Err(error)) => {
                 let mark = error.marker();
                 let span = Span::on_line(mark.line().max(1) as u32, mark.col() as u32 + 1, 1);
-                Err(self.stop("yaml.syntax", span, &format!("this is not YAML: {}", error.info()), None))
+                Err(self.stop(
+                    "yaml.syntax",
+                    span,
+                    &format!("this is not YAML: {}", error.info()),
+                    None,
+                ))
             }
         }
     }
@@ -104,30 +148,60 @@ impl<'a> Reader<'a> {
     fn count(&mut self, more: usize, span: Span) -> Result<(), Stop> {
         self.nodes += more;
         if self.nodes > self.limits.nodes {
-            let message = format!("the file has more than {} nodes, aliases counted as what they stand for", self.limits.nodes);
+            let message = format!(
+                "the file has more than {} nodes, aliases counted as what they stand for",
+                self.limits.nodes
+            );
             return Err(self.stop("yaml.size", span, &message, None));
         }
         Ok(())
     }
 
-    fn node(&mut self, parser: &mut Events<'a>, event: Event<'a>, at: ScanSpan, depth: usize) -> Result<Node, Stop> {
+    fn node(
+        &mut self,
+        parser: &mut Events<'a>,
+        event: Event<'a>,
+        at: ScanSpan,
+        depth: usize,
+    ) -> Result<Node, Stop> {
         let span = convert(&at);
         if depth >= self.limits.depth {
-            return Err(self.stop("yaml.depth", span, &format!("nested deeper than {} levels", self.limits.depth), None));
+            return Err(self.stop(
+                "yaml.depth",
+                span,
+                &format!("nested deeper than {} levels", self.limits.depth),
+                None,
+            ));
         }
         self.count(1, span)?;
         let (node, anchor) = match event {
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(self.stop("yaml.alias", span, "this alias names an anchor that is not complete here", None));
+                    return Err(self.stop(
+                        "yaml.alias",
+                        span,
+                        "this alias names an anchor that is not complete here",
+                        None,
+                    ));
                 };
                 self.count(size(&node), span)?;
                 return Ok(Node { span, ..node });
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let style = if style == ScalarStyle::Plain { Style::Plain } else { Style::Quoted };
+                let style = if style == ScalarStyle::Plain {
+                    Style::Plain
+                } else {
+                    Style::Quoted
+                };
                 let tag = self.tag(tag.as_deref(), span);
-                (Node { span, tag, kind: Kind::Scalar(text.into_owned(), style) }, anchor)
+                (
+                    Node {
+                        span,
+                        tag,
+                        kind: Kind::Scalar(text.into_owned(), style),
+                    },
+                    anchor,
+                )
             }
             Event::SequenceStart(anchor, tag) => {
                 let tag = self.tag(tag.as_deref(), span);
@@ -136,7 +210,14 @@ impl<'a> Reader<'a> {
                     match self.next(parser)? {
                         (Event::SequenceEnd, end) => {
                             let span = join(span, convert(&end), items.last());
-                            break (Node { span, tag, kind: Kind::Sequence(items) }, anchor);
+                            break (
+                                Node {
+                                    span,
+                                    tag,
+                                    kind: Kind::Sequence(items),
+                                },
+                                anchor,
+                            );
                         }
                         (event, at) => items.push(self.node(parser, event, at, depth + 1)?),
                     }
@@ -146,9 +227,23 @@ impl<'a> Reader<'a> {
                 let tag = self.tag(tag.as_deref(), span);
                 let entries = self.mapping(parser, depth)?;
                 let span = join(span, span, entries.last().map(|(_, v)| v));
-                (Node { span, tag, kind: Kind::Mapping(entries) }, anchor)
+                (
+                    Node {
+                        span,
+                        tag,
+                        kind: Kind::Mapping(entries),
+                    },
+                    anchor,
+                )
             }
-            _ => return Err(self.stop("yaml.syntax", span, "this is not YAML: a value was expected", None)),
+            _ => {
+                return Err(self.stop(
+                    "yaml.syntax",
+                    span,
+                    "this is not YAML: a value was expected",
+                    None,
+                ));
+            }
         };
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
@@ -156,7 +251,11 @@ impl<'a> Reader<'a> {
         Ok(node)
     }
 
-    fn mapping(&mut self, parser: &mut Events<'a>, depth: usize) -> Result<Vec<(Node, Node)>, Stop> {
+    fn mapping(
+        &mut self,
+        parser: &mut Events<'a>,
+        depth: usize,
+    ) -> Result<Vec<(Node, Node)>, Stop> {
         let mut entries: Vec<(Node, Node)> = Vec::new();
         let mut seen: HashMap<String, Span> = HashMap::new();
         loop {
@@ -178,7 +277,10 @@ impl<'a> Reader<'a> {
                 let finding = Finding::error(
                     "yaml.duplicate",
                     Place::at(self.file, key.span, self.text),
-                    format!("the key `{}` stands twice in this mapping", name.escape_debug()),
+                    format!(
+                        "the key `{}` stands twice in this mapping",
+                        name.escape_debug()
+                    ),
                 )
                 .related(Place::at(self.file, *first, self.text), "first here")
                 .help("remove one: readers disagree about which of two wins");
@@ -193,7 +295,10 @@ impl<'a> Reader<'a> {
     fn tag(&mut self, tag: Option<&Tag>, span: Span) -> Option<String> {
         let tag = tag?;
         if tag.is_yaml_core_schema() {
-            if matches!(tag.suffix.as_str(), "str" | "null" | "int" | "float" | "bool" | "map" | "seq") {
+            if matches!(
+                tag.suffix.as_str(),
+                "str" | "null" | "int" | "float" | "bool" | "map" | "seq"
+            ) {
                 return matches!(tag.suffix.as_str(), "str" | "null").then(|| tag.suffix.clone());
             }
         } else if tag.handle == "!" && self.limits.tags {
@@ -203,8 +308,12 @@ impl<'a> Reader<'a> {
         }
         let written = format!("{}{}", tag.handle, tag.suffix);
         self.findings.push(
-            Finding::error("yaml.tag", Place::at(self.file, span, self.text), format!("the tag `{}` is not allowed here", written.escape_debug()))
-                .help("tags make sense in CloudFormation templates only"),
+            Finding::error(
+                "yaml.tag",
+                Place::at(self.file, span, self.text),
+                format!("the tag `{}` is not allowed here", written.escape_debug()),
+            )
+            .help("tags make sense in CloudFormation templates only"),
         );
         None
     }
@@ -226,13 +335,22 @@ fn convert(span: &ScanSpan) -> Span {
     if (end_line, end_column) <= (line, column) {
         (end_line, end_column) = (line, column + 1);
     }
-    Span { line, column, end_line, end_column }
+    Span {
+        line,
+        column,
+        end_line,
+        end_column,
+    }
 }
 
 fn join(start: Span, end: Span, last: Option<&Node>) -> Span {
     let tail = last.map_or(end, |node| node.span);
     if (tail.end_line, tail.end_column) > (start.end_line, start.end_column) {
-        Span { end_line: tail.end_line, end_column: tail.end_column, ..start }
+        Span {
+            end_line: tail.end_line,
+            end_column: tail.end_column,
+            ..start
+        }
     } else {
         start
     }
@@ -243,7 +361,12 @@ mod tests {
     use super::*;
 
     fn codes(text: &str, limits: &Limits) -> Vec<String> {
-        parse("f.yaml", text, limits).err().unwrap_or_default().into_iter().map(|f| f.code).collect()
+        parse("f.yaml", text, limits)
+            .err()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|f| f.code)
+            .collect()
     }
 
     #[test]
@@ -280,7 +403,11 @@ mod tests {
             (deeper.as_str(), "yaml.syntax"),
         ] {
             let found = codes(text, &Limits::SPEC);
-            assert!(found.iter().any(|c| c == code), "{found:?} for {}", text.chars().take(40).collect::<String>());
+            assert!(
+                found.iter().any(|c| c == code),
+                "{found:?} for {}",
+                text.chars().take(40).collect::<String>()
+            );
         }
     }
 
@@ -291,7 +418,15 @@ mod tests {
 
     #[test]
     fn merge_keys_let_what_stands_beside_them_win() {
-        let node = parse("f", "x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\n", &Limits::SPEC).unwrap();
-        assert_eq!(node.get("y").unwrap().to_json(), serde_json::json!({"a": 1, "b": 3}));
+        let node = parse(
+            "f",
+            "x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\n",
+            &Limits::SPEC,
+        )
+        .unwrap();
+        assert_eq!(
+            node.get("y").unwrap().to_json(),
+            serde_json::json!({"a": 1, "b": 3})
+        );
     }
 }

@@ -29,14 +29,21 @@ pub fn resolve(text: &str, style: Style, tag: Option<&str>) -> Scalar {
     }
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
-        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Scalar::Bool(true),
-        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return Scalar::Bool(false),
+        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Scalar::Bool(true);
+        }
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return Scalar::Bool(false);
+        }
         _ => {}
     }
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return Scalar::Text(text.to_owned());
     }
-    int(text).map(Scalar::Int).or_else(|| float(text).map(Scalar::Float)).unwrap_or_else(|| Scalar::Text(text.to_owned()))
+    int(text)
+        .map(Scalar::Int)
+        .or_else(|| float(text).map(Scalar::Float))
+        .unwrap_or_else(|| Scalar::Text(text.to_owned()))
 }
 
 /// Returns what other readers make of a plain scalar, where they differ.
@@ -87,12 +94,18 @@ fn int(text: &str) -> Option<i128> {
 fn sexagesimal(body: &str) -> Option<i128> {
     let mut parts = body.split(':');
     let first = parts.next()?;
-    if !first.starts_with(|c: char| ('1'..='9').contains(&c)) || !first.bytes().all(|b| b.is_ascii_digit() || b == b'_') {
+    if !first.starts_with(|c: char| ('1'..='9').contains(&c))
+        || !first.bytes().all(|b| b.is_ascii_digit() || b == b'_')
+    {
         return None;
     }
     let mut value: i128 = first.replace('_', "").parse().ok()?;
     for part in parts {
-        if part.is_empty() || part.len() > 2 || !part.bytes().all(|b| b.is_ascii_digit()) || (part.len() == 2 && part.as_bytes()[0] > b'5') {
+        if part.is_empty()
+            || part.len() > 2
+            || !part.bytes().all(|b| b.is_ascii_digit())
+            || (part.len() == 2 && part.as_bytes()[0] > b'5')
+        {
             return None;
         }
         value = value.checked_mul(60)?.checked_add(part.parse().ok()?)?;
@@ -115,7 +128,11 @@ fn float(text: &str) -> Option<f64> {
     };
     let (whole, fraction) = mantissa.split_once('.')?;
     let fine = |t: &str| t.bytes().all(|b| b.is_ascii_digit() || b == b'_');
-    if !fine(whole) || !fine(fraction) || (whole.is_empty() && fraction.is_empty()) || (whole.is_empty() && fraction.starts_with('_')) {
+    if !fine(whole)
+        || !fine(fraction)
+        || (whole.is_empty() && fraction.is_empty())
+        || (whole.is_empty() && fraction.starts_with('_'))
+    {
         return None;
     }
     if let Some(e) = exponent {
