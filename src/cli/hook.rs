@@ -177,7 +177,7 @@ async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
 /// Returns what is new about a target, if it is worth a line.
 fn news(target: &TargetReport, before: Option<&str>, revision: &str) -> Option<String> {
     let line = match target.condition.result {
-        SyncResult::Applying => "executing …".to_owned(),
+        SyncResult::Applying => format!("executing … {}", clean(&target.condition.detail)),
         SyncResult::InSync if target.serving.as_deref() == Some(revision) => {
             let took = target
                 .took_ms

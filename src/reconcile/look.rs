@@ -70,9 +70,10 @@ impl Line {
         for (name, source) in &self.settings.sources {
             match git::tip(&source.remote, &self.client).await {
                 Ok(Some(head)) => {
-                    if revisions.get(name) != Some(&head)
-                        && self.admit(name, revisions.get(name), &head).await?
-                    {
+                    let known = revisions.get(name) == Some(&head);
+                    if known || self.admit(name, revisions.get(name), &head).await? {
+                        // What was refused before is no longer the state of things.
+                        self.shared().refused.remove(name);
                         revisions.insert(name.clone(), head);
                     }
                 }

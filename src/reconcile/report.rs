@@ -186,14 +186,10 @@ impl Line {
             ),
             None => Default::default(),
         };
-        let heads: BTreeMap<&SourceName, _> =
-            newest.iter().flat_map(|s| s.revisions.iter()).collect();
         let refused = shared
             .refused
             .iter()
-            .filter(|(name, (r, _))| r.is_none() || heads.get(name) != r.as_ref().as_ref())
-            .filter(|(n, (r, _))| r.is_some() || !heads.contains_key(n))
-            .map(|(n, (_, text))| (n.clone(), text.clone()))
+            .map(|(name, (_, text))| (name.clone(), text.clone()))
             .collect();
         Ok(EstateReport {
             v: 1,

@@ -544,15 +544,22 @@ fn a_commit_that_failed_in_beta_and_was_reverted_never_reaches_prod() {
 
 #[test]
 fn the_example_fits_the_published_schemas() {
-    for (schema, file) in [("sync", "examples/repo-layout/isoform.yaml")] {
+    let demo = Bench::empty(ONE_REGION);
+    let files = [
+        (
+            "sync",
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("examples/repo-layout/isoform.yaml"),
+        ),
+        ("config", demo.root.join("config.yaml")),
+    ];
+    for (schema, file) in files {
         let output = std::process::Command::new(crate::support::ISOFORM)
             .args(["schema", schema])
             .output()
             .unwrap();
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let text =
-            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file))
-                .unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
         let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
         let faults: Vec<String> = jsonschema::validator_for(&schema)
             .unwrap()

@@ -1,6 +1,6 @@
 //! The estate: every target that the sources ask for, with everything that is known before outputs are.
 //!
-//! [`compile`] turns trees of files into [`Target`]s; [`Target::render`] turns one target and the outputs it uses into
+//! [`compile()`] turns trees of files into [`Target`]s; [`Target::render`] turns one target and the outputs it uses into
 //! a [`crate::domain::plan::Desired`]. An entry with a fault becomes a target that carries it, so that a broken file
 //! stops what it describes and nothing else.
 

@@ -1,6 +1,6 @@
 //! Desired against observed: what a stack should be, what it is, what would change, and the review of a change set.
 //!
-//! Start at [`Desired`] and [`compare`]. Nothing here renders and nothing here knows how a change set is made.
+//! Start at [`Desired`] and [`compare()`]. Nothing here renders and nothing here knows how a change set is made.
 
 mod compare;
 mod desired;
