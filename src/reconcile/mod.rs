@@ -119,6 +119,16 @@ struct Known {
     progress: Option<String>,
     /// The digest that was wanted when it was last looked at.
     wanted: Option<Digest>,
+    /// The blast radius that holds it.
+    radius: Option<Radius>,
+}
+
+/// What a snapshot changes in a placement, as it was shown when it held a target.
+#[derive(Clone, Debug)]
+struct Radius {
+    snapshot: Arc<Snapshot>,
+    list: Digest,
+    count: usize,
 }
 
 #[derive(Default)]
@@ -529,6 +539,7 @@ impl Shared {
                         attempts: 0,
                         progress: None,
                         wanted: None,
+                        radius: None,
                     });
                 // A fold that was done by the appender already is not done twice.
                 if entry.stream_seq <= known.stream_seq {

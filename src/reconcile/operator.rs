@@ -1,8 +1,9 @@
 //! What operators say: approvals, rejections, holds. Each is an entry of the log and a key in the queue, nothing more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Error, Line};
+use super::{Error, Line, Radius};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::deployment::{EventKind, Phase};
 use crate::domain::model::{
@@ -188,27 +189,14 @@ impl Line {
     }
 
     async fn approve_radius(&self, commit: &str, actor: &Actor) -> Result<String, OperatorError> {
-        let newest = self
-            .newest()
-            .ok_or_else(|| OperatorError::NotNow("nothing was looked at yet".into()))?;
-        if commit.len() < 4
-            || !newest
-                .revisions
-                .values()
-                .any(|r| r.as_str().starts_with(commit))
-        {
-            return Err(OperatorError::NoSuch(format!(
-                "`{}` is not the commit that waits",
-                commit.escape_debug()
-            )));
-        }
-        let held: Vec<(TargetUid, Address)> = {
+        // What was shown is what is approved: a list that has grown since holds its targets again.
+        let held: Vec<(TargetUid, Radius)> = {
             let shared = self.shared();
             shared
                 .targets
                 .iter()
                 .filter(|(_, k)| k.condition.reason == Reason::BlastRadius)
-                .filter_map(|(u, k)| Some((u.clone(), k.history.address.clone()?)))
+                .filter_map(|(u, k)| Some((u.clone(), k.radius.clone()?)))
                 .collect()
         };
         if held.is_empty() {
@@ -216,19 +204,29 @@ impl Line {
                 "nothing is held by its blast radius".into(),
             ));
         }
-        let mut lists = std::collections::BTreeMap::new();
-        for (_, address) in &held {
-            if let Some(target) = newest.compiled.targets.get(address) {
-                let (list, digest) = self.radius_of(&newest, target).await?;
-                lists.insert(digest, list.len());
-            }
+        let held: Vec<_> = held
+            .into_iter()
+            .filter(|(_, radius)| {
+                let mut revisions = radius.snapshot.revisions.values();
+                commit.len() >= 4 && revisions.any(|r| r.as_str().starts_with(commit))
+            })
+            .collect();
+        if held.is_empty() {
+            return Err(OperatorError::NoSuch(format!(
+                "`{}` is not the commit that waits",
+                commit.escape_debug()
+            )));
         }
-        for list in lists.keys() {
+        let lists: BTreeMap<_, _> = held
+            .iter()
+            .map(|(_, r)| (r.list.clone(), (r.snapshot.id, r.count)))
+            .collect();
+        for (list, (snapshot, _)) in &lists {
             self.log(
                 Stream::Daemon,
                 actor.clone(),
                 Body::BlastRadiusApproved {
-                    snapshot: newest.id,
+                    snapshot: *snapshot,
                     list: list.clone(),
                 },
             )
@@ -238,7 +236,7 @@ impl Line {
         for (uid, _) in &held {
             self.enqueue(uid, Duration::ZERO);
         }
-        let total: usize = lists.values().sum();
+        let total: usize = lists.values().map(|(_, count)| count).sum();
         Ok(format!("approved: {total} targets may change"))
     }
 

@@ -87,13 +87,16 @@ impl Line {
             let failed: Vec<&Address> = peers
                 .iter()
                 .filter(|(_, k)| {
-                    // From the log, so that a restart does not resume a wave that has halted.
-                    let last = k.history.last.as_ref();
+                    // From the log, so that a restart does not resume a wave that has halted; from how the last try
+                    // ended, so that another try of the one that failed does not resume it before it has worked.
                     k.history
-                        .failed
+                        .last
                         .as_ref()
-                        .is_some_and(|(_, _, at)| resumed.is_none_or(|r| r < *at))
-                        && last.is_some_and(|(pinned, _, _)| pinned.snapshot >= snapshot.id)
+                        .is_some_and(|(pinned, settled, at)| {
+                            settled.outcome.has_failed()
+                                && pinned.snapshot >= snapshot.id
+                                && resumed.is_none_or(|r| r < *at)
+                        })
                 })
                 .map(|(a, _)| *a)
                 .collect();

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::bundles::Pinning;
 use super::ready::{Candidate, Wait};
-use super::{Error, Line, Snapshot, first_fault};
+use super::{Error, Line, Radius, Snapshot, first_fault};
 use crate::domain::deployment::{EventKind, History, Outcome, Pinned};
 use crate::domain::estate::{Context, Rendering, Target, TargetKind};
 use crate::domain::model::{
@@ -503,7 +503,7 @@ impl Line {
         digest: Digest,
     ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
-        if let Some(wait) = self.radius(snapshot, target).await? {
+        if let Some(wait) = self.radius(uid, snapshot, target).await? {
             return self.wait(uid, wait).await;
         }
         if self.mode(target) == Mode::Observe {
@@ -747,6 +747,7 @@ impl Line {
     /// The blast radius of a snapshot in the target's placement: held until its list is approved once.
     async fn radius(
         &self,
+        uid: &TargetUid,
         snapshot: &Arc<Snapshot>,
         target: &Target,
     ) -> Result<Option<Wait>, Error> {
@@ -759,8 +760,19 @@ impl Line {
         } else {
             target.placement.blast_radius
         };
-        if list.len() <= limit || self.shared().radii.contains(&digest) {
-            return Ok(None);
+        {
+            let mut shared = self.shared();
+            let held = list.len() > limit && !shared.radii.contains(&digest);
+            if let Some(known) = shared.targets.get_mut(uid) {
+                known.radius = held.then(|| Radius {
+                    snapshot: snapshot.clone(),
+                    list: digest,
+                    count: list.len(),
+                });
+            }
+            if !held {
+                return Ok(None);
+            }
         }
         let names = list
             .iter()
@@ -795,7 +807,7 @@ impl Line {
     ///
     /// A target whose inputs are not known yet counts as changed. The list of a snapshot does not shrink while it
     /// rolls out: what was applied by this very snapshot still counts.
-    pub(super) async fn radius_of(
+    async fn radius_of(
         &self,
         snapshot: &Arc<Snapshot>,
         like: &Target,

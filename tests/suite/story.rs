@@ -1,6 +1,6 @@
 //! The stories of a user, told with the real binary.
 
-use crate::support::{Bench, all_in_sync, condition};
+use crate::support::{Bench, PLACEMENTS, all_in_sync, condition};
 
 #[test]
 fn the_first_push_deploys_everything_in_order_and_a_second_look_costs_nothing() {
@@ -391,11 +391,69 @@ fn a_template_that_forty_targets_follow_is_held_then_rolls_out_and_halts() {
     );
     assert!(count(&estate, "RolloutHalted") >= 15, "{estate:#}");
 
+    // Another try of those that failed does not resume the wave before it has worked.
+    for target in estate["targets"].as_array().unwrap() {
+        if target["condition"]["reason"] == "StackRolledBack" {
+            bench.cli(&["retry", target["address"].as_str().unwrap()], 0);
+        }
+    }
+    let estate = bench.settle();
+    assert!(
+        (1..=failed).contains(&count(&estate, "StackRolledBack")),
+        "{estate:#}"
+    );
+    assert!(count(&estate, "RolloutHalted") >= 15, "{estate:#}");
+
     bench.cli(&["local", "heal", "isoform-svc-s*", "Rule"], 0);
     bench.cli(&["retry", "svc/*/*"], 0);
     bench.cli(&["resume", "svc/*/*"], 0);
     bench.cli(&["wait", "svc/*/*", "--timeout", "50s"], 0);
     all_in_sync(&bench.settle(), 42);
+}
+
+#[test]
+fn a_held_commit_can_be_let_go_while_a_newer_one_is_stuck_before_it() {
+    let held = PLACEMENTS.replace(
+        "[us-east-1, eu-west-1], mode: auto, blast_radius: 50",
+        "[us-east-1, eu-west-1], mode: auto, blast_radius: 1",
+    );
+    let mut bench = Bench::example_with(&held);
+    bench.push("Initial layout");
+    bench.start();
+    bench.settle();
+    bench.cli(&["approve", "--snapshot", &bench.head()[..10]], 0);
+    all_in_sync(&bench.settle(), 13);
+
+    bench.edit(
+        "services/orders.yaml",
+        "desired_count: 4",
+        "desired_count: 5",
+    );
+    bench.push("good, and held");
+    let good = bench.head();
+    bench.settle();
+    assert_eq!(
+        bench.condition("svc/orders/prod@us-east-1"),
+        "Pending(BlastRadius)"
+    );
+    bench.cli(&["local", "fail", "isoform-svc-orders-beta*", "Service"], 0);
+    bench.edit(
+        "services/orders.yaml",
+        "desired_count: 2",
+        "desired_count: 9",
+    );
+    bench.push("fails in beta");
+    let estate = bench.settle();
+    assert_eq!(
+        condition(&estate, "svc/orders/beta"),
+        "Failed(StackRolledBack)"
+    );
+    let evidence = bench.cli(&["audit", "show", "svc/orders/prod@us-east-1"], 0);
+    assert!(!evidence.contains(&good[..7]), "{evidence}");
+    bench.cli(&["approve", "--snapshot", &good[..10]], 0);
+    bench.settle();
+    let evidence = bench.cli(&["audit", "show", "svc/orders/prod@us-east-1"], 0);
+    assert!(evidence.contains(&good[..7]), "{evidence}");
 }
 
 #[test]

@@ -32,7 +32,12 @@ placements:
 impl Bench {
     /// Makes a bench with the example of the project.
     pub fn example() -> Self {
-        let bench = Self::empty(PLACEMENTS);
+        Self::example_with(PLACEMENTS)
+    }
+
+    /// Makes a bench with the example of the project and placements of its own.
+    pub fn example_with(placements: &str) -> Self {
+        let bench = Self::empty(placements);
         copy(
             &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/repo-layout"),
             &bench.work(),

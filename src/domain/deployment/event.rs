@@ -101,6 +101,20 @@ pub enum Outcome {
     Superseded,
 }
 
+impl Outcome {
+    /// Tells whether the change was tried, or refused, and is not there.
+    pub fn has_failed(self) -> bool {
+        matches!(
+            self,
+            Self::RolledBack
+                | Self::CreateFailed
+                | Self::ChangeSetFailed
+                | Self::Stuck
+                | Self::Rejected
+        )
+    }
+}
+
 /// What is known when a deployment has ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Settlement {
