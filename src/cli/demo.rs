@@ -189,7 +189,10 @@ async fn watch(
     stop: &tokio_util::sync::CancellationToken,
 ) -> anyhow::Result<bool> {
     let begun = Instant::now();
-    let live = std::io::stdout().is_terminal();
+    // Without colours (`NO_COLOR`, a dumb terminal) the cursor stays where it is, too.
+    let stdout = std::io::stdout();
+    let live = stdout.is_terminal()
+        && anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
     let mut drawn = 0usize;
     let mut words: BTreeMap<String, String> = BTreeMap::new();
     let mut titled = false;
@@ -236,9 +239,12 @@ async fn watch(
             if drawn > 0 {
                 anstream::print!("\u{1b}[{drawn}A");
             }
+            // Lines are cut at the edge, not wrapped (DECAWM off): the cursor goes up by lines, not by rows.
+            anstream::print!("\u{1b}[?7l");
             for target in &targets {
                 anstream::println!("\u{1b}[2K{}", show::progress_line(target));
             }
+            anstream::print!("\u{1b}[?7h");
             drawn = targets.len();
         } else {
             for target in &targets {
