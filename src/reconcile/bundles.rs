@@ -51,6 +51,23 @@ impl Pinning {
             consumed: desired.consumed.clone(),
         }
     }
+
+    /// Returns what people gave: the parameters, and the inputs of every namespace.
+    pub fn inputs(&self) -> Value {
+        let mut found = vec![serde_json::json!(self.parameters)];
+        let mut open = vec![&self.data];
+        while let Some(value) = open.pop() {
+            match value {
+                Value::Object(members) => {
+                    found.extend(members.get("inputs").cloned());
+                    open.extend(members.values());
+                }
+                Value::Array(items) => open.extend(items),
+                _ => {}
+            }
+        }
+        Value::Array(found)
+    }
 }
 
 /// The context that every bundle is sealed under: a key service can show what was opened.

@@ -7,7 +7,9 @@ use serde_json::json;
 use super::perform::Performed;
 use super::target::refused;
 use super::{Error, Line, Snapshot};
-use crate::domain::deployment::{Deployment, EventKind, Next, Outcome, Phase, Settlement, Step};
+use crate::domain::deployment::{
+    Deployment, EventKind, Next, Outcome, Phase, Pinned, Settlement, Step, conceal,
+};
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Reason, StackId, SyncResult, TargetUid};
 use crate::domain::plan::{ChangeSetStatus, Observed, Review, StatusClass, generation_of};
@@ -715,6 +717,22 @@ impl Line {
         .await
     }
 
+    /// Takes the values of a deployment out of a reason: what is once in the log stays there.
+    async fn cleared(&self, text: &str, pinned: &Pinned) -> String {
+        let Ok(pinning) = self.pinning(&pinned.payload).await else {
+            return "the reason may quote values and is not kept: `isoform logs` shows it"
+                .to_owned();
+        };
+        let secrets = pinning.secrets.iter();
+        conceal(
+            text,
+            secrets
+                .filter_map(|name| pinning.parameters.get(name))
+                .map(String::as_str),
+            &pinning.inputs(),
+        )
+    }
+
     /// Writes the end of a deployment down.
     pub(super) async fn settle(
         &self,
@@ -725,6 +743,10 @@ impl Line {
         observed: Option<&Observed>,
     ) -> Result<(), Error> {
         let uid = guard.key();
+        let cause = match (cause, self.history(uid).and_then(|h| h.current)) {
+            (Some(text), Some(deployment)) => Some(self.cleared(&text, &deployment.pinned).await),
+            (cause, _) => cause,
+        };
         let mut payloads = Vec::new();
         let mut settlement = Settlement {
             outcome,

@@ -100,3 +100,30 @@ fn sec_51_a_secret_value_is_in_no_log_file_answer_or_store() {
         "the log of the daemon at level trace"
     );
 }
+
+#[test]
+fn sec_51_a_reason_that_quotes_a_value_is_kept_without_it() {
+    let mut bench = Bench::empty(
+        "accounts: { a: { id: \"000000000001\" } }\nplacements:\n  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50 }\n",
+    );
+    bench.write("stack.yaml", "Parameters: { Secret: { Type: String, NoEcho: true } }\nResources:\n  Db:\n    Type: AWS::RDS::DBInstance\n    Properties: { Engine: postgres, MasterUsername: a, MasterUserPassword: !Ref Secret }\n");
+    bench.write("isoform.yaml", &format!("isoform: 1\nstacks:\n  db: {{ template: stack.yaml, placement: beta, parameters: {{ Secret: {CANARY} }} }}\n"));
+    let reason = format!("MasterUserPassword {CANARY} is refused");
+    bench.cli(&["local", "fail", "*", "Db", "--reason", &reason], 0);
+    bench.push("secret");
+    bench.start();
+    bench.settle();
+    for command in [
+        vec!["why", "stack/db"],
+        vec!["history", "stack/db", "--output", "json"],
+        vec!["audit", "export"],
+    ] {
+        let said = text(&bench.run(&command));
+        assert!(
+            said.contains("MasterUserPassword ‹value› is refused") && !said.contains(CANARY),
+            "{said}"
+        );
+    }
+    bench.stop();
+    assert!(!bench.log().contains(CANARY));
+}

@@ -3,8 +3,10 @@
 //! [`History::record`] is the only place that says which event may follow which; recovery after a crash is the same
 //! fold. [`Deployment::next`] says what to do, never how. Nothing here performs anything and nothing waits.
 
+mod conceal;
 mod event;
 mod history;
 
+pub use conceal::conceal;
 pub use event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
 pub use history::{Applied, Deployment, History, IllegalEvent, Next, Phase};
