@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::perform::Performed;
-use super::target::refused;
 use super::{Error, Line, Snapshot};
 use crate::domain::deployment::{
     Deployment, EventKind, Next, Outcome, Phase, Pinned, Settlement, Step, conceal,
@@ -220,7 +219,7 @@ impl Line {
                     guard,
                     Outcome::ChangeSetFailed,
                     Reason::ChangeSetFailed,
-                    Some(refused(&text)),
+                    Some(text),
                     None,
                 )
                 .await
@@ -350,7 +349,7 @@ impl Line {
             }
             ChangeSetStatus::Failed => {
                 self.step(guard, target, engine, Step::Discard).await?;
-                let cause = read.reason.as_deref().map(refused);
+                let cause = read.reason.clone();
                 return self
                     .settle(
                         guard,
@@ -707,14 +706,8 @@ impl Line {
                     e.reason.as_deref().unwrap_or("no reason was given")
                 )
             });
-        self.settle(
-            guard,
-            outcome,
-            reason,
-            cause.as_deref().map(refused),
-            observed.as_ref(),
-        )
-        .await
+        self.settle(guard, outcome, reason, cause, observed.as_ref())
+            .await
     }
 
     /// Takes the values of a deployment out of a reason: what is once in the log stays there.

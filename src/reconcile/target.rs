@@ -885,8 +885,3 @@ impl Line {
         Ok((list, digest))
     }
 }
-
-/// Says what an error of a port means for a person.
-pub(super) fn refused(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(500).collect()
-}

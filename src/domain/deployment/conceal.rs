@@ -5,13 +5,17 @@ use serde_json::Value;
 /// Shorter values are words of every sentence: hiding `2` or `true` would hide nothing and spoil the reason.
 const SHORTEST: usize = 8;
 
+/// Characters that are kept.
+const LONGEST: usize = 500;
+
 /// What stands in place of a value.
 const MARK: &str = "‹value›";
 
 /// Replaces values of a deployment in a text of CloudFormation: a service may quote what it was given.
 ///
 /// A secret is replaced whatever its length, any other text of the inputs from eight bytes on. What has another
-/// form in the text (cut, escaped, encoded) is not found.
+/// form in the text (cut, escaped, encoded) is not found. Afterwards control characters are dropped and the text is
+/// cut: a cut before would leave the first half of a value, which nothing recognises.
 pub fn conceal<'a>(
     text: &str,
     secrets: impl IntoIterator<Item = &'a str>,
@@ -43,7 +47,10 @@ pub fn conceal<'a>(
         out.push(first);
         rest = &rest[first.len_utf8()..];
     }
-    out
+    out.chars()
+        .filter(|c| !c.is_control())
+        .take(LONGEST)
+        .collect()
 }
 
 #[cfg(test)]
@@ -70,5 +77,19 @@ mod tests {
         ] {
             assert_eq!(conceal(text, ["", "pw", "password pw"], &inputs), want);
         }
+    }
+
+    #[test]
+    fn a_value_across_the_cut_or_over_lines_leaves_nothing() {
+        let long = format!("{} hunter2-hunter2", "x".repeat(490));
+        let kept = conceal(&long, ["hunter2-hunter2"], &json!({}));
+        assert!(
+            !kept.contains("hunter") && kept.chars().count() <= 500,
+            "{kept}"
+        );
+        assert_eq!(
+            conceal("bad key: one\ntwo\u{7}", ["one\ntwo"], &json!({})),
+            "bad key: ‹value›"
+        );
     }
 }
