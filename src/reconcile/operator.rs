@@ -7,7 +7,7 @@ use super::{Error, Line, Radius};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::deployment::{EventKind, Phase};
 use crate::domain::model::{
-    Actor, Address, Digest, Reason, SourceName, SyncResult, TargetUid, glob_matches,
+    Actor, Address, Digest, Reason, SnapshotId, SourceName, SyncResult, TargetUid, glob_matches,
 };
 
 /// Why an operator's word was not taken.
@@ -146,7 +146,7 @@ impl Line {
                 )
                 .await?;
                 self.ship().await?;
-                self.enqueue(&uid, Duration::ZERO);
+                self.look_again(&uid);
                 Ok(format!("approved {} of {address}", waiting.short(8)))
             }
             ApproveWhat::Snapshot(commit) => self.approve_radius(commit, actor).await,
@@ -234,7 +234,7 @@ impl Line {
         }
         self.ship().await?;
         for (uid, _) in &held {
-            self.enqueue(uid, Duration::ZERO);
+            self.look_again(uid);
         }
         let total: usize = lists.values().map(|(_, count)| count).sum();
         Ok(format!("approved: {total} targets may change"))
@@ -289,7 +289,7 @@ impl Line {
         )
         .await?;
         self.ship().await?;
-        self.enqueue(&uid, Duration::ZERO);
+        self.look_again(&uid);
         Ok(format!("rejected {} of {address}", review.short(8)))
     }
 
@@ -368,7 +368,7 @@ impl Line {
         )
         .await?;
         self.ship().await?;
-        self.enqueue(&uid, Duration::ZERO);
+        self.look_again(&uid);
         Ok(format!(
             "{address}: {}",
             if overwrite {
@@ -377,6 +377,15 @@ impl Line {
                 "what is there is accepted"
             }
         ))
+    }
+
+    /// Puts a target into the queue as one that was not looked at: what it says of itself is from before the operator's
+    /// word, and whoever waits for it must not take that for the answer.
+    fn look_again(&self, uid: &TargetUid) {
+        if let Some(known) = self.shared().targets.get_mut(uid) {
+            known.looked = SnapshotId(0);
+        }
+        self.enqueue(uid, Duration::ZERO);
     }
 
     async fn each(
@@ -391,6 +400,9 @@ impl Line {
             self.record(uid, actor.clone(), event(), Vec::new()).await?;
         }
         self.ship().await?;
+        for (uid, _) in &found {
+            self.look_again(uid);
+        }
         // A halted wave goes on for everybody in it.
         self.enqueue_all();
         Ok(match found.as_slice() {
