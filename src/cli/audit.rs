@@ -8,9 +8,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Client, config_path};
-use super::online::print_json;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, clean};
-use super::{DONE, FAILED, Global, Output};
+use super::{DONE, FAILED, Global, Output, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
@@ -97,7 +96,7 @@ async fn all(client: &Client, from: u64) -> anyhow::Result<(Vec<Entry>, Vec<Chec
 async fn list(global: &Global, from: u64) -> anyhow::Result<u8> {
     let (entries, _) = all(&Client::connect(global)?, from).await?;
     if global.output == Output::Json {
-        print_json(&entries)?;
+        show::json(&json!({ "entries": entries }))?;
         return Ok(DONE);
     }
     for entry in &entries {
@@ -242,6 +241,12 @@ fn event(kind: &EventKind, by: &str) -> String {
         EventKind::Retried => format!("tried again by {by}"),
         EventKind::Suspended { reason, .. } => format!("suspended by {by}: {}", clean(reason)),
         EventKind::Resumed => format!("resumed by {by}"),
+        EventKind::Previewing { change_set } => {
+            format!("making the change set {change_set} for a preview")
+        }
+        EventKind::Previewed { change_set } => {
+            format!("the change set {change_set} of a preview is gone")
+        }
         EventKind::DriftResolved {
             overwrite, reason, ..
         } => format!(
@@ -262,11 +267,11 @@ pub(crate) async fn history(global: &Global, target: &str, number: usize) -> any
         .get("evidence", &[("q", target)])
         .await?;
     if evidence.entries.is_empty() {
-        bail!("nothing is known of `{}`", clean(target));
+        return Err(usage(format!("nothing is known of `{}`", clean(target))));
     }
     let skip = evidence.entries.len().saturating_sub(number);
     if global.output == Output::Json {
-        print_json(&evidence.entries[skip..].to_vec())?;
+        show::json(&json!({ "entries": evidence.entries[skip..] }))?;
         return Ok(DONE);
     }
     for entry in &evidence.entries[skip..] {
@@ -285,14 +290,14 @@ async fn show_evidence(global: &Global, what: &str) -> anyhow::Result<u8> {
         .get("evidence", &[("q", what)])
         .await?;
     if global.output == Output::Json {
-        print_json(&evidence)?;
+        show::json(&evidence)?;
         return Ok(DONE);
     }
     if evidence.entries.is_empty() {
-        bail!(
+        return Err(usage(format!(
             "the log knows nothing of `{}`: write a commit, a deployment, an address or a stack name",
             clean(what)
-        );
+        )));
     }
     for entry in evidence
         .entries
@@ -429,7 +434,7 @@ async fn prove(global: &Global, what: &str) -> anyhow::Result<u8> {
         .get("prove", &[("q", what)])
         .await?;
     if global.output == Output::Json {
-        print_json(&proof)?;
+        show::json(&proof)?;
     } else {
         anstream::println!(
             "{BOLD}deployment {}{RESET}  {}",
@@ -567,7 +572,7 @@ async fn verify_log(
 fn told(global: &Global, result: Result<String, String>, notes: &[String]) -> anyhow::Result<u8> {
     let code = if result.is_ok() { DONE } else { FAILED };
     if global.output == Output::Json {
-        print_json(
+        show::json(
             &json!({ "v": 1, "holds": result.is_ok(), "said": result.as_ref().unwrap_or_else(|e| e), "notes": notes }),
         )?;
         return Ok(code);

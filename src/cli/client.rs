@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Global;
+use super::{Global, usage};
 use crate::config::{Config, DEFAULT_PATH};
 
 /// There is no daemon to ask.
@@ -140,6 +140,10 @@ impl Client {
                 || String::from_utf8_lossy(&bytes).into_owned(),
                 str::to_owned,
             );
+            // What the daemon was asked is wrong, or it knows nothing of that name: the question must change.
+            if matches!(status.as_u16(), 400 | 404) {
+                return Err(usage(text));
+            }
             bail!("{text}");
         }
         serde_json::from_slice(&bytes).context("understanding the daemon's answer")

@@ -53,7 +53,10 @@ pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Resul
 pub(crate) fn install(repository: &Path, socket: &Path) -> anyhow::Result<PathBuf> {
     let hooks = repository.join("hooks");
     if !repository.join("refs").is_dir() {
-        bail!("{} is not a bare repository", repository.display());
+        return Err(super::usage(format!(
+            "{} is not a bare repository",
+            repository.display()
+        )));
     }
     std::fs::create_dir_all(&hooks)?;
     let path = hooks.join("post-receive");

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::bail;
-
 use super::show::{DIM, GREEN, RESET};
-use super::{DONE, online};
+use super::{DONE, diff};
 use crate::domain::spec::{parse_environment_spec, parse_ops, parse_service_spec, spec_kind};
 use crate::domain::template::{
     BundleKind, Files, find_bundles, find_components, load_bundle, text_of,
@@ -25,9 +23,12 @@ struct Found {
 pub(crate) fn init(folder: &Path, force: bool) -> anyhow::Result<u8> {
     let path = folder.join("isoform.yaml");
     if path.exists() && !force {
-        bail!("{} exists; --force overwrites it", path.display());
+        return Err(super::usage(format!(
+            "{} exists; --force overwrites it",
+            path.display()
+        )));
     }
-    let (files, _) = online::clone_files(folder)?;
+    let (files, _) = diff::clone_files(folder)?;
     let found = find(&files);
     let text = write(&found);
     std::fs::write(&path, &text)?;

@@ -6,6 +6,7 @@
 mod audit;
 mod client;
 mod demo;
+mod diff;
 mod finding;
 mod hook;
 mod init;
@@ -32,6 +33,16 @@ pub(crate) const SUPERSEDED: u8 = 4;
 pub(crate) const TIMEOUT: u8 = 5;
 /// Exit code: usage or configuration.
 pub(crate) const USAGE: u8 = 64;
+
+/// The command was asked something that it cannot mean: the exit code is [`USAGE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
+/// Makes an error that says what to write instead.
+pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
+    Usage(text.into()).into()
+}
 
 #[derive(Parser)]
 #[command(
@@ -101,7 +112,7 @@ enum Command {
     /// Render one part of a bundle with given data; needs no daemon.
     Render(offline::RenderArgs),
     /// Show what the files of this clone would change, property by property. Writes nothing anywhere.
-    Diff(online::DiffArgs),
+    Diff(diff::DiffArgs),
     /// Ask CloudFormation what the newest commit would change, with change sets that are never executed.
     Plan {
         /// An address or a glob.
@@ -257,6 +268,18 @@ pub(crate) struct Which {
     source: Option<String>,
 }
 
+impl Which {
+    /// One address or glob.
+    fn one(target: String) -> Self {
+        Self {
+            target: Some(target),
+            all: false,
+            placement: None,
+            source: None,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum DriftCommand {
     /// Accept what the stack has become.
@@ -308,7 +331,8 @@ pub fn main() -> ExitCode {
                 show::RESET,
                 crate::telemetry::redact(&text)
             );
-            let usage = error.downcast_ref::<crate::config::Error>().is_some()
+            let usage = error.downcast_ref::<Usage>().is_some()
+                || error.downcast_ref::<crate::config::Error>().is_some()
                 || error.downcast_ref::<client::NoDaemon>().is_some();
             ExitCode::from(if usage { USAGE } else { FAILED })
         }
@@ -324,8 +348,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Run { json_log, log } => offline::run_daemon(&global, json_log, &log).await,
         Command::Validate { folder, strict } => offline::validate(&global, &folder, strict),
         Command::Render(args) => offline::render(&args),
-        Command::Diff(args) => online::diff(&global, &args).await,
-        Command::Plan { targets } => online::plan(&global, &targets).await,
+        Command::Diff(args) => diff::diff(&global, &args).await,
+        Command::Plan { targets } => diff::plan(&global, &targets).await,
         Command::Sync { wait, timeout } => online::sync(&global, wait, &timeout).await,
         Command::Targets { explain } => online::targets(&global, explain).await,
         Command::Status => online::status(&global).await,
@@ -338,20 +362,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             timeout,
         } => online::wait(&global, target.as_deref(), commit.as_deref(), &timeout).await,
         Command::Retry { target } => {
-            online::say(
-                &global,
-                "retry",
-                Which {
-                    target: Some(target),
-                    all: false,
-                    placement: None,
-                    source: None,
-                },
-                "",
-                None,
-                false,
-            )
-            .await
+            online::say(&global, "retry", Which::one(target), "", None, false).await
         }
         Command::Approve {
             target,
@@ -360,20 +371,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             source,
         } => online::approve(&global, target, review, snapshot, source).await,
         Command::Reject { target, reason } => {
-            online::say(
-                &global,
-                "reject",
-                Which {
-                    target: Some(target),
-                    all: false,
-                    placement: None,
-                    source: None,
-                },
-                &reason,
-                None,
-                false,
-            )
-            .await
+            online::say(&global, "reject", Which::one(target), &reason, None, false).await
         }
         Command::Suspend {
             which,
@@ -389,12 +387,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             online::say(
                 &global,
                 "drift",
-                Which {
-                    target: Some(target),
-                    all: false,
-                    placement: None,
-                    source: None,
-                },
+                Which::one(target),
                 &reason,
                 None,
                 overwrite,

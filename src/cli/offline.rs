@@ -9,9 +9,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::client::config_path;
-use super::online::{self, errors, print_json};
-use super::show::{BOLD, GREEN, RED, RESET, YELLOW};
-use super::{CHANGES, DONE, FAILED, Global, Output, finding};
+use super::diff::folder_files;
+use super::online::errors;
+use super::show::{self, BOLD, GREEN, RED, RESET, YELLOW};
+use super::{CHANGES, DONE, FAILED, Global, Output, finding, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon;
@@ -128,9 +129,9 @@ pub(crate) enum LocalCommand {
 /// `isoform validate`
 pub(crate) fn validate(global: &Global, folder: &Path, strict: bool) -> anyhow::Result<u8> {
     if !folder.is_dir() {
-        bail!("{} is not a folder", folder.display());
+        return Err(usage(format!("{} is not a folder", folder.display())));
     }
-    let files = online::folder_files(folder)?;
+    let files = folder_files(folder)?;
     let placements = match &global.config {
         Some(path) => Some(Config::load(path)?.placements),
         None => None,
@@ -152,7 +153,7 @@ pub(crate) fn validate(global: &Global, folder: &Path, strict: bool) -> anyhow::
     let nothing = checked.bundles + checked.components + checked.specs + checked.targets == 0;
     let code = if wrong > 0 || nothing { FAILED } else { DONE };
     if global.output == Output::Json {
-        print_json(
+        show::json(
             &serde_json::json!({ "v": 1, "findings": checked.findings, "bundles": checked.bundles, "components": checked.components, "specs": checked.specs, "targets": checked.targets }),
         )?;
         return Ok(code);
@@ -193,7 +194,7 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
         .with_context(|| format!("reading {}", args.data.display()))?;
     let data: Value = serde_json::from_str(&text)
         .with_context(|| format!("{} is not JSON", args.data.display()))?;
-    let files = online::folder_files(&args.bundle)?;
+    let files = folder_files(&args.bundle)?;
     let (part, findings) = match args.part {
         PartName::Component => {
             let nested: Files = files
@@ -217,7 +218,7 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
         for finding in findings.iter().filter(|f| f.is_error()) {
             anstream::eprintln!("{}\n", finding::render(finding));
         }
-        bail!("{} has no such part", args.bundle.display());
+        return Err(usage(format!("{} has no such part", args.bundle.display())));
     };
     if part.engine != crate::domain::template::Engine::Jinja {
         bail!(
@@ -247,7 +248,7 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
 pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> anyhow::Result<u8> {
     let (from, to) = range
         .split_once("..")
-        .context("write two revisions, as in HEAD~1..HEAD")?;
+        .ok_or_else(|| usage("write two revisions, as in HEAD~1..HEAD"))?;
     let repository = git2::Repository::discover(folder)?;
     let resolve = |name: &str| -> anyhow::Result<_> {
         let name = if name.is_empty() { "HEAD" } else { name };
@@ -294,11 +295,11 @@ pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> any
             } else {
                 ""
             };
-            anstream::println!("  {colour}{}{RESET}", super::show::clean(line));
+            anstream::println!("  {colour}{}{RESET}", show::clean(line));
         }
     }
     if global.output == Output::Json {
-        print_json(&serde_json::json!({ "v": 1, "targets": json }))?;
+        show::json(&serde_json::json!({ "v": 1, "targets": json }))?;
     } else {
         anstream::println!(
             "{changed} of {} targets render differently (outputs of others stand as names)",
@@ -352,7 +353,7 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
         BundleCommand::Build { folder, out } => {
             let files = checked_bundle(&folder)?;
             if out.starts_with(&folder) {
-                bail!("{} lies inside the bundle", out.display());
+                return Err(usage(format!("{} lies inside the bundle", out.display())));
             }
             std::fs::write(&out, bundle::pack(&files)?)
                 .with_context(|| format!("writing {}", out.display()))?;
@@ -383,7 +384,7 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
         BundleCommand::Open { digest, out } => {
             let files = stored(global, &digest).await?;
             if out.exists() {
-                bail!("{} exists", out.display());
+                return Err(usage(format!("{} exists", out.display())));
             }
             for (path, blob) in &files {
                 let to = out.join(path);
@@ -406,7 +407,7 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
 }
 
 fn checked_bundle(folder: &Path) -> anyhow::Result<Files> {
-    let files = online::folder_files(folder)?;
+    let files = folder_files(folder)?;
     let (_, findings) = load_bundle(&files, "");
     let wrong: Vec<Finding> = findings.into_iter().filter(Finding::is_error).collect();
     if !wrong.is_empty() {
@@ -445,7 +446,7 @@ pub(crate) fn config(global: &Global, command: ConfigCommand) -> anyhow::Result<
                 "default"
             };
             if global.output == Output::Json {
-                print_json(&serde_json::json!({
+                show::json(&serde_json::json!({
                     "v": 1, "file": path, "origin": origin, "state": config.state, "socket": config.socket(), "cloud": config.cloud,
                     "poll_ms": config.poll.as_millis() as u64, "sweep_ms": config.sweep.as_millis() as u64, "workers": config.workers,
                     "placements": config.placements.values().map(|p| serde_json::json!({ "name": p.name, "account": p.account, "regions": p.regions, "mode": p.mode, "blast_radius": p.blast_radius, "critical": p.critical })).collect::<Vec<_>>(),
@@ -489,7 +490,10 @@ pub(crate) fn config(global: &Global, command: ConfigCommand) -> anyhow::Result<
         }
         ConfigCommand::Key { file } => {
             if file.exists() {
-                bail!("{} exists: a root key is never overwritten", file.display());
+                return Err(usage(format!(
+                    "{} exists: a root key is never overwritten",
+                    file.display()
+                )));
             }
             RootKey::read_or_make(&file)?;
             anstream::println!(
@@ -566,12 +570,12 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
                     }
                 }
             }
-            bail!("there is no stack `{stack}`");
+            return Err(usage(format!("there is no stack `{stack}`")));
         }
         LocalCommand::Calls => {
             let calls: BTreeMap<String, i64> = world.calls().await?.into_iter().collect();
             if global.output == Output::Json {
-                print_json(&calls)?;
+                show::json(&serde_json::json!({ "calls": calls }))?;
             } else {
                 for (operation, count) in calls {
                     anstream::println!("{count:>8}  {operation}");

@@ -1,265 +1,23 @@
 //! Commands that ask the daemon.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
-use super::{CHANGES, DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding};
-use crate::domain::bundle;
+use super::{DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding, usage};
 use crate::domain::model::{Finding, SyncResult, parse_duration};
-use crate::domain::template::{Blob, Files};
 use crate::port::StackEvent;
-use crate::reconcile::{ApproveWhat, DiffReport, EstateReport, Selector, TargetReport};
-
-/// Arguments of `diff`.
-#[derive(Args)]
-pub(crate) struct DiffArgs {
-    /// Two revisions to compare, as in `HEAD~1..HEAD`; absent compares the files of this clone with what is deployed.
-    range: Option<String>,
-    /// The clone.
-    #[arg(long, default_value = ".")]
-    folder: PathBuf,
-    /// The source that the clone is of.
-    #[arg(long)]
-    source: Option<String>,
-    /// Show the difference of the rendered text too.
-    #[arg(long)]
-    text: bool,
-}
-
-/// Prints a value as JSON.
-pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    anstream::println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
-}
-
-/// Reads the files of a clone: what Git tracks, and what is new and not ignored, as it is on disk.
-pub(crate) fn clone_files(folder: &Path) -> anyhow::Result<(Files, Option<String>)> {
-    let Ok(repository) = git2::Repository::discover(folder) else {
-        return Ok((folder_files(folder)?, None));
-    };
-    let root = repository
-        .workdir()
-        .context("this is a bare repository: `diff` wants a clone")?
-        .to_owned();
-    let origin = repository
-        .find_remote("origin")
-        .ok()
-        .and_then(|r| r.url().ok().map(str::to_owned));
-    let mut names: Vec<String> = repository
-        .index()?
-        .iter()
-        .map(|e| String::from_utf8_lossy(&e.path).into_owned())
-        .collect();
-    let mut options = git2::StatusOptions::new();
-    options.include_untracked(true).recurse_untracked_dirs(true);
-    for status in repository.statuses(Some(&mut options))?.iter() {
-        if status.status().is_wt_new()
-            && let Ok(path) = status.path()
-        {
-            names.push(path.to_owned());
-        }
-    }
-    let mut files = Files::new();
-    for name in names {
-        let path = root.join(&name);
-        let plain = path
-            .symlink_metadata()
-            .is_ok_and(|m| m.is_file() && m.len() <= 16 << 20);
-        if plain {
-            files.insert(name, Blob::new(std::fs::read(&path)?));
-        }
-    }
-    Ok((files, origin))
-}
-
-/// Reads every plain file below a folder, under the limits of a tree.
-pub(crate) fn folder_files(folder: &Path) -> anyhow::Result<Files> {
-    let mut files = Files::new();
-    let mut open = vec![folder.to_owned()];
-    let mut total = 0u64;
-    while let Some(here) = open.pop() {
-        for entry in
-            std::fs::read_dir(&here).with_context(|| format!("reading {}", here.display()))?
-        {
-            let path = entry?.path();
-            let meta = path.symlink_metadata()?;
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if meta.is_dir() && name != ".git" && name != "target" && name != "node_modules" {
-                open.push(path);
-            } else if meta.is_file() && meta.len() <= 16 << 20 {
-                total += meta.len();
-                if total > 250 << 20 || files.len() > 100_000 {
-                    bail!(
-                        "{} holds more than 250 MB or 100,000 files",
-                        folder.display()
-                    );
-                }
-                let relative = path
-                    .strip_prefix(folder)
-                    .unwrap_or(&path)
-                    .to_string_lossy()
-                    .into_owned();
-                files.insert(relative, Blob::new(std::fs::read(&path)?));
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// `isoform diff`
-pub(crate) async fn diff(global: &Global, args: &DiffArgs) -> anyhow::Result<u8> {
-    if let Some(range) = &args.range {
-        return super::offline::diff_revisions(global, &args.folder, range);
-    }
-    let (files, origin) = clone_files(&args.folder)?;
-    let client = Client::connect(global)?;
-    let packed = bundle::pack(&files)?;
-    let mut query = Vec::new();
-    if let Some(source) = &args.source {
-        query.push(("source", source.as_str()));
-    }
-    if let Some(origin) = &origin {
-        query.push(("origin", origin.as_str()));
-    }
-    let report: DiffReport = client.post_bytes("diff", &query, packed).await?;
-    show_diff(global, &report, args.text, "against what is deployed")
-}
-
-/// `isoform plan`
-pub(crate) async fn plan(global: &Global, targets: &str) -> anyhow::Result<u8> {
-    let client = Client::connect(global)?;
-    let report: DiffReport = client.post("plan", &json!({ "targets": targets })).await?;
-    show_diff(
-        global,
-        &report,
-        false,
-        "what CloudFormation says of the newest commit",
-    )
-}
-
-fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
-    let faults = report.findings.iter().filter(|f| f.is_error()).count();
-    let code = if faults > 0 {
-        FAILED
-    } else if report.targets.is_empty() && report.orphaned.is_empty() {
-        DONE
-    } else {
-        CHANGES
-    };
-    if global.output == Output::Json {
-        print_json(report)?;
-        return Ok(code);
-    }
-    finding::print(&report.findings);
-    let many = |n: usize, word: &str| {
-        format!(
-            "{n} target{} {word}{}",
-            if n == 1 { "" } else { "s" },
-            if n == 1 { "s" } else { "" }
-        )
-    };
-    anstream::println!(
-        "{title} · {}, {} do not\n",
-        many(report.targets.len(), "change"),
-        report.unchanged
-    );
-    for target in &report.targets {
-        let losses: Vec<String> = target
-            .changes
-            .iter()
-            .filter(|c| c.loses_state())
-            .map(|c| c.loss())
-            .collect();
-        let verdict = if target.create {
-            format!(
-                "{GREEN}is created{RESET}   {} resources",
-                target.changes.len()
-            )
-        } else if losses.is_empty() {
-            match target
-                .changes
-                .iter()
-                .any(|c| c.replacement != crate::domain::plan::Replacement::Never)
-            {
-                true => format!("{YELLOW}replaces resources{RESET}"),
-                false => "in place".to_owned(),
-            }
-        } else {
-            format!(
-                "{RED}{}{RESET} · will wait for an approval (placement {})",
-                losses.join("; "),
-                clean(&target.placement)
-            )
-        };
-        anstream::println!("{BOLD}{}{RESET}   {verdict}", target.address);
-        if !target.create {
-            for line in show::changes(&target.changes, &|path| target.places.get(path).cloned()) {
-                anstream::println!("{line}");
-            }
-            if target.changes.is_empty() {
-                anstream::println!("     options, tags or outputs only");
-            }
-        }
-        for problem in &target.problems {
-            anstream::println!("   {YELLOW}note{RESET}  {}", clean(problem));
-        }
-        if !target.then.is_empty() {
-            anstream::println!(
-                "   {DIM}then  {} {} planned again if its outputs change{RESET}",
-                target
-                    .then
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                if target.then.len() == 1 { "is" } else { "are" }
-            );
-        }
-        if text {
-            for line in target.text.lines() {
-                let colour = if line.starts_with('+') {
-                    GREEN
-                } else if line.starts_with('-') {
-                    RED
-                } else {
-                    DIM
-                };
-                anstream::println!("   {colour}{}{RESET}", clean(line));
-            }
-        }
-        anstream::println!("");
-    }
-    for address in &report.orphaned {
-        anstream::println!(
-            "{YELLOW}orphaned{RESET}  {address}: Git would no longer ask for it; its stack stays\n"
-        );
-    }
-    if faults > 0 {
-        anstream::println!(
-            "{RED}{faults} error{}{RESET}: what they touch does not move",
-            if faults == 1 { "" } else { "s" }
-        );
-    }
-    Ok(code)
-}
+use crate::reconcile::{ApproveWhat, EstateReport, Selector, TargetReport};
 
 /// `isoform status`
 pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     let estate: EstateReport = Client::connect(global)?.get("estate", &[]).await?;
     if global.output == Output::Json {
-        print_json(&estate)?;
+        show::json(&estate)?;
         return Ok(code_of(estate.targets.iter()));
     }
     let commits = estate
@@ -371,7 +129,7 @@ fn code_of<'a>(targets: impl Iterator<Item = &'a TargetReport>) -> u8 {
 pub(crate) async fn targets(global: &Global, explain: bool) -> anyhow::Result<u8> {
     let estate: EstateReport = Client::connect(global)?.get("estate", &[]).await?;
     if global.output == Output::Json {
-        print_json(&estate.targets)?;
+        show::json(&json!({ "targets": estate.targets }))?;
         return Ok(DONE);
     }
     for target in &estate.targets {
@@ -403,7 +161,7 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
     let client = Client::connect(global)?;
     let found: Value = client.get("target", &[("address", address)]).await?;
     if global.output == Output::Json {
-        print_json(&found)?;
+        show::json(&found)?;
         return Ok(DONE);
     }
     let found: Targets = serde_json::from_value(found)?;
@@ -515,7 +273,7 @@ pub(crate) async fn logs(global: &Global, address: &str) -> anyhow::Result<u8> {
         .get("events", &[("address", address)])
         .await?;
     if global.output == Output::Json {
-        print_json(&found)?;
+        show::json(&found)?;
         return Ok(DONE);
     }
     let events: BTreeMap<String, Vec<StackEvent>> =
@@ -557,7 +315,7 @@ pub(crate) async fn sync(global: &Global, wait_for: bool, timeout: &str) -> anyh
         return follow(global, &client, &|_| true, timeout).await;
     }
     if global.output == Output::Json {
-        print_json(&answer)?;
+        show::json(&answer)?;
     } else if answer.get("new").and_then(Value::as_bool) == Some(true) {
         anstream::println!("a new snapshot was accepted; follow it with `isoform sync --wait`");
     } else {
@@ -575,7 +333,7 @@ pub(crate) async fn wait(
 ) -> anyhow::Result<u8> {
     let client = Client::connect(global)?;
     if let Some(commit) = commit {
-        let limit = parse_duration(timeout).map_err(anyhow::Error::msg)?;
+        let limit = parse_duration(timeout).map_err(usage)?;
         let begun = Instant::now();
         loop {
             let estate: EstateReport = client.get("estate", &[]).await?;
@@ -593,7 +351,7 @@ pub(crate) async fn wait(
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     } else if target.is_none() {
-        bail!("name a target or --commit");
+        return Err(usage("name a target or --commit"));
     }
     let glob = target.unwrap_or("**").to_owned();
     follow(
@@ -612,7 +370,7 @@ async fn follow(
     chosen: &(dyn Fn(&TargetReport) -> bool + Sync),
     timeout: &str,
 ) -> anyhow::Result<u8> {
-    let limit = parse_duration(timeout).map_err(anyhow::Error::msg)?;
+    let limit = parse_duration(timeout).map_err(usage)?;
     let begun = Instant::now();
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     loop {
@@ -632,11 +390,13 @@ async fn follow(
             }
         }
         if mine.is_empty() && estate.settled {
-            bail!("no target matches: `*` stands for one part of an address, `**` for any");
+            return Err(usage(
+                "no target matches: `*` stands for one part of an address, `**` for any",
+            ));
         }
         if rests(&estate, &mine) {
             if global.output == Output::Json {
-                print_json(&mine)?;
+                show::json(&json!({ "targets": mine }))?;
             } else {
                 anstream::println!(
                     "{} · {}",
@@ -682,7 +442,11 @@ pub(crate) async fn approve(
         (Some(target), None, None) => ApproveWhat::Review { target, review },
         (None, Some(commit), None) => ApproveWhat::Snapshot(commit),
         (None, None, Some(name)) => ApproveWhat::Source(name),
-        _ => bail!("name a target, --snapshot <commit> or --source <name>"),
+        _ => {
+            return Err(usage(
+                "name a target, --snapshot <commit> or --source <name>",
+            ));
+        }
     };
     let answer: Value = Client::connect(global)?.post("approve", &what).await?;
     said(global, &answer)
@@ -710,7 +474,7 @@ pub(crate) async fn say(
             target: Some(target),
             ..
         } => Selector::Targets(target),
-        _ => bail!("name a target, --placement, --source or --all"),
+        _ => return Err(usage("name a target, --placement, --source or --all")),
     };
     let body = json!({ "what": what, "selector": selector, "reason": reason, "hold": hold, "overwrite": overwrite });
     let answer: Value = Client::connect(global)?.post("say", &body).await?;
@@ -719,7 +483,7 @@ pub(crate) async fn say(
 
 fn said(global: &Global, answer: &Value) -> anyhow::Result<u8> {
     if global.output == Output::Json {
-        print_json(answer)?;
+        show::json(answer)?;
     } else {
         anstream::println!(
             "{}",

@@ -13,6 +13,16 @@ pub(crate) const BOLD: &str = "\u{1b}[1m";
 pub(crate) const DIM: &str = "\u{1b}[2m";
 pub(crate) const RESET: &str = "\u{1b}[0m";
 
+/// Prints a value as JSON, with the version of its shape: `v` is there and 1 until the shape changes.
+pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut value = serde_json::to_value(value)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.entry("v").or_insert(1.into());
+    }
+    anstream::println!("{}", serde_json::to_string_pretty(&value)?);
+    Ok(())
+}
+
 /// Takes control characters and direction overrides out of a text from outside.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' || matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') { '·' } else { c }).collect()

@@ -313,9 +313,14 @@ async fn diff(State(socket): State<Socket>, Query(query): Query<DiffQuery>, body
     answer(socket.line.diff(source, files).await?)
 }
 
-async fn plan(State(socket): State<Socket>, Json(body): Json<Value>) -> Answer {
+async fn plan(
+    State(socket): State<Socket>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<Value>,
+) -> Answer {
     let glob = body.get("targets").and_then(Value::as_str).unwrap_or("**");
-    answer(socket.line.plan(glob).await?)
+    let (line, glob, actor) = (socket.line.clone(), glob.to_owned(), peer.actor("socket"));
+    whole(async move { answer(line.plan(&glob, &actor).await?) }).await?
 }
 
 async fn approve(

@@ -11,8 +11,8 @@ use crate::domain::deployment::{
 };
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Reason, StackId, SyncResult, TargetUid};
-use crate::domain::plan::{ChangeSetStatus, Observed, Review, StatusClass, generation_of};
-use crate::domain::policy::{GateInput, Hold, Mode, gate};
+use crate::domain::plan::{Change, ChangeSetStatus, Observed, Review, StatusClass, generation_of};
+use crate::domain::policy::{GateInput, Hold, gate};
 use crate::domain::render::EPOCH;
 use crate::port::{self, StackEngine, StackEvent, StackRef};
 use crate::testing::crash_point;
@@ -325,26 +325,8 @@ impl Line {
         match read.status {
             ChangeSetStatus::Available => {}
             ChangeSetStatus::NoChanges => {
-                self.step(guard, target, engine, Step::Discard).await?;
-                let Some(stack) = deployment.stack.clone() else {
-                    return Err(Error::Broken("no stack".into()));
-                };
-                if (target.stack_policy.is_some()
-                    || target.options.termination_protection.is_some())
-                    && self.mode(target) == Mode::Auto
-                    && !self.is_frozen()
-                {
-                    self.step(guard, target, engine, Step::Configure).await?;
-                }
-                let observed = engine.describe(&StackRef::Id(stack)).await?;
                 return self
-                    .settle(
-                        guard,
-                        Outcome::NoEffect,
-                        Reason::NoChanges,
-                        None,
-                        observed.as_ref(),
-                    )
+                    .without_changes(guard, engine, target, deployment)
                     .await;
             }
             ChangeSetStatus::Failed => {
@@ -386,14 +368,66 @@ impl Line {
                 )
                 .await;
         }
+        self.reviewed(uid, deployment, read.changes, read.complete, false)
+            .await
+    }
+
+    /// CloudFormation found nothing to do. What a change set cannot carry may still have to be set, and passes the
+    /// same gates.
+    async fn without_changes(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        engine: &dyn StackEngine,
+        target: &Target,
+        deployment: &Deployment,
+    ) -> Result<(), Error> {
+        let stack = deployment
+            .stack
+            .clone()
+            .ok_or_else(|| Error::Broken("no stack".into()))?;
+        let observed = engine.describe(&StackRef::Id(stack.clone())).await?;
+        let policy = match &target.stack_policy {
+            Some(wanted) => engine.stack_policy(&stack).await?.as_ref() != Some(wanted),
+            None => false,
+        };
+        let protection = target.options.termination_protection.is_some_and(|on| {
+            observed
+                .as_ref()
+                .is_some_and(|o| o.termination_protection != on)
+        });
+        if policy || protection {
+            return self
+                .reviewed(guard.key(), deployment, Vec::new(), true, true)
+                .await;
+        }
+        self.step(guard, target, engine, Step::Discard).await?;
+        self.settle(
+            guard,
+            Outcome::NoEffect,
+            Reason::NoChanges,
+            None,
+            observed.as_ref(),
+        )
+        .await
+    }
+
+    /// Writes a review down.
+    async fn reviewed(
+        &self,
+        uid: &TargetUid,
+        deployment: &Deployment,
+        changes: Vec<Change>,
+        complete: bool,
+        settings_only: bool,
+    ) -> Result<(), Error> {
         let pinned = &deployment.pinned;
         let review = Review::new(
             uid,
             pinned.watermark.as_ref().map(|w| &w.stack_id),
             pinned.watermark.as_ref(),
             &pinned.digest,
-            read.changes,
-            read.complete,
+            changes,
+            complete,
         );
         let bytes = serde_json::to_vec(&json!(review))
             .map_err(|e| Error::Broken(format!("writing a review: {e}")))?;
@@ -402,8 +436,13 @@ impl Line {
         let event = EventKind::Reviewed {
             review: review.digest.clone(),
             payload: payload.clone(),
-            summary: review.summary(),
+            summary: if settings_only {
+                "stack policy or protection only".into()
+            } else {
+                review.summary()
+            },
             losses,
+            settings_only,
         };
         crash_point("review.before-record");
         self.record(uid, Actor::daemon("line"), event, vec![(payload, bytes)])
@@ -578,6 +617,19 @@ impl Line {
             deployment.summary.clone(),
         )
         .await?;
+        if deployment.settings_only {
+            self.step(guard, target, engine, Step::Configure).await?;
+            self.step(guard, target, engine, Step::Discard).await?;
+            return self
+                .settle(
+                    guard,
+                    Outcome::Applied,
+                    Reason::Settled,
+                    None,
+                    observed.as_ref(),
+                )
+                .await;
+        }
         self.step(
             guard,
             target,

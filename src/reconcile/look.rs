@@ -14,15 +14,16 @@ use crate::domain::bundle;
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
 use crate::domain::estate::{
-    Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile, rendering_faults,
+    Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile, read_sync,
+    rendering_faults,
 };
 use crate::domain::model::{
     Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName,
     SyncResult, TargetUid, Timestamp, canonical_json, hex,
 };
 use crate::domain::schema::incompatibilities;
-use crate::domain::spec::{TemplateRef, parse_sync};
-use crate::domain::template::{Bundle, BundleKind, Files, find_bundles, load_bundle, text_of};
+use crate::domain::spec::TemplateRef;
+use crate::domain::template::{Bundle, BundleKind, Files, find_bundles, load_bundle};
 use crate::git::{self, CommitInfo, Mirror, Tree};
 use crate::port::{self, Put, body};
 
@@ -649,31 +650,21 @@ impl Line {
     ) -> Result<(), Error> {
         let mut wanted: BTreeSet<(BundleKind, TemplateRef)> = BTreeSet::new();
         for tree in heads.trees.values() {
-            for path in tree
-                .files
-                .keys()
-                .filter(|p| p.as_str() == "isoform.yaml" || p.ends_with("/isoform.yaml"))
-            {
-                let Ok(text) = text_of(&tree.files, path) else {
-                    continue;
-                };
-                let (sync, _) =
-                    parse_sync(path, text, if path.contains('/') { Some("") } else { None });
+            let (sync, _) = read_sync(&tree.files);
+            wanted.extend(
+                sync.environments
+                    .into_iter()
+                    .map(|e| (BundleKind::Environment, e.template)),
+            );
+            for service in sync.services {
+                wanted.insert((BundleKind::Service, service.template));
                 wanted.extend(
-                    sync.environments
+                    service
+                        .overrides
                         .into_iter()
-                        .map(|e| (BundleKind::Environment, e.template)),
+                        .filter_map(|o| o.template)
+                        .map(|t| (BundleKind::Service, t)),
                 );
-                for service in sync.services {
-                    wanted.insert((BundleKind::Service, service.template));
-                    wanted.extend(
-                        service
-                            .overrides
-                            .into_iter()
-                            .filter_map(|o| o.template)
-                            .map(|t| (BundleKind::Service, t)),
-                    );
-                }
             }
         }
         for (kind, reference) in wanted.into_iter().filter(|(_, r)| r.minor.is_some()) {

@@ -11,6 +11,7 @@ mod drive;
 mod look;
 mod operator;
 mod perform;
+mod preview;
 mod ready;
 mod report;
 mod restore;
@@ -19,7 +20,8 @@ mod target;
 
 pub use bundles::{open_bundle, put_bundle};
 pub use operator::{ApproveWhat, OperatorError, Selector};
-pub use report::{DiffReport, EstateReport, Evidence, Proof, TargetDiff, TargetReport};
+pub use preview::{DiffReport, TargetDiff};
+pub use report::{EstateReport, Evidence, Proof, TargetReport};
 pub use restore::{restore, segments as shipped_entries};
 
 use std::collections::{BTreeMap, BTreeSet};

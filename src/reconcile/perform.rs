@@ -180,9 +180,11 @@ impl Line {
         Ok(Performed::Events(events))
     }
 
-    /// Makes a change set only to look at it: under a name of a preview, read back and discarded, never executed.
+    /// Makes a change set only to look at it: under a name of a preview that is in the log already, read back and
+    /// discarded, never executed.
     pub(super) async fn preview_change_set(
         &self,
+        name: &str,
         uid: &TargetUid,
         target: &Target,
         desired: &crate::domain::plan::Desired,
@@ -202,16 +204,10 @@ impl Line {
             Ok(_) | Err(port::Error::Exists(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let unique = crate::domain::model::hex(&super::bundles::random::<4>()?);
-        let name = crate::domain::plan::preview_name(
-            &self.settings.installation,
-            &desired.digest(hasher),
-            &unique,
-        );
         let proposal = Proposal {
             stack: desired.stack_name.clone(),
             token: format!("{name}-{}", uid.short()),
-            name,
+            name: name.to_owned(),
             create: false,
             import: std::collections::BTreeMap::new(),
             template_url: store.url(

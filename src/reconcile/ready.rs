@@ -225,13 +225,9 @@ fn blocked(
         }
         let known = snapshot.uids.get(&need).and_then(|u| shared.targets.get(u));
         if known.and_then(|k| passed(k, snapshot.id)).is_none() {
-            let state = known.map_or_else(
-                || "not looked at yet".to_owned(),
-                |k| k.condition.to_string(),
-            );
             return Some(Wait {
                 reason: Reason::Dependency,
-                detail: format!("waits for {need}, which is {state}"),
+                detail: waits_for(&need, known),
                 after: None,
             });
         }
@@ -297,7 +293,7 @@ fn blocked(
                 }
                 return Some(Wait {
                     reason: Reason::Rollout,
-                    detail: format!("waits for {address}, which is {}", known.condition),
+                    detail: waits_for(address, Some(known)),
                     after: None,
                 });
             };
@@ -325,8 +321,8 @@ fn blocked(
                 return Some(Wait {
                     reason: Reason::Rollout,
                     detail: format!(
-                        "regions follow each other: waits for {address}, which is {}",
-                        known.condition
+                        "regions follow each other: {}",
+                        waits_for(address, Some(known))
                     ),
                     after: None,
                 });
@@ -334,6 +330,14 @@ fn blocked(
         }
     }
     None
+}
+
+/// Says whom a target waits for, and how that one is where that is known.
+fn waits_for(address: &Address, known: Option<&Known>) -> String {
+    match known.filter(|k| k.condition.reason != Reason::NotYet) {
+        Some(known) => format!("waits for {address}, which is {}", known.condition),
+        None => format!("waits for {address}"),
+    }
 }
 
 fn same_region_order(other: &Target, target: &Target) -> bool {

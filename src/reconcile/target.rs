@@ -522,6 +522,7 @@ impl Line {
             .stack_name
             .clone()
             .ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
+        self.clear_previews(uid, history, engine.as_ref()).await?;
         let observed = self.observe(engine.as_ref(), history, &stack_name).await?;
         if let Some(observed) = &observed {
             if let Some(after) = self.unfit(uid, history, observed).await? {

@@ -292,6 +292,101 @@ fn an_approved_review_runs_and_a_rejected_one_does_not() {
     assert_eq!(bench.calls("ExecuteChangeSet"), before + 1);
 }
 
+#[test]
+fn options_that_no_change_set_carries_pass_the_same_gate() {
+    let mut bench = Bench::empty(&PLACEMENTS.replacen("mode: auto", "mode: approve", 1));
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  one: { template: one.yaml, placement: beta }\n",
+    );
+    bench.write(
+        "one.yaml",
+        "Resources: { Topic: { Type: AWS::SNS::Topic } }\n",
+    );
+    bench.push("one stack");
+    bench.start();
+    bench.settle();
+    bench.cli(&["approve", "stack/one"], 0);
+    bench.cli(&["wait", "stack/one", "--timeout", "20s"], 0);
+    let executed = bench.calls("ExecuteChangeSet");
+    bench.edit(
+        "isoform.yaml",
+        "placement: beta }",
+        "placement: beta, termination_protection: true }",
+    );
+    bench.push("protect it");
+    bench.settle();
+    assert_eq!(bench.condition("stack/one"), "Pending(Approval)");
+    assert_eq!(bench.calls("UpdateTerminationProtection"), 0);
+    assert!(bench.cli(&["why", "stack/one"], 3).contains("protection"));
+    bench.cli(&["approve", "stack/one"], 0);
+    bench.cli(&["wait", "stack/one", "--timeout", "20s"], 0);
+    assert_eq!(bench.condition("stack/one"), "InSync(Settled)");
+    assert_eq!(bench.calls("UpdateTerminationProtection"), 1);
+    assert_eq!(bench.calls("ExecuteChangeSet"), executed);
+}
+
+#[test]
+fn a_plan_is_in_the_log_and_leaves_no_change_set() {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  one: { template: one.yaml, placement: beta }\n",
+    );
+    bench.write(
+        "one.yaml",
+        "Resources: { Topic: { Type: AWS::SNS::Topic } }\n",
+    );
+    bench.push("one stack");
+    bench.start();
+    bench.settle();
+    bench.cli(&["suspend", "stack/one", "--reason", "looking first"], 0);
+    bench.edit(
+        "one.yaml",
+        "AWS::SNS::Topic }",
+        "AWS::SNS::Topic, Properties: { DisplayName: x } }",
+    );
+    bench.push("a name");
+    bench.settle();
+    assert!(bench.cli(&["plan"], 2).contains("DisplayName"));
+    let history = bench.cli(&["history", "stack/one"], 0);
+    for said in ["for a preview", "of a preview is gone"] {
+        assert!(history.contains(said), "{history}");
+    }
+    bench.cli(&["audit", "verify"], 0);
+}
+
+#[test]
+fn a_question_that_cannot_be_meant_ends_with_64_and_json_has_a_version() {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.push("nothing");
+    bench.start();
+    for wrong in [
+        vec!["why", "svc/none/beta"],
+        vec!["retry", "svc/none/beta"],
+        vec!["wait"],
+        vec!["wait", "**", "--timeout", "soon"],
+        vec!["approve"],
+        vec!["validate", "no-such-folder"],
+        vec!["diff", "HEAD"],
+        vec!["no-such-command"],
+    ] {
+        bench.cli(&wrong, 64);
+    }
+    for asked in [
+        vec!["status"],
+        vec!["targets"],
+        vec!["audit", "list"],
+        vec!["audit", "verify"],
+        vec!["local", "calls"],
+        vec!["config", "show"],
+    ] {
+        let output = bench.run(&[&asked[..], &["--output", "json"]].concat());
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(value["v"], 1, "{asked:?}: {value}");
+    }
+}
+
 /// A repository with one template that forty instances follow, half of them in a second wave.
 fn forty(bench: &Bench) {
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

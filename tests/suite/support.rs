@@ -284,7 +284,7 @@ impl Bench {
     pub fn calls(&self, operation: &str) -> i64 {
         let output = self.run(&["local", "calls", "--output", "json"]);
         let calls: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        calls[operation].as_i64().unwrap_or(0)
+        calls["calls"][operation].as_i64().unwrap_or(0)
     }
 }
 

@@ -185,6 +185,9 @@ pub enum EventKind {
         summary: String,
         /// What would lose state, by logical id and type.
         losses: Vec<String>,
+        /// Whether the change set holds nothing and only options change that it cannot carry.
+        #[serde(default, skip_serializing_if = "is_false")]
+        settings_only: bool,
     },
     /// A gate holds, for these reasons.
     Held {
@@ -229,6 +232,24 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// A change set is about to be made only to be looked at: it is read and discarded, never executed.
+    Previewing {
+        /// Its name.
+        change_set: String,
+    },
+    /// The change set of a preview is gone.
+    Previewed {
+        /// Its name.
+        change_set: String,
+    },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One entry of a target's stream.
@@ -266,6 +287,8 @@ impl EventKind {
             Self::Suspended { .. } => "suspended",
             Self::Resumed => "resumed",
             Self::DriftResolved { .. } => "drift-resolved",
+            Self::Previewing { .. } => "previewing",
+            Self::Previewed { .. } => "previewed",
         }
     }
 

@@ -1,5 +1,7 @@
 //! The fold, and what comes next.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
@@ -58,6 +60,8 @@ pub struct Deployment {
     pub summary: String,
     /// What would lose state.
     pub losses: Vec<String>,
+    /// Whether only options change, and no change set is executed.
+    pub settings_only: bool,
     /// What holds it, as last recorded.
     pub held: Vec<Reason>,
     /// Approvals.
@@ -128,6 +132,8 @@ pub struct History {
     pub resumed: Option<Timestamp>,
     /// A mark of the stack that somebody accepted, and whether the next change overwrites it.
     pub accepted: Option<(Option<Watermark>, bool)>,
+    /// Names of change sets that were made for a preview and may still be there.
+    pub previews: BTreeSet<String>,
     /// Entries folded.
     pub entries: u64,
 }
@@ -161,6 +167,7 @@ impl History {
             suspended: None,
             resumed: None,
             accepted: None,
+            previews: BTreeSet::new(),
             entries: 0,
         }
     }
@@ -220,6 +227,7 @@ impl History {
                     review: None,
                     summary: String::new(),
                     losses: Vec::new(),
+                    settings_only: false,
                     held: Vec::new(),
                     approvals: Vec::new(),
                     attempt: 1,
@@ -232,9 +240,11 @@ impl History {
                 (Step::Store, Phase::Begun)
                 | (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
                 (Step::Discard, Phase::Stored | Phase::Proposed | Phase::Reviewed) => {}
+                // Entries from before there were gates for it were announced before a review.
                 (Step::Configure, Phase::Proposed | Phase::Executed) => {}
+                (Step::Configure, Phase::Reviewed) if deployment.settings_only => {}
                 (Step::Execute { .. }, Phase::Reviewed | Phase::Executing)
-                    if deployment.rejected.is_none() =>
+                    if deployment.rejected.is_none() && !deployment.settings_only =>
                 {
                     deployment.phase = Phase::Executing;
                     deployment.executing_since.get_or_insert(event.at);
@@ -264,12 +274,14 @@ impl History {
                     payload,
                     summary,
                     losses,
+                    settings_only,
                 },
                 Some(deployment),
             ) if matches!(deployment.phase, Phase::Proposed | Phase::Reviewed) => {
                 deployment.review = Some((review.clone(), payload.clone()));
                 deployment.summary = summary.clone();
                 deployment.losses = losses.clone();
+                deployment.settings_only = *settings_only;
                 deployment.phase = Phase::Reviewed;
             }
             (EventKind::Held { reasons, .. }, Some(deployment))
@@ -315,6 +327,12 @@ impl History {
                 },
                 _,
             ) => self.accepted = Some((watermark.clone(), *overwrite)),
+            (EventKind::Previewing { change_set }, _) if self.address.is_some() => {
+                self.previews.insert(change_set.clone());
+            }
+            (EventKind::Previewed { change_set }, _) if self.previews.contains(change_set) => {
+                self.previews.remove(change_set);
+            }
             _ => return illegal(&phase),
         }
         self.entries += 1;
@@ -474,6 +492,7 @@ mod tests {
                 payload: Digest::of("h1", b""),
                 summary: String::new(),
                 losses: vec![],
+                settings_only: false,
             },
             EventKind::Announced(Step::Execute { token: "t".into() }),
             EventKind::Executed,

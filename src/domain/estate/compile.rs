@@ -13,9 +13,9 @@ use crate::domain::model::{
 use crate::domain::render::ServiceData;
 use crate::domain::schema::InputType;
 use crate::domain::spec::{
-    ComponentEntry, EnvironmentEntry, InstanceSpec, Moved, ServiceEntry, ServiceSpec, StackEntry,
-    StackOptions, Stage, SyncFile, TemplateRef, parse_deployment, parse_environment_spec,
-    parse_ops, parse_service_spec, parse_sync,
+    ComponentEntry, EnvironmentEntry, Fragment, InstanceSpec, Moved, ServiceEntry, ServiceSpec,
+    StackEntry, StackOptions, Stage, SyncFile, TemplateRef, parse_deployment,
+    parse_environment_spec, parse_ops, parse_service_spec, parse_sync,
 };
 use crate::domain::template::{BundleKind, Files, load_component, parent, text_of};
 use crate::domain::yaml::Node;
@@ -73,7 +73,8 @@ pub fn compile(
     let mut read = Vec::new();
     for tree in trees {
         let before = out.findings.iter().filter(|f| f.is_error()).count();
-        let sync = read_sync(tree, &mut out.findings);
+        let (sync, more) = read_sync(tree.files);
+        out.findings.extend(more);
         for (name, stages) in &sync.rollouts {
             out.rollouts
                 .entry(name.clone())
@@ -125,30 +126,17 @@ pub fn compile(
     out
 }
 
-fn read_sync(tree: &SourceTree<'_>, findings: &mut Vec<Finding>) -> SyncFile {
-    if !tree.files.contains_key("isoform.yaml") {
-        return SyncFile::default();
+/// Reads the sync file of a tree with the fragments that it includes; nothing where there is none.
+pub fn read_sync(files: &Files) -> (SyncFile, Vec<Finding>) {
+    if !files.contains_key("isoform.yaml") {
+        return (SyncFile::default(), Vec::new());
     }
-    let mut sync = match text_of(tree.files, "isoform.yaml") {
-        Ok(text) => {
-            let (sync, more) = parse_sync("isoform.yaml", text, None);
-            findings.extend(more);
-            sync
-        }
-        Err(finding) => {
-            findings.push(*finding);
-            return SyncFile::default();
-        }
+    let (mut sync, mut findings) = match text_of(files, "isoform.yaml") {
+        Ok(text) => parse_sync("isoform.yaml", text, None),
+        Err(finding) => return (SyncFile::default(), vec![*finding]),
     };
-    let fragments: Vec<&String> = tree
-        .files
-        .keys()
-        .filter(|path| {
-            *path != "isoform.yaml" && sync.include.iter().any(|g| glob_matches(g, path))
-        })
-        .collect();
     for glob in &sync.include {
-        if !tree.files.keys().any(|path| glob_matches(glob, path)) {
+        if !files.keys().any(|path| glob_matches(glob, path)) {
             findings.push(Finding::warning(
                 "sync.include",
                 Place::file("isoform.yaml"),
@@ -156,22 +144,20 @@ fn read_sync(tree: &SourceTree<'_>, findings: &mut Vec<Finding>) -> SyncFile {
             ));
         }
     }
-    let defaults = sync.clone();
-    for path in fragments {
-        match text_of(tree.files, path) {
+    let fragments = files.keys().filter(|path| {
+        *path != "isoform.yaml" && sync.include.iter().any(|g| glob_matches(g, path))
+    });
+    for path in fragments.collect::<Vec<_>>() {
+        match text_of(files, path) {
             Ok(text) => {
-                let (fragment, more) = parse_sync(path, text, Some(parent(path)));
+                let beside = Fragment {
+                    folder: parent(path),
+                    defaults: &sync.defaults,
+                };
+                let (fragment, more) = parse_sync(path, text, Some(beside));
                 findings.extend(more);
                 sync.environments.extend(fragment.environments);
-                sync.services
-                    .extend(fragment.services.into_iter().map(|mut service| {
-                        // The defaults of the main file hold for fragments too; they were read from its first service or not at all.
-                        if service.rollout.is_none() {
-                            service.rollout =
-                                defaults.services.iter().find_map(|s| s.rollout.clone());
-                        }
-                        service
-                    }));
+                sync.services.extend(fragment.services);
                 sync.components.extend(fragment.components);
                 sync.stacks.extend(fragment.stacks);
                 sync.moved.extend(fragment.moved);
@@ -179,7 +165,7 @@ fn read_sync(tree: &SourceTree<'_>, findings: &mut Vec<Finding>) -> SyncFile {
             Err(finding) => findings.push(*finding),
         }
     }
-    sync
+    (sync, findings)
 }
 
 struct Pass<'a> {

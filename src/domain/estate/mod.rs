@@ -8,7 +8,7 @@ mod compile;
 mod target;
 mod validate;
 
-pub use compile::{Compiled, SourceTree, compile, current_stored};
+pub use compile::{Compiled, SourceTree, compile, current_stored, read_sync};
 pub use target::{Context, Rendering, StagePosition, Target, TargetKind};
 #[cfg(feature = "edge")]
 pub(crate) use validate::placeholder;

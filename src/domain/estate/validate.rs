@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compile::{Compiled, SourceTree, compile, current_stored};
+use super::compile::{Compiled, SourceTree, compile, current_stored, read_sync};
 use super::{Context, Grant, May, Placement, TemplateVersion, Templates};
 use crate::domain::bundle;
 use crate::domain::model::{
@@ -12,7 +12,7 @@ use crate::domain::model::{
 use crate::domain::policy::{ApprovalRule, Mode};
 use crate::domain::render::{self, Limits};
 use crate::domain::spec::{
-    TemplateRef, parse_environment_spec, parse_ops, parse_service_spec, parse_sync, spec_kind,
+    TemplateRef, parse_environment_spec, parse_ops, parse_service_spec, spec_kind,
 };
 use crate::domain::template::{
     Engine, Files, find_bundles, find_components, load_bundle, load_component, text_of,
@@ -194,15 +194,7 @@ fn bundles(files: &Files, out: &mut Checked) -> (Templates, Vec<String>) {
 /// Makes placements of the names in the sync file. Regions come from specs that are written per region.
 fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
     let mut placements = BTreeMap::new();
-    let Ok(text) = text_of(files, "isoform.yaml") else {
-        return placements;
-    };
-    let mut syncs = vec![parse_sync("isoform.yaml", text, None).0];
-    for (path, _) in files.iter().filter(|(p, _)| p.ends_with("/isoform.yaml")) {
-        if let Ok(text) = text_of(files, path) {
-            syncs.push(parse_sync(path, text, Some("")).0);
-        }
-    }
+    let (sync, _) = read_sync(files);
     let mut add = |name: &PlacementName, regions: Vec<String>| {
         let regions: Vec<_> = regions.iter().filter_map(|r| r.parse().ok()).collect();
         let entry = placements.entry(name.clone()).or_insert_with(|| Placement {
@@ -224,27 +216,25 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
             entry.regions = regions;
         }
     };
-    for sync in &syncs {
-        for entry in &sync.environments {
-            let regions = match entry.spec.split_once("{region}") {
-                Some((before, after)) => files
-                    .keys()
-                    .filter_map(|p| {
-                        p.strip_prefix(before)?
-                            .strip_suffix(after)
-                            .map(str::to_owned)
-                    })
-                    .collect(),
-                None => Vec::new(),
-            };
-            add(&entry.placement, regions);
-        }
-        for pipeline in sync.services.iter().filter_map(|s| s.pipeline.as_ref()) {
-            add(&pipeline.placement, Vec::new());
-        }
-        for stack in &sync.stacks {
-            add(&stack.placement, Vec::new());
-        }
+    for entry in &sync.environments {
+        let regions = match entry.spec.split_once("{region}") {
+            Some((before, after)) => files
+                .keys()
+                .filter_map(|p| {
+                    p.strip_prefix(before)?
+                        .strip_suffix(after)
+                        .map(str::to_owned)
+                })
+                .collect(),
+            None => Vec::new(),
+        };
+        add(&entry.placement, regions);
+    }
+    for pipeline in sync.services.iter().filter_map(|s| s.pipeline.as_ref()) {
+        add(&pipeline.placement, Vec::new());
+    }
+    for stack in &sync.stacks {
+        add(&stack.placement, Vec::new());
     }
     placements
 }

@@ -16,7 +16,7 @@ pub use proton::{
     spec_kind,
 };
 pub use sync::{
-    ComponentEntry, EnvironmentEntry, Gate, Moved, Override, PipelineEntry, Repository,
-    ServiceEntry, StackEntry, StackOptions, Stage, SyncFile, TemplateRef, parse_deployment,
-    parse_sync,
+    ComponentEntry, Defaults, EnvironmentEntry, Fragment, Gate, Moved, Override, PipelineEntry,
+    Repository, ServiceEntry, StackEntry, StackOptions, Stage, SyncFile, TemplateRef,
+    parse_deployment, parse_sync,
 };

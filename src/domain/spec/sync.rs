@@ -266,19 +266,35 @@ pub struct SyncFile {
     pub stacks: Vec<StackEntry>,
     /// Moved addresses.
     pub moved: Vec<Moved>,
+    /// What services have that say nothing else.
+    pub defaults: Defaults,
 }
 
-#[derive(Clone, Default)]
-struct Defaults {
+/// What services have that say nothing else: `defaults.services` of the sync file, which holds for fragments too.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
     rollout: Option<String>,
     pipeline: Option<PipelineEntry>,
     repository: Repository,
 }
 
-/// Reads a sync file, or with `beside` a fragment whose paths are taken relative to that directory.
+/// What a fragment takes from elsewhere.
+#[derive(Clone, Copy)]
+pub struct Fragment<'a> {
+    /// The directory that it lies in: its paths are relative to it.
+    pub folder: &'a str,
+    /// The defaults of the sync file that includes it.
+    pub defaults: &'a Defaults,
+}
+
+/// Reads a sync file, or a fragment of one.
 ///
 /// Returns what could be read together with every fault: an entry with a fault is left out, so the rest still works.
-pub fn parse_sync(file: &str, text: &str, beside: Option<&str>) -> (SyncFile, Vec<Finding>) {
+pub fn parse_sync(
+    file: &str,
+    text: &str,
+    fragment: Option<Fragment<'_>>,
+) -> (SyncFile, Vec<Finding>) {
     let root = match yaml::parse(file, text, &Limits::SYNC) {
         Ok(root) => root,
         Err(findings) => return (SyncFile::default(), findings),
@@ -286,7 +302,7 @@ pub fn parse_sync(file: &str, text: &str, beside: Option<&str>) -> (SyncFile, Ve
     let mut reader = Reader {
         fields: Fields::new(file, text),
         file,
-        beside,
+        fragment,
     };
     let sync = reader.sync(&root);
     (sync, reader.fields.findings)
@@ -327,7 +343,7 @@ pub fn parse_deployment(file: &str, text: &str) -> Result<(String, StackOptions)
 struct Reader<'a> {
     fields: Fields<'a>,
     file: &'a str,
-    beside: Option<&'a str>,
+    fragment: Option<Fragment<'a>>,
 }
 
 impl Reader<'_> {
@@ -341,12 +357,12 @@ impl Reader<'_> {
             "stacks",
             "moved",
         ];
-        if self.beside.is_none() {
+        if self.fragment.is_none() {
             keys.extend(["include", "rollouts", "defaults"]);
         }
         self.fields.known(
             root,
-            if self.beside.is_some() {
+            if self.fragment.is_some() {
                 "a fragment"
             } else {
                 "the sync file"
@@ -366,7 +382,7 @@ impl Reader<'_> {
                 "`isoform: 1` is missing: it names the format",
             ),
         }
-        if self.beside.is_none() {
+        if self.fragment.is_none() {
             sync.include = self.fields.texts(root, "include");
             if let Some(rollouts) = self.fields.mapping(root, "rollouts").cloned() {
                 sync.rollouts = rollouts
@@ -376,13 +392,13 @@ impl Reader<'_> {
                     .collect();
             }
         }
-        let defaults = self.defaults(root);
+        sync.defaults = self.defaults(root);
         for (key, node) in self.section(root, "environments") {
             let entry = self.environment(&key, &node);
             sync.environments.extend(entry);
         }
         for (key, node) in self.section(root, "services") {
-            let entry = self.service(&key, &node, &defaults);
+            let entry = self.service(&key, &node, &sync.defaults);
             sync.services.extend(entry);
         }
         for (key, node) in self.section(root, "components") {
@@ -445,8 +461,8 @@ impl Reader<'_> {
 
     fn path(&mut self, node: &Node, key: &str) -> Option<String> {
         let path = self.fields.path(node, key)?;
-        Some(match self.beside {
-            Some(directory) if !directory.is_empty() => format!("{directory}/{path}"),
+        Some(match self.fragment {
+            Some(Fragment { folder, .. }) if !folder.is_empty() => format!("{folder}/{path}"),
             _ => path,
         })
     }
@@ -500,8 +516,8 @@ impl Reader<'_> {
     }
 
     fn defaults(&mut self, root: &Node) -> Defaults {
-        if self.beside.is_some() {
-            return Defaults::default();
+        if let Some(fragment) = self.fragment {
+            return fragment.defaults.clone();
         }
         let Some(defaults) = self.fields.mapping(root, "defaults").cloned() else {
             return Defaults::default();
@@ -954,12 +970,25 @@ moved: [ { from: svc/orders/beta, to: svc/checkout/beta } ]
     #[test]
     fn fragments_define_only_what_lies_beside_them() {
         let text = "isoform: 1\nservices: {a: {template: t@1, spec: spec.yaml}}\n";
-        let (sync, findings) = parse_sync("services/a/isoform.yaml", text, Some("services/a"));
+        let (whole, _) = parse_sync("isoform.yaml", WHOLE, None);
+        let fragment = |folder| Fragment {
+            folder,
+            defaults: &whole.defaults,
+        };
+        let (sync, findings) = parse_sync(
+            "services/a/isoform.yaml",
+            text,
+            Some(fragment("services/a")),
+        );
         assert_eq!(
             (findings, sync.services[0].spec.as_deref()),
             (vec![], Some("services/a/spec.yaml"))
         );
-        let (_, findings) = parse_sync("f", "isoform: 1\nrollouts: {}\n", Some("f"));
+        // What the sync file says for all services holds here too.
+        let (mine, theirs) = (&sync.services[0], &whole.services[0]);
+        assert!(mine.rollout.is_some() && mine.rollout == theirs.rollout);
+        assert!(mine.pipeline.is_some() && mine.repository.branch == theirs.repository.branch);
+        let (_, findings) = parse_sync("f", "isoform: 1\nrollouts: {}\n", Some(fragment("f")));
         assert_eq!(findings[0].code, "key.unknown");
     }
 }

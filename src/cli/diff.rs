@@ -1,0 +1,245 @@
+//! `diff` and `plan`: what would change, from this clone's files or from CloudFormation's own answer.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::client::Client;
+use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
+use super::{CHANGES, DONE, FAILED, Global, Output, finding};
+use crate::domain::bundle;
+use crate::domain::template::{Blob, Files};
+use crate::reconcile::DiffReport;
+
+/// Arguments of `diff`.
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    /// Two revisions to compare, as in `HEAD~1..HEAD`; absent compares the files of this clone with what is deployed.
+    range: Option<String>,
+    /// The clone.
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+    /// The source that the clone is of.
+    #[arg(long)]
+    source: Option<String>,
+    /// Show the difference of the rendered text too.
+    #[arg(long)]
+    text: bool,
+}
+
+/// Reads the files of a clone: what Git tracks, and what is new and not ignored, as it is on disk.
+pub(crate) fn clone_files(folder: &Path) -> anyhow::Result<(Files, Option<String>)> {
+    let Ok(repository) = git2::Repository::discover(folder) else {
+        return Ok((folder_files(folder)?, None));
+    };
+    let root = repository
+        .workdir()
+        .context("this is a bare repository: `diff` wants a clone")?
+        .to_owned();
+    let origin = repository
+        .find_remote("origin")
+        .ok()
+        .and_then(|r| r.url().ok().map(str::to_owned));
+    let mut names: Vec<String> = repository
+        .index()?
+        .iter()
+        .map(|e| String::from_utf8_lossy(&e.path).into_owned())
+        .collect();
+    let mut options = git2::StatusOptions::new();
+    options.include_untracked(true).recurse_untracked_dirs(true);
+    for status in repository.statuses(Some(&mut options))?.iter() {
+        if status.status().is_wt_new()
+            && let Ok(path) = status.path()
+        {
+            names.push(path.to_owned());
+        }
+    }
+    let mut files = Files::new();
+    for name in names {
+        let path = root.join(&name);
+        let plain = path
+            .symlink_metadata()
+            .is_ok_and(|m| m.is_file() && m.len() <= 16 << 20);
+        if plain {
+            files.insert(name, Blob::new(std::fs::read(&path)?));
+        }
+    }
+    Ok((files, origin))
+}
+
+/// Reads every plain file below a folder, under the limits of a tree.
+pub(crate) fn folder_files(folder: &Path) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    let mut open = vec![folder.to_owned()];
+    let mut total = 0u64;
+    while let Some(here) = open.pop() {
+        for entry in
+            std::fs::read_dir(&here).with_context(|| format!("reading {}", here.display()))?
+        {
+            let path = entry?.path();
+            let meta = path.symlink_metadata()?;
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if meta.is_dir() && name != ".git" && name != "target" && name != "node_modules" {
+                open.push(path);
+            } else if meta.is_file() && meta.len() <= 16 << 20 {
+                total += meta.len();
+                if total > 250 << 20 || files.len() > 100_000 {
+                    bail!(
+                        "{} holds more than 250 MB or 100,000 files",
+                        folder.display()
+                    );
+                }
+                let relative = path
+                    .strip_prefix(folder)
+                    .unwrap_or(&path)
+                    .to_string_lossy()
+                    .into_owned();
+                files.insert(relative, Blob::new(std::fs::read(&path)?));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// `isoform diff`
+pub(crate) async fn diff(global: &Global, args: &DiffArgs) -> anyhow::Result<u8> {
+    if let Some(range) = &args.range {
+        return super::offline::diff_revisions(global, &args.folder, range);
+    }
+    let (files, origin) = clone_files(&args.folder)?;
+    let client = Client::connect(global)?;
+    let packed = bundle::pack(&files)?;
+    let mut query = Vec::new();
+    if let Some(source) = &args.source {
+        query.push(("source", source.as_str()));
+    }
+    if let Some(origin) = &origin {
+        query.push(("origin", origin.as_str()));
+    }
+    let report: DiffReport = client.post_bytes("diff", &query, packed).await?;
+    show_diff(global, &report, args.text, "against what is deployed")
+}
+
+/// `isoform plan`
+pub(crate) async fn plan(global: &Global, targets: &str) -> anyhow::Result<u8> {
+    let client = Client::connect(global)?;
+    let report: DiffReport = client.post("plan", &json!({ "targets": targets })).await?;
+    show_diff(
+        global,
+        &report,
+        false,
+        "what CloudFormation says of the newest commit",
+    )
+}
+
+fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
+    let faults = report.findings.iter().filter(|f| f.is_error()).count();
+    let code = if faults > 0 {
+        FAILED
+    } else if report.targets.is_empty() && report.orphaned.is_empty() {
+        DONE
+    } else {
+        CHANGES
+    };
+    if global.output == Output::Json {
+        show::json(report)?;
+        return Ok(code);
+    }
+    finding::print(&report.findings);
+    let many = |n: usize, word: &str| {
+        format!(
+            "{n} target{} {word}{}",
+            if n == 1 { "" } else { "s" },
+            if n == 1 { "s" } else { "" }
+        )
+    };
+    anstream::println!(
+        "{title} · {}, {} do not\n",
+        many(report.targets.len(), "change"),
+        report.unchanged
+    );
+    for target in &report.targets {
+        let losses: Vec<String> = target
+            .changes
+            .iter()
+            .filter(|c| c.loses_state())
+            .map(|c| c.loss())
+            .collect();
+        let verdict = if target.create {
+            format!(
+                "{GREEN}is created{RESET}   {} resources",
+                target.changes.len()
+            )
+        } else if losses.is_empty() {
+            match target
+                .changes
+                .iter()
+                .any(|c| c.replacement != crate::domain::plan::Replacement::Never)
+            {
+                true => format!("{YELLOW}replaces resources{RESET}"),
+                false => "in place".to_owned(),
+            }
+        } else {
+            format!(
+                "{RED}{}{RESET} · will wait for an approval (placement {})",
+                losses.join("; "),
+                clean(&target.placement)
+            )
+        };
+        anstream::println!("{BOLD}{}{RESET}   {verdict}", target.address);
+        if !target.create {
+            for line in show::changes(&target.changes, &|path| target.places.get(path).cloned()) {
+                anstream::println!("{line}");
+            }
+            if target.changes.is_empty() {
+                anstream::println!("     options, tags or outputs only");
+            }
+        }
+        for problem in &target.problems {
+            anstream::println!("   {YELLOW}note{RESET}  {}", clean(problem));
+        }
+        if !target.then.is_empty() {
+            anstream::println!(
+                "   {DIM}then  {} {} planned again if its outputs change{RESET}",
+                target
+                    .then
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                if target.then.len() == 1 { "is" } else { "are" }
+            );
+        }
+        if text {
+            for line in target.text.lines() {
+                let colour = if line.starts_with('+') {
+                    GREEN
+                } else if line.starts_with('-') {
+                    RED
+                } else {
+                    DIM
+                };
+                anstream::println!("   {colour}{}{RESET}", clean(line));
+            }
+        }
+        anstream::println!("");
+    }
+    for address in &report.orphaned {
+        anstream::println!(
+            "{YELLOW}orphaned{RESET}  {address}: Git would no longer ask for it; its stack stays\n"
+        );
+    }
+    if faults > 0 {
+        anstream::println!(
+            "{RED}{faults} error{}{RESET}: what they touch does not move",
+            if faults == 1 { "" } else { "s" }
+        );
+    }
+    Ok(code)
+}

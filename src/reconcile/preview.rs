@@ -1,0 +1,425 @@
+//! What would change: for files that are not pushed, and for the newest snapshot in CloudFormation's own words.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Line, Snapshot};
+use crate::domain::cfn::Pseudo;
+use crate::domain::deployment::{EventKind, History};
+use crate::domain::estate::{Context, Target, TargetKind};
+use crate::domain::model::{Actor, Address, Finding, SourceName, StackId, TargetUid};
+use crate::domain::plan::{Change, Deployed, Desired, preview, preview_name};
+use crate::domain::render::{Limits, line_map};
+use crate::domain::template::{Engine, Files};
+use crate::port::{ChangeSet, StackEngine};
+
+/// What would change for one target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetDiff {
+    /// Its address.
+    pub address: Address,
+    /// Whether it would be created.
+    pub create: bool,
+    /// Its placement.
+    pub placement: String,
+    /// What would change.
+    pub changes: Vec<Change>,
+    /// For each property path `<logical>.<path>`: the file and line that it comes from.
+    pub places: BTreeMap<String, String>,
+    /// Differences of the rendered text, unified.
+    pub text: String,
+    /// Targets that are planned again if its outputs change.
+    pub then: Vec<Address>,
+    /// What keeps it from being exact.
+    pub problems: Vec<String>,
+}
+
+/// What would change for the estate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiffReport {
+    /// Version of this shape.
+    pub v: u32,
+    /// What changes.
+    pub targets: Vec<TargetDiff>,
+    /// How many do not change.
+    pub unchanged: usize,
+    /// Targets that Git would no longer ask for.
+    pub orphaned: Vec<Address>,
+    /// Faults.
+    pub findings: Vec<Finding>,
+}
+
+impl Line {
+    /// Compares files that are not pushed with what is deployed. Nothing is written and no engine is asked.
+    pub async fn diff(&self, source: &SourceName, files: Files) -> Result<DiffReport, Error> {
+        let (compiled, uids) = self.compile_files(source, files).await?;
+        let snapshot = Snapshot {
+            id: self.newest().map_or_else(Default::default, |s| s.id),
+            revisions: self
+                .newest()
+                .map(|s| s.revisions.clone())
+                .unwrap_or_default(),
+            commits: BTreeMap::new(),
+            compiled,
+            at: self.clock.now(),
+            trigger: "diff".into(),
+            actor: crate::domain::model::Actor::daemon("diff"),
+            uids,
+        };
+        let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = self
+            .all_outputs(&snapshot)
+            .await?
+            .into_iter()
+            .map(|(a, o)| (a, (*o).clone()))
+            .collect();
+        let mut report = DiffReport {
+            v: 1,
+            targets: Vec::new(),
+            unchanged: 0,
+            orphaned: Vec::new(),
+            findings: snapshot.compiled.findings.clone(),
+        };
+        for address in snapshot.compiled.graph.levels().into_iter().flatten() {
+            let Some(target) = snapshot.compiled.targets.get(&address) else {
+                continue;
+            };
+            if !can_be_previewed(target) {
+                continue;
+            }
+            match self.diff_target(&snapshot, target, &mut outputs).await? {
+                Ok(Some(diff)) => report.targets.push(diff),
+                Ok(None) => report.unchanged += 1,
+                Err(findings) => report.findings.extend(findings),
+            }
+        }
+        if let Some(newest) = self.newest() {
+            report.orphaned = newest
+                .compiled
+                .targets
+                .keys()
+                .filter(|a| !snapshot.compiled.targets.contains_key(*a))
+                .cloned()
+                .collect();
+        }
+        report.findings.sort();
+        report.findings.dedup();
+        Ok(report)
+    }
+
+    async fn diff_target(
+        &self,
+        snapshot: &Snapshot,
+        target: &Target,
+        outputs: &mut BTreeMap<Address, BTreeMap<String, String>>,
+    ) -> Result<Result<Option<TargetDiff>, Vec<Finding>>, Error> {
+        let uid = snapshot.uids.get(&target.address).cloned();
+        let history = uid.as_ref().and_then(|u| self.history(u));
+        let nobody: TargetUid = "0"
+            .repeat(32)
+            .parse()
+            .map_err(|e| Error::Broken(format!("{e}")))?;
+        let fallback = "isoform-new"
+            .parse()
+            .map_err(|e| Error::Broken(format!("{e}")))?;
+        let stack_name = history
+            .as_ref()
+            .and_then(|h| h.stack_name.clone())
+            .unwrap_or(fallback);
+        // In a block of its own: nothing of it may live across a wait.
+        let rendered = {
+            let known = |a: &Address| outputs.get(a).cloned();
+            let context = Context {
+                installation: &self.settings.installation,
+                uid: uid.as_ref().unwrap_or(&nobody),
+                stack_name: &stack_name,
+                outputs: &known,
+                limits: Limits::default(),
+            };
+            target.render(&context)
+        };
+        let rendering = match rendered {
+            Ok(rendering) => rendering,
+            Err(findings) => return Ok(Err(findings)),
+        };
+        // Outputs that will come stand as names for those who use them.
+        if let Ok(template) =
+            crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template)
+        {
+            let mine = outputs.entry(target.address.clone()).or_default();
+            for name in template.outputs.keys() {
+                mine.entry(name.clone())
+                    .or_insert_with(|| crate::domain::estate::placeholder(&target.address, name));
+            }
+        }
+        let applied = history.as_ref().and_then(|h| h.applied.clone());
+        let digest = rendering.desired.digest(self.store.keyring().hasher());
+        if applied.as_ref().is_some_and(|a| a.digest == digest) {
+            return Ok(Ok(None));
+        }
+        let before = match &applied {
+            Some(applied) => Some(self.pinning(&applied.payload).await?),
+            None => None,
+        };
+        let pseudo = Pseudo {
+            account: target.placement.account.to_string(),
+            region: target.region.to_string(),
+            stack_name: stack_name.to_string(),
+            stack_id: history
+                .as_ref()
+                .and_then(|h| h.owned.clone())
+                .map(|s| s.to_string()),
+            notification_arns: rendering.desired.notification_arns.clone(),
+        };
+        let deployed = before.as_ref().map(|p| Deployed {
+            template: &p.rendered,
+            parameters: &p.parameters,
+        });
+        let found = preview(
+            deployed.as_ref(),
+            &rendering.desired,
+            &pseudo,
+            self.store.keyring().hasher(),
+        );
+        let old = before
+            .as_ref()
+            .map(|p| p.rendered.as_str())
+            .unwrap_or_default();
+        let text = similar::TextDiff::from_lines(old, &*rendering.desired.template)
+            .unified_diff()
+            .context_radius(2)
+            .header("deployed", "desired")
+            .to_string();
+        let places = places(
+            target,
+            &rendering,
+            before.as_ref().map(|p| &p.data),
+            &found.changes,
+        );
+        let then = snapshot
+            .compiled
+            .graph
+            .users(&target.address)
+            .cloned()
+            .collect();
+        Ok(Ok(Some(TargetDiff {
+            address: target.address.clone(),
+            create: applied.is_none(),
+            placement: target.placement.name.to_string(),
+            changes: found.changes,
+            places,
+            text,
+            then,
+            problems: found.problems,
+        })))
+    }
+
+    /// Asks CloudFormation what the newest snapshot would change, with change sets that are never executed.
+    ///
+    /// A target without a stack is previewed by the reference model: no CREATE change set is made for a preview.
+    pub async fn plan(&self, glob: &str, actor: &Actor) -> Result<DiffReport, Error> {
+        let newest = self
+            .newest()
+            .ok_or_else(|| Error::Broken("nothing was looked at yet".into()))?;
+        let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = self
+            .all_outputs(&newest)
+            .await?
+            .into_iter()
+            .map(|(a, o)| (a, (*o).clone()))
+            .collect();
+        let mut report = DiffReport {
+            v: 1,
+            targets: Vec::new(),
+            unchanged: 0,
+            orphaned: Vec::new(),
+            findings: newest.compiled.findings.clone(),
+        };
+        for address in newest.compiled.graph.levels().into_iter().flatten() {
+            let Some(target) = newest.compiled.targets.get(&address) else {
+                continue;
+            };
+            if !can_be_previewed(target)
+                || !crate::domain::model::glob_matches(glob, &address.to_string())
+            {
+                continue;
+            }
+            let mut diff = match self.diff_target(&newest, target, &mut outputs).await? {
+                Ok(Some(diff)) => diff,
+                Ok(None) => {
+                    report.unchanged += 1;
+                    continue;
+                }
+                Err(findings) => {
+                    report.findings.extend(findings);
+                    continue;
+                }
+            };
+            let owned = newest
+                .uids
+                .get(&address)
+                .and_then(|u| Some((u.clone(), self.history(u)?)));
+            if let Some((uid, history)) = owned
+                && let Some(stack) = history.owned.clone()
+                && let Ok(rendering) = self.render_target(&uid, &history, &newest, target).await?
+            {
+                let read = self
+                    .previewed(&uid, &history, target, &rendering.desired, &stack, actor)
+                    .await?;
+                diff.changes = read.changes;
+                diff.problems
+                    .extend(read.reason.filter(|_| diff.changes.is_empty()));
+            }
+            report.targets.push(diff);
+        }
+        Ok(report)
+    }
+
+    /// Makes a change set for a preview, reads it and discards it, with an entry in the log before and after.
+    async fn previewed(
+        &self,
+        uid: &TargetUid,
+        history: &History,
+        target: &Target,
+        desired: &Desired,
+        stack: &StackId,
+        actor: &Actor,
+    ) -> Result<ChangeSet, Error> {
+        let engine = self.ports.engine(&target.placement, &target.region)?;
+        self.clear_previews(uid, history, engine.as_ref()).await?;
+        let unique = crate::domain::model::hex(&super::bundles::random::<4>()?);
+        let digest = desired.digest(self.store.keyring().hasher());
+        let name = preview_name(&self.settings.installation, &digest, &unique);
+        let event = EventKind::Previewing {
+            change_set: name.clone(),
+        };
+        self.record(uid, actor.clone(), event, Vec::new()).await?;
+        let read = self
+            .preview_change_set(&name, uid, target, desired, stack)
+            .await?;
+        let event = EventKind::Previewed { change_set: name };
+        self.record(uid, Actor::daemon("preview"), event, Vec::new())
+            .await?;
+        Ok(read)
+    }
+
+    /// Discards the change sets that previews left behind: the answer was lost, or the daemon died in between.
+    pub(super) async fn clear_previews(
+        &self,
+        uid: &TargetUid,
+        history: &History,
+        engine: &dyn StackEngine,
+    ) -> Result<(), Error> {
+        for name in &history.previews {
+            if let Some(stack) = &history.stack_name
+                && let Some(left) = engine.find(stack, name).await?
+            {
+                engine.discard(&left.change_set).await?;
+            }
+            let event = EventKind::Previewed {
+                change_set: name.clone(),
+            };
+            self.record(uid, Actor::daemon("preview"), event, Vec::new())
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether a target has a template that can be compared: no faults, ours, and of an engine that is deployed.
+fn can_be_previewed(target: &Target) -> bool {
+    !target.faults.iter().any(Finding::is_error)
+        && target.engine() == Engine::Jinja
+        && !matches!(
+            target.kind,
+            TargetKind::Broken | TargetKind::CustomerManaged { .. }
+        )
+}
+
+/// Finds the line that each changed property comes from: the spec's where a changed input has that value, else the
+/// template's.
+fn places(
+    target: &Target,
+    rendering: &crate::domain::estate::Rendering,
+    before: Option<&serde_json::Value>,
+    changes: &[Change],
+) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let Ok(template) =
+        crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template)
+    else {
+        return out;
+    };
+    let map = line_map(&rendering.file.1, &rendering.desired.template);
+    let inputs = changed_inputs(target, before);
+    for change in changes {
+        for property in &change.properties {
+            let key = format!("{}.{}", change.logical, property.path);
+            let after = property
+                .after
+                .as_deref()
+                .unwrap_or_default()
+                .trim_matches('"');
+            let from_spec = inputs.iter().find(|(value, _)| {
+                !value.is_empty()
+                    && (after == value || (value.len() > 3 && after.contains(value.as_str())))
+            });
+            if let Some((_, place)) = from_spec {
+                out.insert(key, place.clone());
+                continue;
+            }
+            let path = property.path.replace('[', ".").replace(']', "");
+            let node = template.root.follow(
+                ["Resources", change.logical.as_str(), "Properties"]
+                    .into_iter()
+                    .chain(path.split('.')),
+            );
+            let line = map
+                .get(node.span.line as usize - 1)
+                .copied()
+                .unwrap_or(node.span.line);
+            out.insert(key, format!("{}:{line}", rendering.file.0));
+        }
+    }
+    out
+}
+
+/// Returns the texts of inputs that differ from what was deployed, with where the spec sets them.
+fn changed_inputs(target: &Target, before: Option<&serde_json::Value>) -> Vec<(String, String)> {
+    let Some(values_at) = &target.values_at else {
+        return Vec::new();
+    };
+    let pointer = match target.address.kind() {
+        "env" => "/environment/inputs",
+        "svc" => "/service_instance/inputs",
+        "pipe" => "/pipeline/inputs",
+        _ => return Vec::new(),
+    };
+    let old = before.and_then(|b| b.pointer(pointer));
+    let mut out = Vec::new();
+    for (name, value) in target
+        .inputs()
+        .and_then(serde_json::Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        if old.and_then(|o| o.get(name)) == Some(value) {
+            continue;
+        }
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let line = target
+            .input_lines
+            .get(name)
+            .copied()
+            .or(values_at.span.map(|s| s.line));
+        out.push((
+            text,
+            line.map_or_else(
+                || values_at.file.clone(),
+                |l| format!("{}:{l}", values_at.file),
+            ),
+        ));
+    }
+    out
+}
