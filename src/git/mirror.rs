@@ -9,7 +9,7 @@ use git2::{FetchOptions, ObjectType, Oid, Repository};
 use super::remote::callbacks;
 use super::{Error, Remote};
 use crate::domain::bundle::{Limits, check_path};
-use crate::domain::model::{Finding, Place, Revision, Timestamp};
+use crate::domain::model::{Finding, Place, Revision, Timestamp, folded_name};
 use crate::domain::template::{Blob, Files};
 
 /// Limits of one tree. Proton: a synced repository has at most 250 MB.
@@ -17,6 +17,12 @@ const FILES: usize = 100_000;
 const BYTES: usize = 250 << 20;
 const BLOB: usize = 16 << 20;
 const DEPTH: usize = 64;
+/// One object that is no file: a tree of 100,000 entries fits, and so does every commit that a person wrote.
+const OBJECT: usize = 16 << 20;
+/// How many refused entries are told; more are counted.
+const TOLD: usize = 200;
+/// How much of a refused name is told.
+const SHOWN: usize = 200;
 
 /// A bare repository that belongs to isoform.
 pub struct Mirror {
@@ -139,11 +145,26 @@ impl Mirror {
         Oid::from_str(revision.as_str()).map_err(git("reading a commit id"))
     }
 
+    /// Refuses an object that is larger than it may be, before it is read.
+    fn check_size(&self, id: Oid, what: &str) -> Result<(), Error> {
+        let odb = self.repository.odb();
+        let header = odb.and_then(|odb| odb.read_header(id));
+        let (size, _) = header.map_err(git(&format!("reading {what}")))?;
+        if size > OBJECT {
+            return Err(Error::Limit(format!(
+                "{what} {id} has {size} bytes, at most {OBJECT} are read"
+            )));
+        }
+        Ok(())
+    }
+
     fn tree_of(&self, revision: &Revision) -> Result<git2::Tree<'_>, Error> {
+        self.check_size(Self::oid(revision)?, "the commit")?;
         let commit = self
             .repository
             .find_commit(Self::oid(revision)?)
             .map_err(git("reading the commit"))?;
+        self.check_size(commit.tree_id(), "the tree")?;
         commit.tree().map_err(git("reading the tree"))
     }
 
@@ -217,6 +238,7 @@ impl Mirror {
                     "the tree is nested deeper than {DEPTH} directories"
                 )));
             }
+            self.check_size(id, "the tree")?;
             let tree = self
                 .repository
                 .find_tree(id)
@@ -229,7 +251,7 @@ impl Mirror {
                     )));
                 }
                 let Ok(name) = std::str::from_utf8(entry.name_bytes()) else {
-                    out.findings.push(Finding::error(
+                    out.tell(Finding::error(
                         "git.name",
                         Place::file(prefix.clone()),
                         "an entry's name is not UTF-8: it is left out",
@@ -241,11 +263,14 @@ impl Mirror {
                 } else {
                     format!("{prefix}/{name}")
                 };
-                let shown = path.escape_debug().to_string();
+                let shown = || -> String {
+                    let start: String = path.chars().take(SHOWN).collect();
+                    start.escape_debug().to_string()
+                };
                 if let Err(why) = check_path(&path, &limits) {
-                    out.findings.push(Finding::error(
+                    out.tell(Finding::error(
                         "git.name",
-                        Place::file(shown),
+                        Place::file(shown()),
                         format!("the entry is refused: {why}"),
                     ));
                     continue;
@@ -254,31 +279,34 @@ impl Mirror {
                     (0o120_000, _) => {
                         let finding = Finding::warning(
                             "git.symlink",
-                            Place::file(shown),
+                            Place::file(shown()),
                             "a symlink is never followed: it is left out",
                         );
-                        out.findings.push(finding);
+                        out.tell(finding);
                     }
                     (_, Some(ObjectType::Tree)) => open.push((path, entry.id(), depth + 1)),
                     (_, Some(ObjectType::Blob)) => {
                         let (size, _) =
                             odb.read_header(entry.id()).map_err(git("reading a file"))?;
+                        if size > BLOB {
+                            let message = format!(
+                                "the file has {size} bytes, at most {BLOB} are read: it is left out"
+                            );
+                            out.tell(Finding::warning("git.size", Place::file(shown()), message));
+                            continue;
+                        }
                         total += size;
-                        if size > BLOB || total > BYTES {
+                        if total > BYTES {
                             return Err(Error::Limit(format!(
-                                "{shown}: a file has at most {BLOB} bytes and all of them at most {BYTES}"
+                                "all files together have more than {BYTES} bytes"
                             )));
                         }
-                        if let Some(other) = folded.insert(path.to_lowercase(), path.clone()) {
+                        if let Some(other) = folded.insert(folded_name(&path), path.clone()) {
                             let message = format!(
-                                "the name differs from `{}` in letter case only",
+                                "the name differs from `{}` in letter case or Unicode form only",
                                 other.escape_debug()
                             );
-                            out.findings.push(Finding::warning(
-                                "git.case",
-                                Place::file(shown),
-                                message,
-                            ));
+                            out.tell(Finding::warning("git.case", Place::file(shown()), message));
                         }
                         let object = odb.read(entry.id()).map_err(git("reading a file"))?;
                         out.files.insert(
@@ -289,15 +317,24 @@ impl Mirror {
                             },
                         );
                     }
-                    _ => out.findings.push(Finding::warning(
+                    _ => out.tell(Finding::warning(
                         "git.submodule",
-                        Place::file(shown),
+                        Place::file(shown()),
                         "a submodule is not read: it is left out",
                     )),
                 }
             }
         }
         Ok(out)
+    }
+}
+
+impl Tree {
+    /// Adds a finding while there are few: a tree of hostile names costs no more than its first ones.
+    fn tell(&mut self, finding: Finding) {
+        if self.findings.len() < TOLD {
+            self.findings.push(finding);
+        }
     }
 }
 
@@ -413,5 +450,267 @@ mod tests {
             codes.contains(&"git.symlink") && codes.contains(&"git.case"),
             "{codes:?}"
         );
+    }
+
+    /// A tree object made of raw entries, as no well-behaved Git would make it.
+    fn raw_tree(repository: &Repository, entries: &[(&str, &[u8], Oid)]) -> Oid {
+        let mut bytes = Vec::new();
+        for (mode, name, id) in entries {
+            bytes.extend_from_slice(mode.as_bytes());
+            bytes.push(b' ');
+            bytes.extend_from_slice(name);
+            bytes.push(0);
+            bytes.extend_from_slice(id.as_bytes());
+        }
+        let odb = repository.odb().unwrap();
+        odb.write(ObjectType::Tree, &bytes).unwrap()
+    }
+
+    fn raw_commit(repository: &Repository, tree: Oid) -> Revision {
+        let who = "a <a@example.org> 1 +0000";
+        let text = format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nhostile\n");
+        let odb = repository.odb().unwrap();
+        let id = odb.write(ObjectType::Commit, text.as_bytes()).unwrap();
+        id.to_string().parse().unwrap()
+    }
+
+    fn bare() -> (tempfile::TempDir, Repository, Oid) {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::init_bare(folder.path()).unwrap();
+        let blob = repository.blob(b"x").unwrap();
+        (folder, repository, blob)
+    }
+
+    fn codes(tree: &Tree) -> Vec<&str> {
+        tree.findings.iter().map(|f| f.code.as_str()).collect()
+    }
+
+    #[test]
+    fn sec_02_a_chain_of_symlinks_is_left_out_link_by_link() {
+        let (_folder, repository, blob) = bare();
+        let up = repository.blob(b"../../../../etc/passwd").unwrap();
+        let here = repository.blob(b"real.yaml").unwrap();
+        let folder = repository.blob(b"dir").unwrap();
+        let inner = raw_tree(&repository, &[("120000", b"up", up)]);
+        let root = raw_tree(
+            &repository,
+            &[
+                ("40000", b"dir", inner),
+                ("120000", b"folder", folder),
+                ("120000", b"inside.yaml", here),
+                ("100644", b"real.yaml", blob),
+            ],
+        );
+        let revision = raw_commit(&repository, root);
+        let tree = Mirror { repository }.read(&revision).unwrap();
+        assert_eq!(tree.files.keys().collect::<Vec<_>>(), ["real.yaml"]);
+        assert_eq!(codes(&tree), ["git.symlink"; 3]);
+    }
+
+    #[test]
+    fn sec_03_hostile_names_of_tree_entries_are_left_out() {
+        let (_folder, repository, blob) = bare();
+        let names: &[&[u8]] = &[
+            b".git",
+            b".GIT",
+            b"git~1",
+            b".git::$INDEX_ALLOCATION",
+            b".g\xe2\x80\x8cit",
+            b"a.yaml.",
+            b"a.yaml ",
+            b"a.yaml:x",
+            b"..",
+            b".",
+            b"../x",
+            b"/etc/passwd",
+            b"a\\b",
+            b"a\x1b[2Jb",
+            b"\xff\xfe",
+        ];
+        for name in names {
+            let root = raw_tree(
+                &repository,
+                &[("100644", name, blob), ("100644", b"ok.yaml", blob)],
+            );
+            let revision = raw_commit(&repository, root);
+            let mirror = Mirror::of(repository.path()).unwrap();
+            // libgit2 itself refuses some of them; nothing of the commit is read then.
+            if let Ok(tree) = mirror.read(&revision) {
+                assert_eq!(
+                    tree.files.keys().collect::<Vec<_>>(),
+                    ["ok.yaml"],
+                    "{name:?}"
+                );
+                assert_eq!(codes(&tree), ["git.name"], "{name:?}");
+                let told = format!("{:?}", tree.findings[0].place.file);
+                assert!(!told.contains('\u{1b}'), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn sec_04_trees_without_end_cost_no_more_than_their_limits() {
+        let (_folder, repository, blob) = bare();
+        let mirror = Mirror { repository };
+        let repository = &mirror.repository;
+        // In memory: ten thousand loose files would be all that this test does.
+        let odb = repository.odb().unwrap();
+        let _mempack = odb.add_new_mempack_backend(1_000).unwrap();
+        let long = vec![b'n'; 5_000];
+        let entries: Vec<(String, Vec<u8>)> = (0..2_000)
+            .map(|i| {
+                (
+                    "100644".to_owned(),
+                    [format!("{i:05}").as_bytes(), &long].concat(),
+                )
+            })
+            .collect();
+        let borrowed: Vec<_> = entries
+            .iter()
+            .map(|(mode, name)| (mode.as_str(), name.as_slice(), blob))
+            .collect();
+        let names = raw_commit(repository, raw_tree(repository, &borrowed));
+        let mut deep = raw_tree(repository, &[("100644", b"x", blob)]);
+        for _ in 0..10_000 {
+            deep = raw_tree(repository, &[("40000", b"d", deep)]);
+        }
+        let deep = raw_commit(repository, deep);
+        // Ten trees, ten entries each, every one the tree before: 10^10 files in 4 kB.
+        let mut wide = raw_tree(repository, &[("100644", b"x", blob)]);
+        for _ in 0..10 {
+            let names: Vec<String> = (0..10).map(|i| i.to_string()).collect();
+            let entries: Vec<_> = names
+                .iter()
+                .map(|n| ("40000", n.as_bytes(), wide))
+                .collect();
+            wide = raw_tree(repository, &entries);
+        }
+        let wide = raw_commit(repository, wide);
+        let huge = repository
+            .odb()
+            .unwrap()
+            .write(ObjectType::Tree, &vec![b'1'; OBJECT + 1])
+            .unwrap();
+        let huge = raw_commit(repository, huge);
+
+        let tree = mirror.read(&names).unwrap();
+        assert!(tree.files.is_empty());
+        assert_eq!(tree.findings.len(), TOLD);
+        assert!(tree.findings.iter().all(|f| f.place.file.len() <= SHOWN));
+        for revision in [&deep, &wide, &huge] {
+            assert!(matches!(mirror.read(revision), Err(Error::Limit(_))));
+        }
+    }
+
+    #[test]
+    fn sec_10_a_file_that_is_too_large_is_left_out_and_the_others_are_read() {
+        let (_folder, repository, blob) = bare();
+        let large = repository.blob(&vec![0u8; BLOB + 1]).unwrap();
+        let root = raw_tree(
+            &repository,
+            &[
+                ("100644", b"large.bin", large),
+                ("100644", b"ok.yaml", blob),
+            ],
+        );
+        let revision = raw_commit(&repository, root);
+        let tree = Mirror { repository }.read(&revision).unwrap();
+        assert_eq!(tree.files.keys().collect::<Vec<_>>(), ["ok.yaml"]);
+        assert_eq!(codes(&tree), ["git.size"]);
+    }
+
+    #[test]
+    fn sec_15_submodules_and_lfs_pointers_are_never_followed() {
+        let (_folder, repository, blob) = bare();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n";
+        let lfs = repository.blob(pointer.as_bytes()).unwrap();
+        let modules = repository
+            .blob(b"[submodule \"x\"]\n\tpath = sub\n\turl = ../../evil.git\n")
+            .unwrap();
+        let root = raw_tree(
+            &repository,
+            &[
+                ("100644", b".gitmodules", modules),
+                ("100644", b"lfs.yaml", lfs),
+                ("160000", b"sub", blob),
+            ],
+        );
+        let revision = raw_commit(&repository, root);
+        let tree = Mirror { repository }.read(&revision).unwrap();
+        assert_eq!(codes(&tree), ["git.submodule"]);
+        assert_eq!(&*tree.files["lfs.yaml"].bytes, pointer.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn sec_17_a_branch_is_nothing_but_refs_heads() {
+        let (folder, repository, _) = bare();
+        let one = commit(&repository, &[("a", "1", 0o100_644)], &[]);
+        let two = commit(&repository, &[("a", "2", 0o100_644)], &[]);
+        let three = commit(&repository, &[("a", "3", 0o100_644)], &[]);
+        let hex = one.to_string();
+        // A branch that is named like a commit, like HEAD, and like the full name of another.
+        for (name, id) in [
+            ("refs/heads/main".to_owned(), one),
+            (format!("refs/heads/{hex}"), two),
+            ("refs/heads/HEAD".to_owned(), two),
+            ("refs/heads/refs/heads/main".to_owned(), three),
+        ] {
+            repository.reference(&name, id, true, "").unwrap();
+        }
+        let client = reqwest::Client::new();
+        for (branch, id) in [
+            ("main", Some(one)),
+            (hex.as_str(), Some(two)),
+            ("HEAD", Some(two)),
+            ("refs/heads/main", Some(three)),
+            ("main~0x", None),
+            ("heads/main", None),
+        ] {
+            let url = folder.path().to_str().unwrap();
+            let Ok(remote) = Remote::new(url, branch, Auth::default()) else {
+                assert!(id.is_none(), "{branch}");
+                continue;
+            };
+            let found = tip(&remote, &client).await.unwrap();
+            assert_eq!(
+                found.map(|r| r.to_string()),
+                id.map(|i| i.to_string()),
+                "{branch}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn sec_18_a_tag_of_the_same_name_changes_nothing() {
+        let (folder, repository, _) = bare();
+        let one = commit(&repository, &[("a", "1", 0o100_644)], &[]);
+        let two = commit(&repository, &[("a", "2", 0o100_644)], &[one]);
+        repository
+            .reference("refs/heads/v1", one, true, "")
+            .unwrap();
+        let url = folder.path().to_str().unwrap();
+        let remote = Remote::new(url, "v1", Auth::default()).unwrap();
+        let client = reqwest::Client::new();
+        let who = git2::Signature::new("a", "a@example.org", &git2::Time::new(1, 0)).unwrap();
+        let object = repository.find_object(two, None).unwrap();
+        // Lightweight, moved, and annotated.
+        for step in 0..3 {
+            match step {
+                0 => drop(repository.reference("refs/tags/v1", two, true, "").unwrap()),
+                1 => drop(repository.reference("refs/tags/v1", one, true, "").unwrap()),
+                _ => drop(repository.tag("v1", &object, &who, "x", true).unwrap()),
+            }
+            let found = tip(&remote, &client).await.unwrap().unwrap();
+            assert_eq!(found.as_str(), one.to_string());
+            let path = folder.path().join(format!("mirror{step}"));
+            Mirror::fetch(&path, &remote, &found).unwrap();
+            let mirror = Repository::open_bare(&path).unwrap();
+            let names: Vec<String> = mirror
+                .references()
+                .unwrap()
+                .map(|r| r.unwrap().name().unwrap_or_default().to_owned())
+                .collect();
+            assert_eq!(names, ["refs/isoform/tip"], "no tag comes along");
+        }
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
-use flate2::{Compression, GzBuilder, read::GzDecoder};
+use flate2::{Compression, GzBuilder, bufread::GzDecoder};
 use serde_json::json;
 
-use super::model::{Digest, canonical_json, sha256_hex};
+use super::model::{Digest, canonical_json, folded_name, sha256_hex};
 use super::template::{Blob, Files};
 
 /// What an archive may cost: checked while it is read.
@@ -143,6 +143,22 @@ pub fn unpack(archive: &[u8], limits: &Limits) -> Result<Files, Error> {
         if entry.header().mode().is_ok_and(|mode| mode & 0o7000 != 0) {
             return Err(refuse("setuid, setgid and sticky bits are not allowed"));
         }
+        // Readers disagree about which of two sizes counts, and about sparse files that look like plain ones.
+        let header = entry.header().size().map_err(Error::Read)?;
+        for extension in entry
+            .pax_extensions()
+            .map_err(Error::Read)?
+            .into_iter()
+            .flatten()
+        {
+            let key = extension.map_err(Error::Read)?.key_bytes().to_vec();
+            if key.starts_with(b"GNU.sparse") || key == b"size" {
+                return Err(refuse("an extended header gives it another size or holes"));
+            }
+        }
+        if header != entry.size() {
+            return Err(refuse("an extended header gives it another size or holes"));
+        }
         total = total.saturating_add(entry.size());
         if total > limits.bytes {
             return Err(Error::Limit {
@@ -150,16 +166,40 @@ pub fn unpack(archive: &[u8], limits: &Limits) -> Result<Files, Error> {
                 most: limits.bytes,
             });
         }
-        if folded.insert(path.to_lowercase(), path.clone()).is_some() {
+        if folded.insert(folded_name(&path), path.clone()).is_some() {
             return Err(refuse(
-                "the name stands twice, or differs from another in letter case only",
+                "the name stands twice, or differs from another in letter case or Unicode form only",
             ));
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(Error::Read)?;
         files.insert(path, Blob::new(bytes));
     }
+    nothing_follows(tar.into_inner())?;
     Ok(files)
+}
+
+/// Refuses what stands behind the end of an archive: another reader might take it for more members.
+fn nothing_follows(mut rest: Capped<GzDecoder<&[u8]>>) -> Result<(), Error> {
+    let refuse = |why: &str| {
+        Error::Read(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            why.to_owned(),
+        ))
+    };
+    let mut block = [0u8; 8192];
+    loop {
+        match rest.read(&mut block).map_err(Error::Read)? {
+            0 => break,
+            n if block[..n].iter().all(|b| *b == 0) => {}
+            _ => return Err(refuse("something stands behind the end of the archive")),
+        }
+    }
+    if rest.inner.into_inner().is_empty() {
+        Ok(())
+    } else {
+        Err(refuse("something stands behind the compressed data"))
+    }
 }
 
 /// Tells what is wrong with a path of a tree or archive.
@@ -174,11 +214,29 @@ pub fn check_path(path: &str, limits: &Limits) -> Result<(), &'static str> {
         if part.is_empty() || part == "." || part == ".." {
             return Err("its name leads out of the archive");
         }
-        if part.eq_ignore_ascii_case(".git") || part.to_ascii_lowercase().starts_with("git~") {
+        if part.len() > 255 {
+            return Err("a part of its name has more than 255 bytes");
+        }
+        if is_gits_own(part) {
             return Err("its name is one of Git's own");
+        }
+        if part.contains(':') || part.ends_with(['.', ' ']) {
+            return Err(
+                "its name holds a colon, or ends in a dot or space: it is another file elsewhere",
+            );
         }
     }
     Ok(())
+}
+
+/// Tells whether some file system takes a name for `.git`: by letter case, by a short name or stream of NTFS, by dots and
+/// spaces at the end, or by characters that HFS+ ignores. Git's own check is `verify_path` with `protectNTFS`, `protectHFS`.
+fn is_gits_own(part: &str) -> bool {
+    let ignored = |c: &char| matches!(c, '\u{200C}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{206A}'..='\u{206F}' | '\u{FEFF}');
+    let name: String = part.chars().filter(|c| !ignored(c)).collect();
+    let name = name.split(':').next().unwrap_or_default();
+    let name = name.trim_end_matches(['.', ' ']).to_ascii_lowercase();
+    name == ".git" || name.starts_with("git~")
 }
 
 struct Capped<R> {
@@ -294,6 +352,116 @@ mod tests {
         ] {
             let error = unpack(&bad, &Limits::default()).unwrap_err().to_string();
             assert!(error.contains(why), "{error} should say {why}");
+        }
+    }
+
+    #[test]
+    fn sec_03_names_that_some_file_system_takes_for_gits_own_are_refused() {
+        for bad in [
+            ".git",
+            ".GIT/config",
+            "a/.Git/hooks/x",
+            "git~1/config",
+            "GIT~2",
+            ".git::$INDEX_ALLOCATION/config",
+            ".git ",
+            ".git...",
+            ".g\u{200C}it/config",
+            "\u{FEFF}.git",
+            "a.yaml:stream",
+            "a.yaml.",
+            "a.yaml ",
+            "dir./a.yaml",
+            "nul\0.yaml",
+        ] {
+            assert!(check_path(bad, &Limits::default()).is_err(), "{bad:?}");
+        }
+        for good in [".github/x", ".gitignore", "a.git/x", "git/x", ".gitmodules"] {
+            assert!(check_path(good, &Limits::default()).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn sec_04_paths_lead_nowhere_and_have_bounds() {
+        let long = "n".repeat(5_000);
+        let part = format!("a/{}", "n".repeat(256));
+        let deep = "d/".repeat(10_000) + "x";
+        for bad in [
+            "../x", "a/../x", "a/..", "/x", "//x", "a//x", "./x", "a/./x", "", "a\\b", "a\0b",
+            "a\nb", &long, &part, &deep,
+        ] {
+            assert!(check_path(bad, &Limits::default()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sec_05_names_equal_but_for_case_or_unicode_form_are_refused() {
+        for (one, other) in [
+            ("a", "A"),
+            ("caf\u{e9}", "cafe\u{301}"),
+            ("stra\u{df}e", "STRASSE"),
+            ("\u{3a3}\u{3c2}", "\u{3c3}\u{3c3}"),
+            ("\u{212a}", "k"),
+        ] {
+            let bad = archive(|t| {
+                member(t, one, tar::EntryType::Regular, b"1");
+                member(t, other, tar::EntryType::Regular, b"2");
+            });
+            let error = unpack(&bad, &Limits::default()).unwrap_err().to_string();
+            assert!(error.contains("Unicode form"), "{one} {other}: {error}");
+        }
+    }
+
+    #[test]
+    fn sec_09_sizes_that_readers_disagree_about_are_refused() {
+        let with = |key: &'static str, value: &'static str| {
+            archive(|t| {
+                t.append_pax_extensions([(key, value.as_bytes())]).unwrap();
+                member(t, "a", tar::EntryType::Regular, &[b'x'; 600]);
+            })
+        };
+        for (key, value) in [
+            ("size", "1"),
+            ("size", "600"),
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.realsize", "1000000000"),
+        ] {
+            let error = unpack(&with(key, value), &Limits::default()).unwrap_err();
+            assert!(error.to_string().contains("another size"), "{key}: {error}");
+        }
+        assert!(unpack(&with("mtime", "1"), &Limits::default()).is_ok());
+        let setuid = archive(|t| {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("a").unwrap();
+            header.set_size(0);
+            header.set_mode(0o4755);
+            header.set_cksum();
+            t.append(&header, &b""[..]).unwrap();
+        });
+        let error = unpack(&setuid, &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("setuid"), "{error}");
+    }
+
+    #[test]
+    fn sec_09_nothing_may_follow_an_archive() {
+        let good = pack(&files(&[("a", "1")])).unwrap();
+        let mut two = good.clone();
+        two.extend_from_slice(&pack(&files(&[("b", "2")])).unwrap());
+        let mut tail = good.clone();
+        tail.extend_from_slice(b"tail");
+        let mut plain = Vec::new();
+        GzDecoder::new(&good[..]).read_to_end(&mut plain).unwrap();
+        plain.extend_from_slice(&[7; 512]);
+        let mut inside = GzBuilder::new().write(Vec::new(), Compression::fast());
+        inside.write_all(&plain).unwrap();
+        for bad in [two, tail, inside.finish().unwrap()] {
+            assert!(unpack(&bad, &Limits::default()).is_err());
+        }
+        for end in 1..good.len() {
+            assert!(
+                unpack(&good[..end], &Limits::default()).is_err(),
+                "cut at {end}"
+            );
         }
     }
 

@@ -103,6 +103,9 @@ impl Limit {
     pub const MAPPINGS: usize = 200;
 }
 
+/// How many findings of one template are kept: more are read by nobody, and each costs its place in the text.
+const FINDINGS: usize = 200;
+
 /// Transforms that the reference model accepts without expanding them.
 const KNOWN_TRANSFORMS: &[&str] = &["AWS::Serverless-2016-10-31"];
 
@@ -252,6 +255,9 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn error(&mut self, code: &str, node: &Node, message: impl Into<String>, help: Option<String>) {
+        if self.findings.len() >= FINDINGS {
+            return;
+        }
         let mut finding = Finding::error(code, Place::at(self.file, node.span, self.text), message);
         finding.help = help;
         self.findings.push(finding);

@@ -149,10 +149,18 @@ impl Finding {
     }
 }
 
+/// Longer words are no misspelt names, and comparing them costs the product of their lengths.
+const LONGEST_NAME: usize = 128;
+
 /// Returns the candidate that is most like `word`, if one is near enough to be meant.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > LONGEST_NAME {
+        return None;
+    }
     candidates
         .into_iter()
+        .filter(|c| c.len() <= LONGEST_NAME)
+        .take(1_000)
         .map(|c| (similarity(word, c), c))
         .filter(|(s, _)| *s >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -175,5 +183,7 @@ mod tests {
             Some("ClusterArn")
         );
         assert_eq!(closest("zzz", ["ClusterArn", "VpcId"]), None);
+        let long = "x".repeat(1 << 20);
+        assert_eq!(closest(&long, [long.as_str()]), None);
     }
 }

@@ -6,6 +6,7 @@ mod condition;
 mod digest;
 mod finding;
 mod ids;
+mod name;
 mod time;
 
 pub use condition::{Condition, Reason, SyncResult};
@@ -18,4 +19,5 @@ pub use ids::{
     PlacementName, Region, Revision, SnapshotId, SourceName, StackId, StackName, TargetUid,
     glob_matches,
 };
+pub use name::folded_name;
 pub use time::{Timestamp, parse_duration};

@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::domain::model::{Finding, Place, closest, parse_duration};
 use crate::domain::yaml::Node;
 
+/// How many findings of one file are kept: more are read by nobody, and each costs its place in the text.
+const FINDINGS: usize = 1_000;
+
 /// Collects findings while the fields of one file are read.
 pub struct Fields<'a> {
     file: &'a str,
@@ -28,22 +31,30 @@ impl<'a> Fields<'a> {
         Place::at(self.file, node.span, self.text)
     }
 
-    /// Adds a finding.
+    /// Adds a finding, unless there are too many already.
     pub fn push(&mut self, finding: Finding) {
-        self.findings.push(finding);
+        if !self.is_full() {
+            self.findings.push(finding);
+        }
     }
 
-    /// Adds an error at a node.
+    /// Adds an error at a node, unless there are too many already.
     pub fn error(&mut self, code: &str, node: &Node, message: impl Into<String>) {
-        let finding = Finding::error(code, self.at(node), message);
-        self.findings.push(finding);
+        if !self.is_full() {
+            let finding = Finding::error(code, self.at(node), message);
+            self.findings.push(finding);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.findings.len() >= FINDINGS
     }
 
     /// Reports every key that is not known, with the nearest that is.
     pub fn known(&mut self, node: &Node, what: &str, names: &[&str]) {
         for (key, _) in node.entries() {
             let name = key.key_text();
-            if !names.contains(&name.as_str()) {
+            if !names.contains(&name.as_str()) && !self.is_full() {
                 let mut finding = Finding::error(
                     "key.unknown",
                     self.at(key),

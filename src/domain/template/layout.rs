@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::manifest::{Engine, parse_manifest};
 use super::{Files, parent, sub_tree, text_of};
-use crate::domain::model::{Finding, Place, Span};
+use crate::domain::model::{Finding, Place, Span, folded_name};
 use crate::domain::schema::Schema;
 use crate::domain::spec::{CompatibleEnvironment, Registration, parse_registration};
 
@@ -336,6 +336,19 @@ fn limits(own: &Files, root: &str) -> Vec<Finding> {
                 own.len()
             ),
         ));
+    }
+    let mut names: BTreeMap<String, &str> = BTreeMap::new();
+    for path in own.keys() {
+        if let Some(other) = names.insert(folded_name(path), path) {
+            let message = format!(
+                "the name differs from `{}` in letter case or Unicode form only: on some systems the bundle is another one",
+                other.escape_debug()
+            );
+            let place = Place::file(format!("{root}/{path}"));
+            findings.push(
+                Finding::error("bundle.ambiguous", place, message).help("rename one of them"),
+            );
+        }
     }
     for (path, blob) in own {
         if blob.bytes.len() > FILE_BYTES {

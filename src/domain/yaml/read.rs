@@ -65,10 +65,13 @@ pub fn parse(file: &str, text: &str, limits: &Limits) -> Result<Node, Vec<Findin
         file,
         text,
         limits,
-        nodes: 0,
+        held: Weight::default(),
         anchors: HashMap::new(),
         findings: Vec::new(),
     };
+    if may_grow(text, limits) {
+        reader.weigh().map_err(|finding| vec![*finding])?;
+    }
     let mut parser = Parser::new_from_str(text);
     match reader.document(&mut parser) {
         Ok(node) if reader.findings.is_empty() => Ok(node),
@@ -80,12 +83,48 @@ pub fn parse(file: &str, text: &str, limits: &Limits) -> Result<Node, Vec<Findin
     }
 }
 
+/// How many faults of one file are told; after that the file is given up.
+const FAULTS: usize = 100;
+/// How often a file's own bytes may be held, through anchors and aliases.
+const GROWTH: usize = 4;
+
+/// Tells whether a text could cost more than its limits, so that it is weighed before a tree is made of it.
+///
+/// It may say yes too often. A node begins at the start or after one of these bytes, a key and its empty value after
+/// one. Templates are read with shell scripts in them, where `&` is no anchor, and their limit of nodes is low enough.
+fn may_grow(text: &str, limits: &Limits) -> bool {
+    let bytes = text.as_bytes();
+    if !limits.tags && bytes.contains(&b'&') {
+        return true;
+    }
+    let begins = |b: &&u8| matches!(b, b',' | b':' | b'\n' | b'\r' | b'[' | b'{' | b'-' | b'?');
+    2 * (bytes.iter().filter(begins).count() + 1) > limits.nodes
+}
+
+/// What a node costs: itself and everything in it.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Weight {
+    fn of(bytes: usize) -> Self {
+        Self { nodes: 1, bytes }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.nodes = self.nodes.saturating_add(more.nodes);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
 struct Reader<'a> {
     file: &'a str,
     text: &'a str,
     limits: &'a Limits,
-    nodes: usize,
-    anchors: HashMap<usize, Node>,
+    held: Weight,
+    anchors: HashMap<usize, (Node, Weight)>,
     findings: Vec<Finding>,
 }
 
@@ -120,6 +159,74 @@ impl<'a> Reader<'a> {
         }))
     }
 
+    /// Adds up what the tree would cost, aliases as what they stand for, without making it.
+    fn weigh(&self) -> Result<(), Stop> {
+        let mut parser = Parser::new_from_str(self.text);
+        let mut anchors: HashMap<usize, Weight> = HashMap::new();
+        let mut open: Vec<(usize, Weight)> = Vec::new();
+        let mut total = Weight::default();
+        loop {
+            let (event, at) = self.next(&mut parser)?;
+            let span = convert(&at);
+            let (anchor, weight, new) = match event {
+                Event::StreamEnd => return Ok(()),
+                // A second document is refused when the tree is made.
+                Event::StreamStart
+                | Event::DocumentStart(_)
+                | Event::DocumentEnd
+                | Event::Nothing => continue,
+                Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                    if open.len() >= self.limits.depth {
+                        return Err(self.too_deep(span));
+                    }
+                    open.push((anchor, Weight::of(0)));
+                    total.add(Weight::of(0));
+                    self.within(total, span)?;
+                    continue;
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    let (anchor, weight) = open.pop().unwrap_or_default();
+                    (anchor, weight, Weight::default())
+                }
+                Event::Scalar(text, _, anchor, _) => {
+                    let weight = Weight::of(text.len());
+                    (anchor, weight, weight)
+                }
+                Event::Alias(id) => {
+                    let weight = anchors.get(&id).copied().unwrap_or(Weight::of(0));
+                    (0, weight, weight)
+                }
+            };
+            total.add(new);
+            if anchor > 0 {
+                total.add(Weight { nodes: 0, ..weight });
+                anchors.insert(anchor, weight);
+            }
+            if let Some((_, outer)) = open.last_mut() {
+                outer.add(weight);
+            }
+            self.within(total, span)?;
+        }
+    }
+
+    fn within(&self, weight: Weight, span: Span) -> Result<(), Stop> {
+        if weight.nodes > self.limits.nodes {
+            let message = format!(
+                "the file has more than {} nodes, aliases counted as what they stand for",
+                self.limits.nodes
+            );
+            return Err(self.stop("yaml.size", span, &message, None));
+        }
+        let most = self.limits.bytes.saturating_mul(GROWTH);
+        if weight.bytes > most {
+            let message = format!(
+                "the file holds more than {most} bytes, aliases counted as what they stand for"
+            );
+            return Err(self.stop("yaml.size", span, &message, None));
+        }
+        Ok(())
+    }
+
     fn next(&self, parser: &mut Events<'a>) -> Result<(Event<'a>, ScanSpan), Stop> {
         match parser.next_event() {
             Some(Ok(pair)) => Ok(pair),
@@ -145,15 +252,26 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn count(&mut self, more: usize, span: Span) -> Result<(), Stop> {
-        self.nodes += more;
-        if self.nodes > self.limits.nodes {
-            let message = format!(
-                "the file has more than {} nodes, aliases counted as what they stand for",
-                self.limits.nodes
-            );
-            return Err(self.stop("yaml.size", span, &message, None));
+    fn count(&mut self, more: Weight, span: Span) -> Result<(), Stop> {
+        self.held.add(more);
+        self.within(self.held, span)
+    }
+
+    fn too_deep(&self, span: Span) -> Stop {
+        let message = format!("nested deeper than {} levels", self.limits.depth);
+        self.stop("yaml.depth", span, &message, None)
+    }
+
+    /// Collects a fault, and gives the file up where there are too many to be read by anybody.
+    fn fault(&mut self, finding: Finding) -> Result<(), Stop> {
+        if self.findings.len() >= FAULTS {
+            let mut last = finding;
+            last.help = Some(format!(
+                "the file has more than {FAULTS} faults; the rest is not told"
+            ));
+            return Err(Box::new(last));
         }
+        self.findings.push(finding);
         Ok(())
     }
 
@@ -166,17 +284,11 @@ impl<'a> Reader<'a> {
     ) -> Result<Node, Stop> {
         let span = convert(&at);
         if depth >= self.limits.depth {
-            return Err(self.stop(
-                "yaml.depth",
-                span,
-                &format!("nested deeper than {} levels", self.limits.depth),
-                None,
-            ));
+            return Err(self.too_deep(span));
         }
-        self.count(1, span)?;
         let (node, anchor) = match event {
             Event::Alias(id) => {
-                let Some(node) = self.anchors.get(&id).cloned() else {
+                let Some(weight) = self.anchors.get(&id).map(|(_, weight)| *weight) else {
                     return Err(self.stop(
                         "yaml.alias",
                         span,
@@ -184,16 +296,19 @@ impl<'a> Reader<'a> {
                         None,
                     ));
                 };
-                self.count(size(&node), span)?;
+                // Counted before it is copied.
+                self.count(weight, span)?;
+                let node = self.anchors[&id].0.clone();
                 return Ok(Node { span, ..node });
             }
             Event::Scalar(text, style, anchor, tag) => {
+                self.count(Weight::of(text.len()), span)?;
                 let style = if style == ScalarStyle::Plain {
                     Style::Plain
                 } else {
                     Style::Quoted
                 };
-                let tag = self.tag(tag.as_deref(), span);
+                let tag = self.tag(tag.as_deref(), span)?;
                 (
                     Node {
                         span,
@@ -204,7 +319,8 @@ impl<'a> Reader<'a> {
                 )
             }
             Event::SequenceStart(anchor, tag) => {
-                let tag = self.tag(tag.as_deref(), span);
+                self.count(Weight::of(0), span)?;
+                let tag = self.tag(tag.as_deref(), span)?;
                 let mut items = Vec::new();
                 loop {
                     match self.next(parser)? {
@@ -224,7 +340,8 @@ impl<'a> Reader<'a> {
                 }
             }
             Event::MappingStart(anchor, tag) => {
-                let tag = self.tag(tag.as_deref(), span);
+                self.count(Weight::of(0), span)?;
+                let tag = self.tag(tag.as_deref(), span)?;
                 let entries = self.mapping(parser, depth)?;
                 let span = join(span, span, entries.last().map(|(_, v)| v));
                 (
@@ -246,7 +363,10 @@ impl<'a> Reader<'a> {
             }
         };
         if anchor > 0 {
-            self.anchors.insert(anchor, node.clone());
+            // Kept twice: where it stands, and for those who ask for it.
+            let weight = weigh(&node);
+            self.count(Weight { nodes: 0, ..weight }, span)?;
+            self.anchors.insert(anchor, (node.clone(), weight));
         }
         Ok(node)
     }
@@ -266,11 +386,11 @@ impl<'a> Reader<'a> {
             let (event, at) = self.next(parser)?;
             let value = self.node(parser, event, at, depth + 1)?;
             let Some(name) = key.text().map(str::to_owned) else {
-                self.findings.push(Finding::error(
+                self.fault(Finding::error(
                     "yaml.key",
                     Place::at(self.file, key.span, self.text),
                     "a key must be a text; braces in a plain value start a mapping",
-                ));
+                ))?;
                 continue;
             };
             if let Some(first) = seen.get(&name) {
@@ -279,12 +399,12 @@ impl<'a> Reader<'a> {
                     Place::at(self.file, key.span, self.text),
                     format!(
                         "the key `{}` stands twice in this mapping",
-                        name.escape_debug()
+                        name.chars().take(100).collect::<String>().escape_debug()
                     ),
                 )
                 .related(Place::at(self.file, *first, self.text), "first here")
                 .help("remove one: readers disagree about which of two wins");
-                self.findings.push(finding);
+                self.fault(finding)?;
                 continue;
             }
             seen.insert(name, key.span);
@@ -292,39 +412,49 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn tag(&mut self, tag: Option<&Tag>, span: Span) -> Option<String> {
-        let tag = tag?;
+    fn tag(&mut self, tag: Option<&Tag>, span: Span) -> Result<Option<String>, Stop> {
+        let Some(tag) = tag else { return Ok(None) };
         if tag.is_yaml_core_schema() {
             if matches!(
                 tag.suffix.as_str(),
                 "str" | "null" | "int" | "float" | "bool" | "map" | "seq"
             ) {
-                return matches!(tag.suffix.as_str(), "str" | "null").then(|| tag.suffix.clone());
+                return Ok(
+                    matches!(tag.suffix.as_str(), "str" | "null").then(|| tag.suffix.clone())
+                );
             }
         } else if tag.handle == "!" && self.limits.tags {
-            return Some(tag.suffix.clone());
+            return Ok(Some(tag.suffix.clone()));
         } else if tag.handle.is_empty() && tag.suffix == "!" {
-            return Some("str".into());
+            return Ok(Some("str".into()));
         }
         let written = format!("{}{}", tag.handle, tag.suffix);
-        self.findings.push(
+        self.fault(
             Finding::error(
                 "yaml.tag",
                 Place::at(self.file, span, self.text),
-                format!("the tag `{}` is not allowed here", written.escape_debug()),
+                format!(
+                    "the tag `{}` is not allowed here",
+                    written.chars().take(100).collect::<String>().escape_debug()
+                ),
             )
             .help("tags make sense in CloudFormation templates only"),
-        );
-        None
+        )?;
+        Ok(None)
     }
 }
 
-fn size(node: &Node) -> usize {
-    1 + match &node.kind {
-        Kind::Scalar(..) => 0,
-        Kind::Sequence(items) => items.iter().map(size).sum(),
-        Kind::Mapping(entries) => entries.iter().map(|(k, v)| size(k) + size(v)).sum(),
+fn weigh(node: &Node) -> Weight {
+    let mut all = Weight::of(0);
+    match &node.kind {
+        Kind::Scalar(text, _) => all.bytes = text.len(),
+        Kind::Sequence(items) => items.iter().for_each(|item| all.add(weigh(item))),
+        Kind::Mapping(entries) => entries.iter().for_each(|(key, value)| {
+            all.add(weigh(key));
+            all.add(weigh(value));
+        }),
     }
+    all
 }
 
 fn convert(span: &ScanSpan) -> Span {
@@ -408,6 +538,87 @@ mod tests {
                 "{found:?} for {}",
                 text.chars().take(40).collect::<String>()
             );
+        }
+    }
+
+    #[test]
+    fn sec_07_aliases_cannot_multiply_bytes() {
+        // Few nodes, and each of them large: what is counted is what is held.
+        for limits in [Limits::SPEC, Limits::SYNC, Limits::TEMPLATE] {
+            let text = format!(
+                "a: &a {}\nb: [{}]\n",
+                "x".repeat(limits.bytes / 2),
+                vec!["*a"; limits.bytes / 8].join(",")
+            );
+            assert_eq!(codes(&text, &limits), ["yaml.size"]);
+            let mut nested = "x".repeat(limits.bytes / 2);
+            for i in 0..30 {
+                nested = format!("&n{i} [{nested}]");
+            }
+            assert_eq!(codes(&nested, &limits), ["yaml.size"]);
+        }
+        assert_eq!(
+            parse("f", "a: &a {b: c}\nd: [*a, *a]\n", &Limits::SPEC)
+                .unwrap()
+                .to_json(),
+            serde_json::json!({"a": {"b": "c"}, "d": [{"b": "c"}, {"b": "c"}]})
+        );
+    }
+
+    #[test]
+    fn sec_07_a_file_of_faults_is_given_up_and_not_listed() {
+        let text = "a: 1\n".repeat(9_000);
+        let found = parse("f", &text, &Limits::SPEC).unwrap_err();
+        assert_eq!(found.len(), FAULTS + 1);
+        assert!(found[FAULTS].help.as_deref().unwrap().contains("more than"));
+        let long = format!("{0}: 1\n{0}: 2\n", "k".repeat(20_000));
+        assert!(
+            parse("f", &long, &Limits::SPEC).unwrap_err()[0]
+                .message
+                .len()
+                < 400
+        );
+    }
+
+    #[test]
+    fn sec_07_merge_keys_in_a_circle_and_python_tags_are_refused() {
+        for (text, code) in [
+            ("a: &a\n  <<: *a\n  b: 1\n", "yaml.alias"),
+            ("a: &a [*a]\n", "yaml.alias"),
+            ("x: !!python/object/apply:os.system ['id']\n", "yaml.tag"),
+            (
+                "x: !<tag:yaml.org,2002:python/name:os.system> y\n",
+                "yaml.tag",
+            ),
+            ("%TAG ! tag:evil.example,2000:\n---\nx: !y z\n", "yaml.tag"),
+        ] {
+            let found = codes(text, &Limits::SPEC);
+            assert!(found.iter().any(|c| c == code), "{found:?} for {text}");
+        }
+    }
+
+    #[test]
+    fn sec_08_hostile_json_is_refused_or_read_as_text() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+            assert!(parse("f.json", &deep, &Limits::TEMPLATE).is_err());
+        }
+        // JSON has no number for it, and none is invented.
+        let huge = format!("{{\"a\": {}}}", "9".repeat(1_000));
+        let node = parse("f.json", &huge, &Limits::TEMPLATE).unwrap();
+        assert!(node.to_json()["a"].to_string().len() >= 3);
+        assert_eq!(
+            parse(
+                "f.json",
+                "{\"a\": 1e999, \"b\": -0, \"c\": 0x}",
+                &Limits::TEMPLATE
+            )
+            .unwrap()
+            .to_json()["c"],
+            "0x"
+        );
+        for lone in ["{\"a\": \"\\ud800\"}", "{\"a\": \"\\udfff\\ud800\"}"] {
+            assert!(parse("f.json", lone, &Limits::TEMPLATE).is_err(), "{lone}");
         }
     }
 
