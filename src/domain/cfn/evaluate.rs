@@ -632,7 +632,6 @@ mod tests {
         for expression in [
             "!FindInMap [M, a, c]",
             "!Select [5, [1]]",
-            "!Transform {Name: x}",
             "!Cidr ['10.0.0.0/30', 200, 8]",
             "!Nope x",
         ] {

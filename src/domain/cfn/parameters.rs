@@ -110,7 +110,11 @@ fn fits(name: &str, parameter: &Parameter, text: &str) -> Result<(), String> {
     if let Some(pattern) = &parameter.allowed_pattern {
         // The schema library brings the only regular-expression engine with ECMA syntax, so it serves here too.
         let schema = json!({ "type": "string", "pattern": format!("^(?:{pattern})$") });
-        match jsonschema::options().build(&schema) {
+        let patterns = jsonschema::PatternOptions::fancy_regex()
+            .backtrack_limit(BACKTRACKS)
+            .size_limit(PATTERN_BYTES);
+        let options = jsonschema::options();
+        match options.with_pattern_options(patterns).build(&schema) {
             Ok(validator) if validator.is_valid(&json!(text)) => {}
             Ok(_) => {
                 return Err(format!(
@@ -126,6 +130,10 @@ fn fits(name: &str, parameter: &Parameter, text: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Steps back that a pattern may take before the value counts as not matching, and the size it may compile to.
+const BACKTRACKS: usize = 100_000;
+const PATTERN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -156,6 +164,25 @@ mod tests {
             vec![("A", "a"), ("Q", "y")],
         ] {
             assert_eq!(bind(&bad).unwrap_err().len(), 1, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sec_12_patterns_of_parameters_end() {
+        for pattern in [
+            "(a+)+$",
+            "(a|aa)+$",
+            "(?=(a+)+b)a*",
+            "^(?:(a*)*)*\\\\1b$",
+            "(?:a{0,1000}){0,1000}",
+        ] {
+            let text = format!(
+                "Parameters:\n  A: {{Type: String, AllowedPattern: \"{pattern}\"}}\nResources: {{R: {{Type: 'X::Y::Z'}}}}\n"
+            );
+            let template = parse_template("t", &text).unwrap();
+            let given = BTreeMap::from([("A".to_owned(), "a".repeat(4_000) + "!")]);
+            let bound = bind_parameters(&template, &given, &|_| String::new());
+            assert!(bound.is_err(), "{pattern}");
         }
     }
 }

@@ -297,6 +297,7 @@ impl Check<'_> {
             }
         }
         self.transforms(&root, &mut template);
+        self.transforms_inside(&root);
         self.parameters(&root, &mut template);
         if let Some(mappings) = root.get("Mappings") {
             template.mappings = long_form(mappings);
@@ -371,6 +372,26 @@ impl Check<'_> {
                     None,
                 ),
             }
+        }
+    }
+
+    /// Refuses macros inside a template: CloudFormation runs them when it makes a change set, before anybody approves,
+    /// and `AWS::Include` reads any object that the role may read.
+    fn transforms_inside(&mut self, node: &Node) {
+        if node.tag.as_deref() == Some("Transform") {
+            let message = "`Fn::Transform` is not supported: macros can read and change anything";
+            self.error("cfn.transform", node, message, None);
+        }
+        for item in node.items() {
+            self.transforms_inside(item);
+        }
+        for (key, value) in node.entries() {
+            if key.text() == Some("Fn::Transform") {
+                let message =
+                    "`Fn::Transform` is not supported: macros can read and change anything";
+                self.error("cfn.transform", key, message, None);
+            }
+            self.transforms_inside(value);
         }
     }
 
@@ -721,5 +742,86 @@ mod tests {
         let found = parse_template("t", "Transform: MyMacro\nResources: {A: {Type: 'X::Y::Z'}}")
             .unwrap_err();
         assert!(found[0].message.contains("MyMacro"));
+    }
+
+    fn codes(text: &str) -> Vec<String> {
+        let found = parse_template("t", text).err().unwrap_or_default();
+        found.into_iter().map(|f| f.code).collect()
+    }
+
+    #[test]
+    fn sec_06_macros_and_includes_are_refused_wherever_they_stand() {
+        let include = "{Name: 'AWS::Include', Parameters: {Location: 's3://other/x.yaml'}}";
+        for text in [
+            format!("Transform: {include}\nResources: {{A: {{Type: 'X::Y::Z'}}}}\n"),
+            format!(
+                "Resources: {{A: {{Type: 'X::Y::Z', Properties: {{'Fn::Transform': {include}}}}}}}\n"
+            ),
+            format!(
+                "Resources: {{A: {{Type: 'X::Y::Z', Properties: {{P: !Transform {include}}}}}}}\n"
+            ),
+            format!("Resources: {{A: {{Type: 'X::Y::Z'}}, 'Fn::Transform': {include}}}\n"),
+            format!(
+                "Mappings: {{M: {{'Fn::Transform': {include}}}}}\nResources: {{A: {{Type: 'X::Y::Z'}}}}\n"
+            ),
+            format!("Metadata: [!Transform {include}]\nResources: {{A: {{Type: 'X::Y::Z'}}}}\n"),
+            "Transform: [AWS::Include]\nResources: {A: {Type: 'X::Y::Z'}}\n".to_owned(),
+        ] {
+            let found = codes(&text);
+            assert!(
+                found.iter().any(|c| c == "cfn.transform"),
+                "{found:?}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn sec_10_limits_of_cloudformation_are_known_before_it_is_asked() {
+        let many = |section: &str, count: usize, each: &str| {
+            let lines: String = (0..count).map(|i| format!("  N{i}: {each}\n")).collect();
+            format!("{section}:\n{lines}")
+        };
+        let resource = "{Type: 'X::Y::Z'}";
+        let one = many("Resources", 1, resource);
+        assert!(parse_template("t", &many("Resources", 500, resource)).is_ok());
+        for (text, code) in [
+            (many("Resources", 501, resource), "cfn.limit"),
+            (
+                one.clone() + &many("Parameters", 201, "{Type: String}"),
+                "cfn.limit",
+            ),
+            (
+                one.clone() + &many("Parameters", 10_000, "{Type: String}"),
+                "cfn.limit",
+            ),
+            (
+                one.clone() + &many("Outputs", 201, "{Value: x}"),
+                "cfn.limit",
+            ),
+            (
+                one.clone() + &many("Mappings", 201, "{a: {b: c}}"),
+                "cfn.limit",
+            ),
+            (
+                format!("{one}Description: '{}'\n", "x".repeat(1 << 20)),
+                "yaml.size",
+            ),
+            (
+                format!("{one}Description: '{}'\n", "x".repeat(50 << 20)),
+                "yaml.size",
+            ),
+        ] {
+            assert_eq!(codes(&text), [code], "{} bytes", text.len());
+        }
+        // 51,200 bytes is the limit of a template that is sent inline; isoform never does.
+        let large = format!("{one}Description: '{}'\n", "x".repeat(51_201));
+        assert!(parse_template("t", &large).is_ok());
+    }
+
+    #[test]
+    fn sec_10_a_template_of_faults_is_given_up() {
+        let faults: String = (0..20_000).map(|i| format!("  N{i}: 1\n")).collect();
+        let found = parse_template("t", &format!("Resources:\n{faults}")).unwrap_err();
+        assert!(found.len() <= FINDINGS, "{}", found.len());
     }
 }

@@ -388,10 +388,7 @@ impl InputType {
             if let Some(object) = one.as_object_mut() {
                 object.insert("definitions".into(), self.schema["definitions"].clone());
             }
-            let fits = jsonschema::options()
-                .with_draft(jsonschema::Draft::Draft4)
-                .build(&one)
-                .is_ok_and(|v| v.is_valid(default));
+            let fits = options().build(&one).is_ok_and(|v| v.is_valid(default));
             if !fits {
                 let node = self.root.follow([
                     "schema",
@@ -412,8 +409,7 @@ impl InputType {
     }
 
     fn validator(&self) -> Result<jsonschema::Validator, String> {
-        jsonschema::options()
-            .with_draft(jsonschema::Draft::Draft4)
+        options()
             .build(&self.schema)
             .map_err(|e| format!("{} at {}", e.masked(), e.instance_path()))
     }
@@ -693,6 +689,17 @@ impl InputType {
     }
 }
 
+/// The draft that Proton's schemas follow, with patterns that come to an end: in steps back, and in what they compile to.
+fn options() -> jsonschema::ValidationOptions<'static> {
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft4)
+        .with_pattern_options(
+            jsonschema::PatternOptions::fancy_regex()
+                .backtrack_limit(100_000)
+                .size_limit(1 << 20),
+        )
+}
+
 /// Shows a value in a message: numbers and booleans as they are, texts cut, everything else by its type.
 fn shown(value: &Value) -> String {
     match value {
@@ -920,5 +927,18 @@ mod tests {
                 "{text}: {findings:?}"
             );
         }
+    }
+
+    #[test]
+    fn sec_12_patterns_of_schemas_end() {
+        for pattern in ["^(?=(a+)+b)a*$", "^(?:(a*)*)*\\1b$", "^(a|aa)+$"] {
+            let declared = format!("        q: {{type: string, pattern: '{pattern}'}}\n");
+            let spec = format!("name: x\nq: {}!\n", "a".repeat(4_000));
+            let (_, found) = check(&declared, &spec);
+            assert_eq!(found.len(), 1, "{pattern}: {found:?}");
+        }
+        let text = "schema: {format: {openapi: '3.0.0'}, environment_input_type: A, types: {A: {type: object, properties: {x: {type: string, pattern: '(?:a{0,1000}){0,1000}'}}}}}";
+        let (schema, findings) = Schema::parse("s.yaml", text);
+        assert!(schema.is_none() && !findings.is_empty(), "{findings:?}");
     }
 }
