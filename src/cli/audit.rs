@@ -179,6 +179,10 @@ fn event(kind: &EventKind, by: &str) -> String {
         } => format!("minted for {address}, stack {stack_name}"),
         EventKind::Moved { address } => format!("moved to {address}"),
         EventKind::Owned { stack } => format!("owns {stack}"),
+        EventKind::Begun(p) if p.removal => format!(
+            "removal {} begun: generation {}, of {}",
+            p.deployment, p.generation.0, p.stack_name
+        ),
         EventKind::Begun(p) => format!(
             "deployment {} begun: generation {}, {}",
             p.deployment,

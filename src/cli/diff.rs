@@ -10,6 +10,7 @@ use super::client::Client;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
 use super::{CHANGES, DONE, FAILED, Global, Output, finding};
 use crate::domain::bundle;
+use crate::domain::model::Prune;
 use crate::domain::template::{Blob, Files};
 use crate::reconcile::DiffReport;
 
@@ -230,9 +231,15 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
         }
         anstream::println!("");
     }
-    for address in &report.orphaned {
+    for orphan in &report.orphaned {
+        let (colour, fate) = match orphan.prune {
+            Prune::Never => (YELLOW, "its stack stays"),
+            Prune::Ask => (YELLOW, "its stack is deleted when that is approved"),
+            Prune::Auto => (RED, "its stack is deleted"),
+        };
         anstream::println!(
-            "{YELLOW}orphaned{RESET}  {address}: Git would no longer ask for it; its stack stays\n"
+            "{colour}orphaned{RESET}  {}: Git would no longer ask for it; {fate}\n",
+            orphan.address
         );
     }
     if faults > 0 {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
 use super::{DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding, usage};
-use crate::domain::model::{Finding, SyncResult, parse_duration};
+use crate::domain::model::{Finding, Reason, SyncResult, parse_duration};
 use crate::port::StackEvent;
 use crate::reconcile::{ApproveWhat, EstateReport, Selector, TargetReport};
 
@@ -91,8 +91,11 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
 fn next_step(target: &TargetReport) {
     let address = &target.address;
     match (&target.review, target.condition.result) {
-        (Some((digest, _, _)), SyncResult::Pending)
-            if target.condition.reason == crate::domain::model::Reason::Approval =>
+        (Some((digest, _, _)), SyncResult::Pending | SyncResult::Orphaned)
+            if matches!(
+                target.condition.reason,
+                Reason::Approval | Reason::PruneBudget
+            ) =>
         {
             anstream::println!(
                 "  {YELLOW}waits for you{RESET}:   isoform approve {address} --review {}",
@@ -248,7 +251,10 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
         row("next", format!("{BOLD}{}{RESET}", target.help));
         if let (Some((digest, _, _)), true) = (
             &target.review,
-            target.condition.reason == crate::domain::model::Reason::Approval,
+            matches!(
+                target.condition.reason,
+                Reason::Approval | Reason::PruneBudget
+            ),
         ) {
             row(
                 "",
@@ -416,7 +422,6 @@ async fn follow(
 
 /// Tells whether targets rest: the look has ended, or these were looked at and wait for nobody.
 pub(crate) fn rests(estate: &EstateReport, targets: &[&TargetReport]) -> bool {
-    use crate::domain::model::Reason;
     let waits = |t: &TargetReport| {
         matches!(
             t.condition.result,

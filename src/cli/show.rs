@@ -137,6 +137,12 @@ pub(crate) fn verdict(estate: &EstateReport) -> String {
 
 /// Tells whether a person is asked.
 pub(crate) fn is_held(condition: &Condition) -> bool {
+    if condition.result == SyncResult::Orphaned {
+        return matches!(
+            condition.reason,
+            Reason::Approval | Reason::PruneBudget | Reason::Protected
+        );
+    }
     matches!(
         condition.result,
         SyncResult::Pending

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
-use crate::domain::policy::{ApprovalRule, Mode};
+use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Remote};
 pub use raw::{Encryption, ForcePush};
 
@@ -268,6 +268,15 @@ fn placements(
                 ));
             }
         }
+        let usual = PruneRule::default();
+        let prune = PruneRule {
+            policy: raw.prune.policy,
+            targets: raw.prune.targets.unwrap_or(usual.targets),
+            percent: raw.prune.percent.unwrap_or(usual.percent),
+        };
+        if prune.percent > 100 {
+            faults.push(format!("{at}.prune.percent: write 0 to 100"));
+        }
         match (name.parse::<PlacementName>(), account) {
             (Ok(name), Some(account)) if !regions.is_empty() => {
                 placements.insert(
@@ -280,6 +289,7 @@ fn placements(
                         critical: raw.critical,
                         blast_radius: raw.blast_radius.unwrap_or(10),
                         rule,
+                        prune,
                     },
                 );
             }

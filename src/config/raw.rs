@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::model::Prune;
 use crate::domain::policy::Mode;
 
 /// The file. Unknown keys are faults.
@@ -55,7 +56,22 @@ pub struct Placement {
     #[serde(default)]
     pub blast_radius: Option<usize>,
     #[serde(default)]
+    pub prune: PruneRule,
+    #[serde(default)]
     pub bundle_store: BTreeMap<String, String>,
+}
+
+/// What happens to stacks that are no longer asked for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct PruneRule {
+    #[serde(default)]
+    pub policy: Prune,
+    #[serde(default)]
+    pub targets: Option<usize>,
+    #[serde(default)]
+    pub percent: Option<usize>,
 }
 
 /// Gates of a placement.

@@ -37,7 +37,7 @@ impl Line {
                 return Ok(None);
             }
             if deployment.rejected.is_some() && !deployment.is_executing() {
-                self.step(guard, target, engine.as_ref(), Step::Discard)
+                self.discard(guard, target, engine.as_ref(), &deployment)
                     .await?;
                 self.settle(
                     guard,
@@ -86,6 +86,10 @@ impl Line {
                         continue;
                     }
                     self.step(guard, target, engine.as_ref(), step).await?;
+                }
+                Next::Review if deployment.pinned.removal => {
+                    self.review_removal(uid, engine.as_ref(), &deployment)
+                        .await?;
                 }
                 Next::Review => {
                     self.review(guard, engine.as_ref(), target, &deployment)
@@ -139,13 +143,29 @@ impl Line {
         deployment: &Deployment,
     ) -> Result<Option<Option<Duration>>, Error> {
         let uid = guard.key();
-        let Some(change_set) = deployment.change_set.clone() else {
-            return Err(Error::Broken("nothing to execute".into()));
-        };
         let stack = deployment
             .stack
             .clone()
             .ok_or_else(|| Error::Broken("no stack".into()))?;
+        if deployment.pinned.removal {
+            let now = engine.describe(&StackRef::Id(stack.clone())).await?;
+            let untouched =
+                now.as_ref().and_then(Observed::watermark) == deployment.pinned.watermark;
+            if untouched
+                && self
+                    .operation_events(engine, &stack, deployment)
+                    .await?
+                    .is_empty()
+            {
+                return self.gate(guard, engine, target, snapshot, deployment).await;
+            }
+            self.record(uid, Actor::daemon("line"), EventKind::Executed, Vec::new())
+                .await?;
+            return Ok(None);
+        }
+        let Some(change_set) = deployment.change_set.clone() else {
+            return Err(Error::Broken("nothing to execute".into()));
+        };
         let ran = match engine.review(&change_set).await {
             Ok(read) => matches!(
                 read.status,
@@ -215,14 +235,12 @@ impl Line {
                 Ok(())
             }
             Performed::Refused(text) => {
-                self.settle(
-                    guard,
-                    Outcome::ChangeSetFailed,
-                    Reason::ChangeSetFailed,
-                    Some(text),
-                    None,
-                )
-                .await
+                let (outcome, reason) = if announced.deployment.pinned.removal {
+                    (Outcome::Stuck, Reason::StackStuck)
+                } else {
+                    (Outcome::ChangeSetFailed, Reason::ChangeSetFailed)
+                };
+                self.settle(guard, outcome, reason, Some(text), None).await
             }
             Performed::Moved => {
                 self.settle(
@@ -255,6 +273,20 @@ impl Line {
                 .await
             }
         }
+    }
+
+    /// Discards the change set of a deployment, where it has one.
+    async fn discard(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        engine: &dyn StackEngine,
+        deployment: &Deployment,
+    ) -> Result<(), Error> {
+        if deployment.change_set.is_none() {
+            return Ok(());
+        }
+        self.step(guard, target, engine, Step::Discard).await
     }
 
     /// Discards a deployment that is not executing, because something newer is wanted.
@@ -412,7 +444,7 @@ impl Line {
     }
 
     /// Writes a review down.
-    async fn reviewed(
+    pub(super) async fn reviewed(
         &self,
         uid: &TargetUid,
         deployment: &Deployment,
@@ -499,6 +531,7 @@ impl Line {
             .as_ref()
             .and_then(|h| h.applied.clone())
             .is_some_and(|a| a.inputs == deployment.pinned.inputs && a.epoch != EPOCH);
+        let removal = self.removal(uid, target, deployment);
         let holds: Vec<Hold> = gate(&GateInput {
             mode,
             gate: target.options.gate,
@@ -510,6 +543,7 @@ impl Line {
             frozen: self.is_frozen(),
             suspended: suspended.as_ref().map(|(why, _, _)| why.as_str()),
             renderer_changed,
+            removal: removal.as_ref(),
             now,
         });
         let Some(first) = holds.first() else {
@@ -520,7 +554,7 @@ impl Line {
         };
         // Before it is shown as waiting: a stack that moved makes the review worthless.
         if !self.still(engine, deployment).await? {
-            self.step(guard, target, engine, Step::Discard).await?;
+            self.discard(guard, target, engine, deployment).await?;
             self.settle(
                 guard,
                 Outcome::Superseded,
@@ -552,6 +586,8 @@ impl Line {
             .join("; ");
         let result = if matches!(first.reason, Reason::Suspended | Reason::Frozen) {
             SyncResult::Held
+        } else if deployment.pinned.removal {
+            SyncResult::Orphaned
         } else {
             SyncResult::Pending
         };
@@ -599,7 +635,7 @@ impl Line {
             .and_then(|n| generation_of(&self.settings.installation, n))
             .is_some_and(|g| g >= deployment.pinned.generation);
         if newer || !self.still(engine, deployment).await? {
-            self.step(guard, target, engine, Step::Discard).await?;
+            self.discard(guard, target, engine, deployment).await?;
             return self
                 .settle(
                     guard,
@@ -617,6 +653,16 @@ impl Line {
             deployment.summary.clone(),
         )
         .await?;
+        if deployment.pinned.removal {
+            let stack = deployment
+                .stack
+                .clone()
+                .ok_or_else(|| Error::Broken("no stack to delete".into()))?;
+            let token = deployment.token();
+            return self
+                .step(guard, target, engine, Step::Delete { stack, token })
+                .await;
+        }
         if deployment.settings_only {
             self.step(guard, target, engine, Step::Configure).await?;
             self.step(guard, target, engine, Step::Discard).await?;
@@ -677,6 +723,7 @@ impl Line {
             let (result, word) = match status.as_ref().map(|s| s.class()) {
                 Some(StatusClass::CleaningUp) => (SyncResult::CleaningUp, "cleaning up"),
                 Some(StatusClass::RollingBack) => (SyncResult::Applying, "rolling back"),
+                _ if deployment.pinned.removal => (SyncResult::Applying, "deleting"),
                 _ if deployment.pinned.watermark.is_none() => (SyncResult::Applying, "creating"),
                 _ => (SyncResult::Applying, "updating"),
             };
@@ -722,6 +769,10 @@ impl Line {
             .stack
             .clone()
             .ok_or_else(|| Error::Broken("no stack".into()))?;
+        if deployment.pinned.removal {
+            let cause = self.cause(engine, &stack, deployment).await;
+            return self.end_removal(guard, observed.as_ref(), cause).await;
+        }
         let class = observed
             .as_ref()
             .map_or(StatusClass::Gone, |o| o.status.class());
@@ -743,12 +794,23 @@ impl Line {
                 .settle(guard, outcome, reason, None, observed.as_ref())
                 .await;
         }
+        let cause = self.cause(engine, &stack, deployment).await;
+        self.settle(guard, outcome, reason, cause, observed.as_ref())
+            .await
+    }
+
+    /// Finds why an operation failed: its first failure; what follows it is only cancelled.
+    async fn cause(
+        &self,
+        engine: &dyn StackEngine,
+        stack: &StackId,
+        deployment: &Deployment,
+    ) -> Option<String> {
         let events = self
-            .operation_events(engine, &stack, deployment)
+            .operation_events(engine, stack, deployment)
             .await
             .unwrap_or_default();
-        // The root cause is the first failure of the operation; what follows it is only cancelled.
-        let cause = events
+        events
             .iter()
             .find(|e| e.status.ends_with("_FAILED"))
             .map(|e| {
@@ -757,9 +819,7 @@ impl Line {
                     e.logical,
                     e.reason.as_deref().unwrap_or("no reason was given")
                 )
-            });
-        self.settle(guard, outcome, reason, cause, observed.as_ref())
-            .await
+            })
     }
 
     /// Takes the values of a deployment out of a reason: what is once in the log stays there.
@@ -842,6 +902,7 @@ impl Line {
                 self.enqueue_waiting(uid);
             }
             Outcome::Superseded => {}
+            Outcome::Removed => self.enqueue_waiting(uid),
             _ => {
                 if let Some(watermark) = observed.and_then(Observed::watermark) {
                     self.shared()

@@ -68,6 +68,7 @@ impl Line {
         // From the log and not from what was compiled: a commit that cannot be read is accepted once all the same.
         let (last, before) = self.shared().accepted.clone().unwrap_or_default();
         let mut revisions = before.clone();
+        let mut complete = true;
         for (name, source) in &self.settings.sources {
             match git::tip(&source.remote, &self.client).await {
                 Ok(Some(head)) => {
@@ -76,9 +77,12 @@ impl Line {
                         // What was refused before is no longer the state of things.
                         self.shared().refused.remove(name);
                         revisions.insert(name.clone(), head);
+                    } else {
+                        complete = false;
                     }
                 }
                 Ok(None) => {
+                    complete = false;
                     self.refuse(
                         name,
                         None,
@@ -88,6 +92,7 @@ impl Line {
                 }
                 // Unknown is not empty: the last accepted head stands.
                 Err(error) => {
+                    complete = false;
                     self.refuse(name, None, &format!("git.unreachable: {error}"))
                         .await?;
                 }
@@ -99,12 +104,16 @@ impl Line {
         }
         if revisions == before {
             if newest.as_ref().is_some_and(|s| s.id == last) {
+                if complete {
+                    self.shared().complete_looks += 1;
+                    self.enqueue_unasked();
+                }
                 return Ok((newest, false));
             }
             let snapshot = self
                 .compile_snapshot(last, revisions, trigger, actor, self.clock.now(), true)
                 .await?;
-            self.adopt(snapshot.clone()).await?;
+            self.adopt(snapshot.clone(), complete).await?;
             return Ok((Some(snapshot), true));
         }
         let id = SnapshotId(last.0 + 1);
@@ -123,7 +132,7 @@ impl Line {
         let snapshot = self
             .compile_snapshot(id, revisions, trigger, actor, self.clock.now(), true)
             .await?;
-        self.adopt(snapshot.clone()).await?;
+        self.adopt(snapshot.clone(), complete).await?;
         Ok((Some(snapshot), true))
     }
 
@@ -775,13 +784,14 @@ impl Line {
         Ok(uids)
     }
 
-    /// Makes a compiled snapshot the newest one.
-    async fn adopt(&self, snapshot: Arc<Snapshot>) -> Result<(), Error> {
+    /// Makes a compiled snapshot the newest one, and counts the look that found it if it read every source.
+    async fn adopt(&self, snapshot: Arc<Snapshot>, complete: bool) -> Result<(), Error> {
         let uids = self.mint(&snapshot.compiled, &snapshot.uids).await?;
         let snapshot = Arc::new(snapshot.with_uids(uids.clone()));
         {
             let mut shared = self.shared();
             shared.snapshots.push(snapshot.clone());
+            shared.complete_looks += u64::from(complete);
             let excess = shared.snapshots.len().saturating_sub(KEPT);
             shared.snapshots.drain(..excess);
             for uid in uids.values() {

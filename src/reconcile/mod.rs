@@ -13,6 +13,7 @@ mod operator;
 mod perform;
 mod preview;
 mod ready;
+mod removal;
 mod report;
 mod restore;
 mod ship;
@@ -20,7 +21,7 @@ mod target;
 
 pub use bundles::{open_bundle, put_bundle};
 pub use operator::{ApproveWhat, OperatorError, Selector};
-pub use preview::{DiffReport, TargetDiff};
+pub use preview::{DiffReport, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
 pub use restore::{restore, segments as shipped_entries};
 
@@ -123,6 +124,8 @@ struct Known {
     wanted: Option<Digest>,
     /// The blast radius that holds it.
     radius: Option<Radius>,
+    /// The complete look at which it was first seen to be asked for no more, and the stack then.
+    unasked: Option<(u64, Option<Watermark>)>,
 }
 
 /// What a snapshot changes in a placement, as it was shown when it held a target.
@@ -140,6 +143,8 @@ struct Shared {
     snapshots: Vec<Arc<Snapshot>>,
     /// The newest accepted heads, as the log tells them: whether or not they could be compiled.
     accepted: Option<(SnapshotId, BTreeMap<SourceName, Revision>)>,
+    /// How many looks have read every source. A look that could not read one proves nothing about what is gone.
+    complete_looks: u64,
     /// Snapshots whose look has been written down.
     synced: BTreeSet<SnapshotId>,
     catalogue: Catalogue,
@@ -542,6 +547,7 @@ impl Shared {
                         progress: None,
                         wanted: None,
                         radius: None,
+                        unasked: None,
                     });
                 // A fold that was done by the appender already is not done twice.
                 if entry.stream_seq <= known.stream_seq {

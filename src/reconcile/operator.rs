@@ -67,6 +67,8 @@ impl Line {
                 .as_ref()
                 .and_then(|s| s.compiled.targets.get(a).cloned())
         };
+        // What is not asked for any more is meant by where it was deployed.
+        let placed = |uid: &TargetUid| shared.targets.get(uid)?.history.placed.clone();
         let found: Vec<(TargetUid, Address)> = match selector {
             Selector::All => all.collect(),
             Selector::Targets(glob) => all
@@ -76,10 +78,16 @@ impl Line {
                 })
                 .collect(),
             Selector::Placement(name) => all
-                .filter(|(_, a)| target(a).is_some_and(|t| t.placement.name.as_str() == name))
+                .filter(|(uid, a)| match target(a) {
+                    Some(target) => target.placement.name.as_str() == name,
+                    None => placed(uid).is_some_and(|p| p.placement.as_str() == name),
+                })
                 .collect(),
             Selector::Source(name) => all
-                .filter(|(_, a)| target(a).is_some_and(|t| t.source.as_str() == name))
+                .filter(|(uid, a)| match target(a) {
+                    Some(target) => target.source.as_str() == name,
+                    None => placed(uid).is_some_and(|p| p.source.as_str() == name),
+                })
                 .collect(),
         };
         if found.is_empty() {
@@ -135,7 +143,7 @@ impl Line {
                         waiting.short(8)
                     )));
                 }
-                self.check_allowed(&address, actor)?;
+                self.check_allowed(&uid, &address, actor)?;
                 self.record(
                     &uid,
                     actor.clone(),
@@ -167,13 +175,23 @@ impl Line {
         }
     }
 
-    fn check_allowed(&self, address: &Address, actor: &Actor) -> Result<(), OperatorError> {
-        let newest = self.newest();
-        let target = newest
-            .as_ref()
-            .and_then(|s| s.compiled.targets.get(address));
-        let Some(target) = target else { return Ok(()) };
-        let from = &target.placement.rule.from;
+    fn check_allowed(
+        &self,
+        uid: &TargetUid,
+        address: &Address,
+        actor: &Actor,
+    ) -> Result<(), OperatorError> {
+        let asked_for = self.newest().and_then(|s| {
+            s.compiled
+                .targets
+                .get(address)
+                .map(|t| t.placement.name.clone())
+        });
+        let name = asked_for.or_else(|| Some(self.history(uid)?.placed?.placement));
+        let Some(placement) = name.and_then(|n| self.settings.placements.get(&n)) else {
+            return Ok(());
+        };
+        let from = &placement.rule.from;
         if !from.is_empty()
             && !from
                 .iter()
@@ -181,7 +199,7 @@ impl Line {
         {
             return Err(OperatorError::NotNow(format!(
                 "the placement `{}` takes approvals from {} only",
-                target.placement.name,
+                placement.name,
                 from.join(", ")
             )));
         }

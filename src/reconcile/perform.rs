@@ -73,6 +73,13 @@ impl Line {
                     Err(error) => Err(error.into()),
                 }
             }
+            Step::Delete { stack, token } => match engine.delete(stack, token, &[]).await {
+                Ok(()) | Err(port::Error::AlreadyAccepted | port::Error::NotFound(_)) => {
+                    Ok(Performed::Events(vec![EventKind::Executed]))
+                }
+                Err(port::Error::Refused(text)) => Ok(Performed::Refused(text)),
+                Err(error) => Err(error.into()),
+            },
             Step::Configure => {
                 let stack = deployment
                     .stack

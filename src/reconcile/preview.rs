@@ -8,7 +8,7 @@ use super::{Error, Line, Snapshot};
 use crate::domain::cfn::Pseudo;
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
-use crate::domain::model::{Actor, Address, Finding, SourceName, StackId, TargetUid};
+use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
 use crate::domain::plan::{Change, Deployed, Desired, preview, preview_name};
 use crate::domain::render::{Limits, line_map};
 use crate::domain::template::{Engine, Files};
@@ -45,9 +45,18 @@ pub struct DiffReport {
     /// How many do not change.
     pub unchanged: usize,
     /// Targets that Git would no longer ask for.
-    pub orphaned: Vec<Address>,
+    pub orphaned: Vec<Orphan>,
     /// Faults.
     pub findings: Vec<Finding>,
+}
+
+/// A target that Git would no longer ask for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Orphan {
+    /// Its address.
+    pub address: Address,
+    /// What would become of its stack, where it has one.
+    pub prune: Prune,
 }
 
 impl Line {
@@ -97,9 +106,15 @@ impl Line {
             report.orphaned = newest
                 .compiled
                 .targets
-                .keys()
-                .filter(|a| !snapshot.compiled.targets.contains_key(*a))
-                .cloned()
+                .iter()
+                .filter(|(address, _)| !snapshot.compiled.targets.contains_key(*address))
+                .map(|(address, target)| {
+                    let rule = target.placement.prune.policy;
+                    Orphan {
+                        address: address.clone(),
+                        prune: target.options.prune.map_or(rule, |own| own.min(rule)),
+                    }
+                })
                 .collect();
         }
         report.findings.sort();

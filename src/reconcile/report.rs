@@ -226,7 +226,11 @@ impl Line {
             uid: uid.clone(),
             progress: known.progress.clone(),
             stack_name: history.stack_name.as_ref().map(ToString::to_string),
-            placement: target.as_ref().map(|t| t.placement.name.to_string()),
+            placement: target
+                .as_ref()
+                .map(|t| &t.placement.name)
+                .or(history.placed.as_ref().map(|p| &p.placement))
+                .map(ToString::to_string),
             template: target
                 .as_ref()
                 .and_then(Target::template)

@@ -16,7 +16,7 @@ use crate::domain::model::{
     canonical_json,
 };
 use crate::domain::plan::{Observed, StatusClass, generation_of};
-use crate::domain::policy::Mode;
+use crate::domain::policy::{Mode, Placed};
 use crate::domain::render::{EPOCH, Limits};
 use crate::domain::template::Engine;
 use crate::port::{Disposition, StackEngine, StackRef};
@@ -104,28 +104,18 @@ impl Line {
             return Ok(None);
         };
         // What runs is never left: nothing newer can interrupt it.
-        if history.current.as_ref().is_some_and(|d| d.is_executing()) {
-            let pinned = history
-                .current
-                .as_ref()
-                .map(|d| d.pinned.snapshot)
-                .unwrap_or_default();
-            let target = self.target_at(pinned, &newest, &address);
+        if let Some(current) = history.current.as_ref().filter(|d| d.is_executing()) {
+            let target = if current.pinned.removal {
+                self.departed(uid, &history)
+            } else {
+                self.target_at(current.pinned.snapshot, &newest, &address)
+            };
             if let Some(target) = target {
                 let after = self.drive(guard, &target, &newest, false).await?;
                 return Ok(after.or(Some(Duration::ZERO)));
             }
         }
         if newest.uids.get(&address) != Some(uid) {
-            let pinned = history
-                .current
-                .as_ref()
-                .map(|d| d.pinned.snapshot)
-                .unwrap_or_default();
-            if let Some(target) = self.target_at(pinned, &newest, &address) {
-                self.supersede(guard, &target, "Git no longer asks for it")
-                    .await?;
-            }
             let after = self.orphaned(guard, &history, &newest).await?;
             self.looked(uid, newest.id);
             return Ok(after);
@@ -135,7 +125,7 @@ impl Line {
         Ok(after)
     }
 
-    fn target_at(
+    pub(super) fn target_at(
         &self,
         snapshot: SnapshotId,
         newest: &Arc<Snapshot>,
@@ -160,56 +150,11 @@ impl Line {
         }
     }
 
-    async fn orphaned(
+    pub(super) async fn wait(
         &self,
-        guard: &TargetGuard<TargetUid>,
-        history: &History,
-        newest: &Snapshot,
+        uid: &TargetUid,
+        wait: Wait,
     ) -> Result<Option<Duration>, Error> {
-        let uid = guard.key();
-        if newest.compiled.incomplete {
-            // Unknown is not empty: a file that cannot be read does not say that this is no longer asked for.
-            let errors: Vec<Finding> = newest
-                .compiled
-                .findings
-                .iter()
-                .filter(|f| f.is_error())
-                .cloned()
-                .collect();
-            self.show(
-                uid,
-                SyncResult::Unknown,
-                Reason::Invalid,
-                format!(
-                    "a file has faults, so it cannot be told whether this is still asked for: {}",
-                    first_fault(&errors)
-                ),
-            )
-            .await?;
-            return Ok(None);
-        }
-        if history.applied.is_none() && history.owned.is_none() {
-            // Nothing was ever deployed: it is forgotten, not orphaned.
-            self.show(
-                uid,
-                SyncResult::Orphaned,
-                Reason::Removed,
-                "Git no longer asks for it; nothing was deployed",
-            )
-            .await?;
-            return Ok(None);
-        }
-        self.show(
-            uid,
-            SyncResult::Orphaned,
-            Reason::Removed,
-            "Git no longer asks for it; its stack stays as it is",
-        )
-        .await?;
-        Ok(None)
-    }
-
-    async fn wait(&self, uid: &TargetUid, wait: Wait) -> Result<Option<Duration>, Error> {
         self.show(uid, SyncResult::Pending, wait.reason, wait.detail)
             .await?;
         Ok(wait.after)
@@ -721,6 +666,13 @@ impl Line {
             stack_name: rendering.desired.stack_name.clone(),
             rendered,
             payload: payload.clone(),
+            placed: Some(Placed {
+                source: target.source.clone(),
+                placement: target.placement.name.clone(),
+                uses: target.needs(),
+                prune: target.options.prune,
+            }),
+            removal: false,
         };
         self.show(
             uid,

@@ -102,6 +102,54 @@ fn a_kill_at_any_boundary_changes_nothing_in_the_end() {
 }
 
 #[test]
+fn a_kill_at_any_boundary_of_a_removal_deletes_once() {
+    for point in [
+        "begin.before-record",
+        "begin.after-record",
+        "review.after-record",
+        "delete.before-intent",
+        "delete.before-effect",
+        "delete.after-effect",
+        "delete.after-record",
+        "settle.before-record",
+        "settle.after-record",
+    ] {
+        let mut bench = Bench::empty(
+            "accounts: { a: { id: \"000000000001\" } }\nplacements:\n  beta: { account: a, regions: [us-east-1], mode: auto, prune: { policy: auto, percent: 100 } }\n",
+        );
+        bench.write(
+            "one.yaml",
+            "Resources: { Handle: { Type: AWS::CloudFormation::WaitConditionHandle } }\n",
+        );
+        bench.write(
+            "isoform.yaml",
+            "isoform: 1\nstacks: { one: { template: one.yaml, placement: beta } }\n",
+        );
+        bench.push("one");
+        bench.start();
+        bench.settle();
+        bench.stop();
+        bench.write("isoform.yaml", "isoform: 1\n");
+        bench.push("none");
+        bench.environment = vec![("ISOFORM_CRASH".into(), point.into())];
+        bench.spawn();
+        assert!(
+            bench.ended(Duration::from_secs(40)),
+            "{point}: the point was not reached: {}",
+            bench.log()
+        );
+        bench.environment.clear();
+        bench.start();
+        bench.until("stack/one", "absent");
+        let log = bench.cli(&["audit", "list"], 0);
+        let ended = log.matches("settled: Removed").count();
+        assert_eq!(ended, 1, "{point}: {log}");
+        bench.cli(&["audit", "verify"], 0);
+        bench.stop();
+    }
+}
+
+#[test]
 fn an_empty_state_folder_is_rebuilt_from_the_bundle_store() {
     for point in POINTS {
         killed_and_resumed(point, true);

@@ -9,6 +9,7 @@
 mod canary;
 mod corpus;
 mod crash;
+mod removal;
 mod sealed;
 mod story;
 mod support;

@@ -275,6 +275,30 @@ impl Bench {
         }
     }
 
+    /// Waits until a target has this condition; `absent` waits until it is not shown any more.
+    pub fn until(&self, address: &str, wanted: &str) {
+        let begun = Instant::now();
+        loop {
+            let condition = self.condition(address);
+            if condition == wanted {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{address} is {condition} and not {wanted}: {}\n{}",
+                text(&self.run(&["why", address])),
+                self.log()
+                    .lines()
+                    .filter(|l| !l.contains("TRACE"))
+                    .rev()
+                    .take(10)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(40));
+        }
+    }
+
     /// Returns the condition of a target as `Result(Reason)`.
     pub fn condition(&self, address: &str) -> String {
         condition(&self.estate(), address)

@@ -8,6 +8,7 @@ use crate::domain::model::{
     StackName, TargetUid, Timestamp,
 };
 use crate::domain::plan::{StackStatus, Watermark};
+use crate::domain::policy::Placed;
 
 /// Everything that was decided when a deployment began. From here on nothing is decided, only carried out.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,6 +39,12 @@ pub struct Pinned {
     pub rendered: String,
     /// Keyed digest of the payload with inputs, parameters and rendered text.
     pub payload: Digest,
+    /// Where it is deployed, and what it uses; absent in entries from before there was removal, and in removals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
+    /// Whether the stack is deleted and nothing is rendered.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub removal: bool,
 }
 
 /// An effect that is announced before it happens.
@@ -64,6 +71,13 @@ pub enum Step {
     },
     /// Set options that a change set cannot carry.
     Configure,
+    /// Delete a stack that Git no longer asks for.
+    Delete {
+        /// The stack.
+        stack: StackId,
+        /// The token that makes a repeat the same call.
+        token: String,
+    },
 }
 
 impl Step {
@@ -76,6 +90,7 @@ impl Step {
             Self::Discard => "discard",
             Self::Execute { .. } => "execute",
             Self::Configure => "configure",
+            Self::Delete { .. } => "delete",
         }
     }
 }
@@ -99,6 +114,8 @@ pub enum Outcome {
     Rejected,
     /// A newer snapshot, or a stack that moved, took its place.
     Superseded,
+    /// The stack is gone, as it should be.
+    Removed,
 }
 
 impl Outcome {
@@ -303,7 +320,7 @@ impl EventKind {
                 | Self::Approved { .. }
                 | Self::Suspended { .. }
                 | Self::DriftResolved { .. }
-                | Self::Announced(Step::Execute { .. } | Step::Clear { .. })
+                | Self::Announced(Step::Execute { .. } | Step::Clear { .. } | Step::Delete { .. })
         )
     }
 

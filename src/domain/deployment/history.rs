@@ -10,7 +10,7 @@ use crate::domain::model::{
     StackName, TargetUid, Timestamp,
 };
 use crate::domain::plan::{Watermark, change_set_name};
-use crate::domain::policy::Approval;
+use crate::domain::policy::{Approval, Placed};
 
 /// An event that may not follow what went before: a bug, or a damaged log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +120,8 @@ pub struct History {
     pub generation: Generation,
     /// The deployment in motion.
     pub current: Option<Deployment>,
+    /// Where it was deployed last, for the day when nothing asks for it any more.
+    pub placed: Option<Placed>,
     /// What was applied last.
     pub applied: Option<Applied>,
     /// The last deployment that ended, with what was pinned.
@@ -161,6 +163,7 @@ impl History {
             owned: None,
             generation: Generation(0),
             current: None,
+            placed: None,
             applied: None,
             last: None,
             failed: None,
@@ -216,14 +219,18 @@ impl History {
             }
             (EventKind::Begun(pinned), None) if pinned.generation > self.generation => {
                 self.generation = pinned.generation;
+                if pinned.placed.is_some() {
+                    self.placed = pinned.placed.clone();
+                }
+                let removed = pinned.watermark.as_ref().filter(|_| pinned.removal);
                 self.current = Some(Deployment {
+                    stack: removed.map(|w| w.stack_id.clone()),
                     pinned: (**pinned).clone(),
                     actor: event.actor.clone(),
                     begun: event.at,
                     phase: Phase::Begun,
                     rendered_version: None,
                     change_set: None,
-                    stack: None,
                     review: None,
                     summary: String::new(),
                     losses: Vec::new(),
@@ -237,14 +244,22 @@ impl History {
                 });
             }
             (EventKind::Announced(step), Some(deployment)) => match (step, &deployment.phase) {
-                (Step::Store, Phase::Begun)
-                | (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
+                (Step::Store, Phase::Begun) if !deployment.pinned.removal => {}
+                (Step::Delete { .. }, Phase::Reviewed | Phase::Executing)
+                    if deployment.pinned.removal && deployment.rejected.is_none() =>
+                {
+                    deployment.phase = Phase::Executing;
+                    deployment.executing_since.get_or_insert(event.at);
+                }
+                (Step::Clear { .. } | Step::Propose { .. }, Phase::Stored) => {}
                 (Step::Discard, Phase::Stored | Phase::Proposed | Phase::Reviewed) => {}
                 // Entries from before there were gates for it were announced before a review.
                 (Step::Configure, Phase::Proposed | Phase::Executed) => {}
                 (Step::Configure, Phase::Reviewed) if deployment.settings_only => {}
                 (Step::Execute { .. }, Phase::Reviewed | Phase::Executing)
-                    if deployment.rejected.is_none() && !deployment.settings_only =>
+                    if deployment.rejected.is_none()
+                        && !deployment.settings_only
+                        && !deployment.pinned.removal =>
                 {
                     deployment.phase = Phase::Executing;
                     deployment.executing_since.get_or_insert(event.at);
@@ -277,7 +292,9 @@ impl History {
                     settings_only,
                 },
                 Some(deployment),
-            ) if matches!(deployment.phase, Phase::Proposed | Phase::Reviewed) => {
+            ) if matches!(deployment.phase, Phase::Proposed | Phase::Reviewed)
+                || (deployment.pinned.removal && deployment.phase == Phase::Begun) =>
+            {
                 deployment.review = Some((review.clone(), payload.clone()));
                 deployment.summary = summary.clone();
                 deployment.losses = losses.clone();
@@ -380,6 +397,12 @@ impl History {
                 }
             }
             Outcome::Superseded => {}
+            Outcome::Removed => {
+                self.applied = None;
+                self.owned = None;
+                self.failed = None;
+                self.accepted = None;
+            }
         }
         self.last = Some((pinned, settlement.clone(), at));
     }
@@ -389,6 +412,7 @@ impl Deployment {
     /// Returns what comes next. The driver asks, performs, records, and asks again.
     pub fn next(&self, installation: &crate::domain::model::InstallationId) -> Next {
         match self.phase {
+            Phase::Begun if self.pinned.removal => Next::Review,
             Phase::Begun => Next::Do(Step::Store),
             Phase::Stored => Next::Do(Step::Propose {
                 name: change_set_name(
@@ -439,6 +463,8 @@ mod tests {
             stack_name: "s".parse().unwrap(),
             rendered: "rendered/x".into(),
             payload: Digest::of("h1", b""),
+            placed: None,
+            removal: false,
         }
     }
 

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::model::{AccountId, PlacementName, Region, SourceName, glob_matches};
-use super::policy::{ApprovalRule, Mode};
+use super::policy::{ApprovalRule, Mode, PruneRule};
 use super::spec::TemplateRef;
 use super::template::{Bundle, BundleKind};
 
@@ -39,6 +39,8 @@ pub struct Placement {
     pub blast_radius: usize,
     /// Who approves.
     pub rule: ApprovalRule,
+    /// What happens to stacks that are no longer asked for.
+    pub prune: PruneRule,
 }
 
 /// What a source may do.

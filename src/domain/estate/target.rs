@@ -385,6 +385,7 @@ impl Target {
             monitoring_minutes: self.options.monitoring.map_or(0, |d| d.as_secs() / 60),
             stack_policy: self.stack_policy.clone(),
             termination_protection: self.options.termination_protection,
+            prune: self.options.prune,
             capabilities: needed.into_iter().map(str::to_owned).collect(),
             consumed,
         };

@@ -9,7 +9,7 @@ use crate::domain::bundle;
 use crate::domain::model::{
     Address, Finding, InstallationId, Place, PlacementName, StackName, TargetUid,
 };
-use crate::domain::policy::{ApprovalRule, Mode};
+use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::domain::render::{self, Limits};
 use crate::domain::spec::{
     TemplateRef, parse_environment_spec, parse_ops, parse_service_spec, spec_kind,
@@ -211,6 +211,7 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
             critical: false,
             blast_radius: usize::MAX,
             rule: ApprovalRule::default(),
+            prune: PruneRule::default(),
         });
         if !regions.is_empty() {
             entry.regions = regions;

@@ -109,7 +109,15 @@ reasons! {
     /// Two sources claim the address or the stack name.
     Claimed => "let only one source ask for it",
     /// Git no longer asks for it.
-    Removed => "nothing is deleted; ask for it again, or delete the stack by hand",
+    Removed => "nothing is deleted: ask for it again, let `prune` of its placement delete it, or delete the stack by hand",
+    /// Git no longer asks for it, and its sync file said that its stack stays.
+    Retained => "nothing is deleted: ask for it again, or delete the stack by hand",
+    /// Git no longer asks for it, and its stack is protected against deletion.
+    Protected => "take the protection off by hand if the stack may go",
+    /// Git no longer asks for it, and a second look must say the same.
+    SecondLook => "it goes on by itself at the next look",
+    /// More stacks would be deleted than may be without a person.
+    PruneBudget => "look at each with `isoform why` and let it go with `isoform approve <target>`",
     /// A service did not answer; it is tried again.
     Unavailable => "it is tried again by itself",
     /// The engine that the manifest names cannot be deployed yet.

@@ -117,6 +117,19 @@ name!(
         && t.contains(":cloudformation:")
         && t.contains(":stack/")
 );
+
+impl StackId {
+    /// Returns the region that the ARN names; absent where that part is no region.
+    pub fn region(&self) -> Option<Region> {
+        self.as_str().split(':').nth(3)?.parse().ok()
+    }
+
+    /// Returns the account that the ARN names; absent where that part is no account.
+    pub fn account(&self) -> Option<AccountId> {
+        self.as_str().split(':').nth(4)?.parse().ok()
+    }
+}
+
 name!(
     /// A commit id in full.
     Revision, "a commit id", "40 or 64 lower-case hexadecimal digits", |t| is_hex(t, 40) || is_hex(t, 64)

@@ -7,6 +7,7 @@ mod digest;
 mod finding;
 mod ids;
 mod name;
+mod prune;
 mod time;
 
 pub use condition::{Condition, Reason, SyncResult};
@@ -20,4 +21,5 @@ pub use ids::{
     glob_matches,
 };
 pub use name::folded_name;
+pub use prune::Prune;
 pub use time::{Timestamp, parse_duration};

@@ -83,25 +83,39 @@ pub fn compare(
     }
     for (logical, old) in before {
         if !(template.resources.contains_key(logical) && present(logical)) {
-            let policy = match old.deletion_policy {
-                DeletionPolicy::Delete => PolicyAction::Delete,
-                DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate => {
-                    PolicyAction::Retain
-                }
-                DeletionPolicy::Snapshot => PolicyAction::Snapshot,
-            };
-            changes.push(Change {
-                logical: logical.clone(),
-                kind: old.kind.clone(),
-                physical: old.physical.clone(),
-                action: Action::Remove,
-                replacement: Replacement::Never,
-                policy: Some(policy),
-                properties: Vec::new(),
-            });
+            let physical = old.physical.clone();
+            changes.push(remove(logical, &old.kind, physical, old.deletion_policy));
         }
     }
     Ok(changes)
+}
+
+/// Returns what the deletion of a whole stack does to the resources that its template names.
+///
+/// Conditions are not evaluated: what may be there counts as there, so that nothing goes unnamed.
+pub fn removal(template: &Template) -> Vec<Change> {
+    template
+        .resources
+        .iter()
+        .map(|(logical, r)| remove(logical, &r.kind, None, r.deletion_policy))
+        .collect()
+}
+
+fn remove(logical: &str, kind: &str, physical: Option<String>, policy: DeletionPolicy) -> Change {
+    let policy = match policy {
+        DeletionPolicy::Delete => PolicyAction::Delete,
+        DeletionPolicy::Retain | DeletionPolicy::RetainExceptOnCreate => PolicyAction::Retain,
+        DeletionPolicy::Snapshot => PolicyAction::Snapshot,
+    };
+    Change {
+        logical: logical.to_owned(),
+        kind: kind.to_owned(),
+        physical,
+        action: Action::Remove,
+        replacement: Replacement::Never,
+        policy: Some(policy),
+        properties: Vec::new(),
+    }
 }
 
 fn replace_policy(policy: DeletionPolicy) -> PolicyAction {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::domain::model::{
-    Digest, Generation, InstallationId, KeyedHasher, StackName, canonical_json, sha256_hex,
+    Digest, Generation, InstallationId, KeyedHasher, Prune, StackName, canonical_json, sha256_hex,
 };
 
 /// Everything that a snapshot asks of one stack.
@@ -32,6 +32,8 @@ pub struct Desired {
     pub stack_policy: Option<String>,
     /// Protection against deletion.
     pub termination_protection: Option<bool>,
+    /// What becomes of it when it is not asked for any more.
+    pub prune: Option<Prune>,
     /// Capabilities to acknowledge.
     pub capabilities: Vec<String>,
     /// Outputs of other targets that the template really read, by `<address>.<output>`.
@@ -58,7 +60,7 @@ impl Desired {
                 )
             })
             .collect();
-        let body = json!({
+        let mut body = json!({
             "capabilities": self.capabilities,
             "consumed": self.consumed,
             "dynamic_references": dynamic_references(&self.template),
@@ -71,6 +73,10 @@ impl Desired {
             "template": sha256_hex(self.template.as_bytes()),
             "termination_protection": self.termination_protection,
         });
+        // Younger than the prefix: where it is not set, the digest is what it was before there was such an option.
+        if let Some(prune) = self.prune {
+            body["prune"] = json!(prune);
+        }
         Digest::of("d1", &canonical_json(&body))
     }
 }
@@ -143,6 +149,7 @@ mod tests {
             monitoring_minutes: 0,
             stack_policy: None,
             termination_protection: None,
+            prune: None,
             capabilities: vec![],
             consumed: BTreeMap::new(),
         }
@@ -161,6 +168,7 @@ mod tests {
             |d| d.monitoring_minutes = 1,
             |d| d.stack_policy = Some("{}".into()),
             |d| d.termination_protection = Some(false),
+            |d| d.prune = Some(Prune::Never),
             |d| d.capabilities = vec!["CAPABILITY_IAM".into()],
             |d| d.consumed = BTreeMap::from([("env/a.X".into(), "y".into())]),
             |d| d.secrets = vec!["P".into()],

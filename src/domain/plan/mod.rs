@@ -8,7 +8,7 @@ mod observed;
 mod preview;
 mod review;
 
-pub use compare::{ResourceState, compare, replacement_of};
+pub use compare::{ResourceState, compare, removal, replacement_of};
 pub use desired::{Desired, change_set_name, generation_of, preview_name};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, preview};

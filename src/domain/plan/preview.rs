@@ -216,6 +216,7 @@ mod tests {
             monitoring_minutes: 0,
             stack_policy: None,
             termination_protection: None,
+            prune: None,
             capabilities: vec![],
             consumed: BTreeMap::new(),
         };

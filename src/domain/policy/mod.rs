@@ -3,8 +3,10 @@
 //! What a repository may do is decided by the operator's configuration; a repository can add a gate and never take
 //! one away. Nothing here knows how an approval arrives.
 
+mod prune;
 mod window;
 
+pub use prune::{Placed, PruneInput, PruneRule, PruneVerdict, over_budget, prune};
 pub use window::Window;
 
 use std::time::Duration;
@@ -93,8 +95,19 @@ pub struct GateInput<'a> {
     pub suspended: Option<&'a str>,
     /// Whether the bytes moved although no input did.
     pub renderer_changed: bool,
+    /// Whether the stack is to be deleted.
+    pub removal: Option<&'a Removal>,
     /// Now.
     pub now: Timestamp,
+}
+
+/// What the gates must know of a removal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Removal {
+    /// Whether the policy asks a person in any case.
+    pub ask: bool,
+    /// Why it is over the budget.
+    pub over_budget: Option<String>,
 }
 
 /// Returns what holds a reviewed change; empty means it may run.
@@ -131,7 +144,18 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
     if !input.review.complete {
         asks.push("CloudFormation did not show every property value".into());
     }
+    if input.removal.is_some_and(|r| r.ask) {
+        asks.push(
+            "Git no longer asks for it, and `prune` asks a person before the stack is deleted"
+                .into(),
+        );
+    }
     let given = approvals_that_count(input);
+    if let Some(why) = input.removal.and_then(|r| r.over_budget.as_ref())
+        && given < input.rule.count as usize
+    {
+        hold(Reason::PruneBudget, why.clone());
+    }
     if !asks.is_empty() && given < input.rule.count as usize {
         let missing = input.rule.count as usize - given;
         hold(
@@ -213,6 +237,7 @@ mod tests {
             frozen: false,
             suspended: None,
             renderer_changed: false,
+            removal: None,
             now: Timestamp(1_000_000),
         };
         gate(&input).into_iter().map(|h| h.reason).collect()

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Fields;
-use crate::domain::model::{Address, Finding, PlacementName, Region, Span, StackName};
+use crate::domain::model::{Address, Finding, PlacementName, Prune, Region, Span, StackName};
 use crate::domain::policy::Window;
 use crate::domain::yaml::{self, Limits, Node};
 
@@ -92,6 +92,8 @@ pub struct StackOptions {
     pub windows: Vec<Window>,
     /// A gate of the repository's own.
     pub gate: Option<Gate>,
+    /// What becomes of the stack when it is not asked for any more: never more than the operator allows.
+    pub prune: Option<Prune>,
     /// A given stack name.
     pub stack_name: Option<StackName>,
 }
@@ -107,6 +109,7 @@ const OPTION_KEYS: &[&str] = &[
     "capabilities",
     "windows",
     "gate",
+    "prune",
     "stack_name",
 ];
 
@@ -796,6 +799,21 @@ impl Reader<'_> {
                 None
             }
         };
+        let prune = match node.get("prune") {
+            None => None,
+            Some(word) => match word.text() {
+                Some("never") => Some(Prune::Never),
+                Some("ask") => Some(Prune::Ask),
+                _ => {
+                    self.fields.error(
+                        "sync.prune",
+                        word,
+                        "a repository can only be stricter than its operator: write `never` or `ask`",
+                    );
+                    None
+                }
+            },
+        };
         let mut windows = Vec::new();
         for item in self.fields.list(node, "windows").to_vec() {
             self.fields
@@ -868,6 +886,7 @@ impl Reader<'_> {
                 .map(|_| self.fields.texts(node, "capabilities")),
             windows,
             gate,
+            prune,
             stack_name: self.fields.parsed(node, "stack_name"),
         }
     }
@@ -893,6 +912,7 @@ impl StackOptions {
         out.termination_protection = over.termination_protection.or(out.termination_protection);
         out.capabilities = over.capabilities.clone().or(out.capabilities);
         out.gate = over.gate.or(out.gate);
+        out.prune = over.prune.or(out.prune);
         out.stack_name = over.stack_name.clone().or(out.stack_name);
         out
     }

@@ -1,0 +1,499 @@
+//! Removal: from a target that nothing asks for any more to a stack that is gone, or to the reason why it stays.
+//!
+//! It is a deployment like every other, with a review, gates, an announced effect and an end; only what it pins is
+//! nothing. `domain/policy/prune.rs` decides; here is gathered what it must know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Error, Known, Line, Snapshot, first_fault};
+use crate::domain::cfn::parse_template;
+use crate::domain::deployment::{Deployment, EventKind, History, Outcome, Pinned};
+use crate::domain::estate::{Placement, Target, TargetKind};
+use crate::domain::model::{
+    Address, Digest, Finding, Generation, Place, Prune, Reason, StackId, SyncResult, TargetUid,
+    canonical_json,
+};
+use crate::domain::plan::{Observed, StatusClass, Watermark, generation_of, removal};
+use crate::domain::policy::{PruneInput, PruneVerdict, Removal, over_budget, prune};
+use crate::domain::render::EPOCH;
+use crate::domain::spec::{Gate, StackOptions};
+use crate::port::{StackEngine, StackRef};
+use crate::workqueue::TargetGuard;
+
+/// The time over which the budget is counted.
+const BUDGET_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+impl Line {
+    /// Deals with a target that the newest snapshot does not ask for.
+    pub(super) async fn orphaned(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: &History,
+        newest: &Snapshot,
+    ) -> Result<Option<Duration>, Error> {
+        let uid = guard.key();
+        if let Some(current) = history.current.as_ref().filter(|d| !d.pinned.removal)
+            && let Some(address) = &history.address
+            && let Some(snapshot) = self.newest()
+            && let Some(target) = self.target_at(current.pinned.snapshot, &snapshot, address)
+        {
+            self.supersede(guard, &target, "Git no longer asks for it")
+                .await?;
+        }
+        let Some(history) = self.history(uid) else {
+            return Ok(None);
+        };
+        let Some(stack) = history.owned.clone() else {
+            // Nothing is deployed: it is forgotten, not orphaned.
+            let detail = match &history.last {
+                Some((_, settled, _)) if settled.outcome == Outcome::Removed => {
+                    "Git no longer asks for it; its stack is deleted"
+                }
+                _ => "Git no longer asks for it; nothing was deployed",
+            };
+            self.show(uid, SyncResult::Orphaned, Reason::Removed, detail)
+                .await?;
+            return Ok(None);
+        };
+        let placement = self.placement_of(&history, &stack);
+        let unknown = self.unknown(newest, &history);
+        let own = history.placed.as_ref().and_then(|p| p.prune);
+        let used_by = self.used_by(&history);
+        let mut input = PruneInput {
+            rule: placement.as_ref().map(|p| &p.prune),
+            own,
+            unknown: unknown.as_deref(),
+            used_by: &used_by,
+            protected: false,
+            seen_twice: true,
+        };
+        // What is decided without the stack is decided first: a stack that stays costs no call.
+        let mut verdict = prune(&input);
+        let mut observed = None;
+        if let PruneVerdict::Goes { .. } = verdict
+            && let Some(placement) = &placement
+            && let Some(region) = stack.region()
+        {
+            let engine = self.ports.engine(placement, &region)?;
+            observed = engine
+                .describe(&StackRef::Id(stack.clone()))
+                .await?
+                .filter(|s| s.status.class() != StatusClass::Gone);
+            let Some(there) = &observed else {
+                return self.gone_already(guard, &history, newest).await;
+            };
+            input.protected = there.termination_protection;
+            input.seen_twice = self.seen_twice(uid, there.watermark());
+            verdict = prune(&input);
+        }
+        let (PruneVerdict::Goes { .. }, Some(observed)) = (&verdict, observed) else {
+            self.withdraw(guard, &history).await?;
+            return self.stays(uid, verdict).await;
+        };
+        let Some(target) = self.departed(uid, &history) else {
+            return Ok(None);
+        };
+        let digest = removal_digest(uid, &stack, observed.watermark().as_ref());
+        if let Some((_, settled, _)) = history.failed.as_ref().filter(|(d, _, _)| *d == digest) {
+            let result = if settled.outcome == Outcome::Stuck {
+                SyncResult::Stuck
+            } else {
+                SyncResult::Orphaned
+            };
+            let detail = settled
+                .cause
+                .clone()
+                .unwrap_or_else(|| "its stack could not be deleted".into());
+            self.show(uid, result, settled.reason, detail).await?;
+            return Ok(None);
+        }
+        if history
+            .current
+            .as_ref()
+            .is_none_or(|d| d.pinned.digest != digest)
+        {
+            self.withdraw(guard, &history).await?;
+            if !observed.status.is_settled() {
+                self.show(
+                    uid,
+                    SyncResult::Orphaned,
+                    Reason::StackMoved,
+                    format!("the stack is in motion: {}", observed.status),
+                )
+                .await?;
+                return Ok(Some(Duration::from_secs(1)));
+            }
+            self.begin_removal(guard, newest, digest, Some(&observed))
+                .await?;
+        }
+        self.drive(guard, &target, newest, true).await
+    }
+
+    /// Says why a stack stays.
+    async fn stays(
+        &self,
+        uid: &TargetUid,
+        verdict: PruneVerdict,
+    ) -> Result<Option<Duration>, Error> {
+        let (result, reason, detail) = match verdict {
+            PruneVerdict::Unknown(why) => (SyncResult::Unknown, Reason::Invalid, why),
+            PruneVerdict::Stays(reason, detail) => (SyncResult::Orphaned, reason, detail),
+            PruneVerdict::Goes { .. } => (
+                SyncResult::Orphaned,
+                Reason::Removed,
+                "Git no longer asks for it".into(),
+            ),
+        };
+        self.show(uid, result, reason, detail).await?;
+        Ok(None)
+    }
+
+    /// Wakes what waits for a complete look: for the second one, or for sources that could not be read.
+    pub(super) fn enqueue_unasked(&self) {
+        let waiting: Vec<TargetUid> = self
+            .shared()
+            .targets
+            .iter()
+            .filter(|(_, k)| {
+                k.history.owned.is_some()
+                    && (k.condition.reason == Reason::SecondLook
+                        || k.condition.result == SyncResult::Unknown)
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in waiting {
+            self.enqueue(&uid, Duration::ZERO);
+        }
+    }
+
+    /// Ends a removal that has begun and is not running, because it may not go on.
+    async fn withdraw(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: &History,
+    ) -> Result<(), Error> {
+        if history
+            .current
+            .as_ref()
+            .is_some_and(|d| d.pinned.removal && !d.is_executing())
+        {
+            self.settle(
+                guard,
+                Outcome::Superseded,
+                Reason::NewerRevision,
+                Some("what spoke for its removal is no longer so".into()),
+                None,
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down that a stack which was to go is gone: somebody else deleted it.
+    async fn gone_already(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: &History,
+        newest: &Snapshot,
+    ) -> Result<Option<Duration>, Error> {
+        self.withdraw(guard, history).await?;
+        let uid = guard.key();
+        let digest = Digest::of("x1", uid.as_str().as_bytes());
+        self.begin_removal(guard, newest, digest, None).await?;
+        self.settle(
+            guard,
+            Outcome::Removed,
+            Reason::Removed,
+            Some("somebody else had deleted its stack".into()),
+            None,
+        )
+        .await?;
+        Ok(Some(Duration::ZERO))
+    }
+
+    /// The placement that a target was deployed to, where it is still the same account and region.
+    fn placement_of(&self, history: &History, stack: &StackId) -> Option<Placement> {
+        let placed = history.placed.as_ref()?;
+        let placement = self.settings.placements.get(&placed.placement)?;
+        let here = stack.account().as_ref() == Some(&placement.account)
+            && stack
+                .region()
+                .is_some_and(|r| placement.regions.contains(&r));
+        here.then(|| placement.clone())
+    }
+
+    /// Says what keeps from telling whether a target is still asked for. Unknown is not empty.
+    fn unknown(&self, newest: &Snapshot, history: &History) -> Option<String> {
+        if newest.compiled.incomplete {
+            let errors: Vec<Finding> = newest
+                .compiled
+                .findings
+                .iter()
+                .filter(|f| f.is_error())
+                .cloned()
+                .collect();
+            return Some(format!(
+                "a file has faults, so it cannot be told whether this is still asked for: {}",
+                first_fault(&errors)
+            ));
+        }
+        let source = history.placed.as_ref().map(|p| &p.source);
+        if let Some(source) = source.filter(|s| !self.settings.sources.contains_key(s)) {
+            return Some(format!(
+                "the source `{source}` is not configured any more, so it cannot be told whether this is still asked for"
+            ));
+        }
+        let shared = self.shared();
+        let (name, (_, why)) = shared.refused.first_key_value()?;
+        Some(format!(
+            "the source `{name}` cannot be read, so it cannot be told whether this is still asked for: {why}"
+        ))
+    }
+
+    /// Returns the deployed targets that use a target, as they were deployed.
+    fn used_by(&self, history: &History) -> Vec<Address> {
+        let Some(address) = &history.address else {
+            return Vec::new();
+        };
+        let shared = self.shared();
+        let uses = |k: &Known| {
+            k.history.owned.is_some()
+                && k.history
+                    .placed
+                    .as_ref()
+                    .is_some_and(|p| p.uses.contains(address))
+        };
+        shared
+            .targets
+            .values()
+            .filter(|k| uses(k))
+            .filter_map(|k| k.history.address.clone())
+            .collect()
+    }
+
+    /// Tells whether a complete look before the newest one found the same: not asked for, and the stack as it is.
+    fn seen_twice(&self, uid: &TargetUid, watermark: Option<Watermark>) -> bool {
+        let mut shared = self.shared();
+        let looks = shared.complete_looks;
+        let Some(known) = shared.targets.get_mut(uid) else {
+            return false;
+        };
+        match &known.unasked {
+            Some((first, then)) if *then == watermark => looks > *first,
+            _ => {
+                known.unasked = Some((looks, watermark));
+                false
+            }
+        }
+    }
+
+    /// Stands for a target that no snapshot asks for any more: where it was deployed, with the gates that it had.
+    pub(super) fn departed(&self, uid: &TargetUid, history: &History) -> Option<Target> {
+        let address = history.address.clone()?;
+        let stack = history
+            .current
+            .as_ref()
+            .and_then(|d| d.stack.clone())
+            .or_else(|| history.owned.clone())?;
+        let placement = self.placement_of(history, &stack)?;
+        let last = history.applied.as_ref().and_then(|a| {
+            let shared = self.shared();
+            let at = shared.snapshots.iter().find(|s| s.id == a.snapshot)?;
+            let theirs = at.uids.get(&address) == Some(uid);
+            at.compiled
+                .targets
+                .get(&address)
+                .filter(|_| theirs)
+                .cloned()
+        });
+        let options = match last {
+            Some(target) => target.options,
+            // Its own gates are not known any more: a person is asked, whatever they were.
+            None => StackOptions {
+                gate: Some(Gate::Approve),
+                ..StackOptions::default()
+            },
+        };
+        Some(Target {
+            source: history.placed.as_ref()?.source.clone(),
+            region: stack.region()?,
+            placement,
+            kind: TargetKind::Broken,
+            options,
+            stack_policy: None,
+            stage: None,
+            after: Vec::new(),
+            made_by: Place::file("isoform.yaml"),
+            values_at: None,
+            input_lines: BTreeMap::new(),
+            faults: Vec::new(),
+            address,
+        })
+    }
+
+    async fn begin_removal(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        newest: &Snapshot,
+        digest: Digest,
+        observed: Option<&Observed>,
+    ) -> Result<(), Error> {
+        let uid = guard.key();
+        let history = self
+            .history(uid)
+            .ok_or_else(|| Error::Broken("the target has no history".into()))?;
+        let missing = || Error::Broken("the target was never deployed".into());
+        let payload = match (&history.applied, &history.last) {
+            (Some(applied), _) => applied.payload.clone(),
+            (None, Some((pinned, _, _))) => pinned.payload.clone(),
+            (None, None) => return Err(missing()),
+        };
+        let revision = history
+            .placed
+            .as_ref()
+            .and_then(|p| newest.revisions.get(&p.source))
+            .cloned()
+            .ok_or_else(missing)?;
+        let executed = observed
+            .and_then(|o| o.last_change_set.as_deref())
+            .and_then(|n| generation_of(&self.settings.installation, n))
+            .unwrap_or_default();
+        let id = uuid::Uuid::now_v7().to_string();
+        let pinned = Pinned {
+            deployment: id.parse().map_err(|e| Error::Broken(format!("{e}")))?,
+            generation: Generation(history.generation.max(executed).0 + 1),
+            snapshot: newest.id,
+            revision,
+            template: None,
+            bundle: None,
+            inputs: digest.clone(),
+            digest,
+            epoch: EPOCH,
+            watermark: observed.and_then(Observed::watermark),
+            stack_name: history.stack_name.clone().ok_or_else(missing)?,
+            rendered: String::new(),
+            payload,
+            placed: None,
+            removal: true,
+        };
+        crate::testing::crash_point("begin.before-record");
+        let entry = self
+            .record(
+                uid,
+                newest.actor.clone(),
+                EventKind::Begun(Box::new(pinned)),
+                Vec::new(),
+            )
+            .await?;
+        crate::testing::crash_point("begin.after-record");
+        if entry.binds_the_future() {
+            self.ship().await?;
+        }
+        Ok(())
+    }
+
+    /// Reviews a removal: every resource that the deployed template names, with what becomes of it.
+    pub(super) async fn review_removal(
+        &self,
+        uid: &TargetUid,
+        engine: &dyn StackEngine,
+        deployment: &Deployment,
+    ) -> Result<(), Error> {
+        let text = match self.history(uid).and_then(|h| h.applied) {
+            Some(_) => self.pinning(&deployment.pinned.payload).await?.rendered,
+            // What was made by a creation that failed is what CloudFormation was given.
+            None => {
+                let stack = deployment
+                    .stack
+                    .clone()
+                    .ok_or_else(|| Error::Broken("no stack to delete".into()))?;
+                engine.template(&StackRef::Id(stack)).await?
+            }
+        };
+        let (changes, complete) = match parse_template("deployed", &text) {
+            Ok(template) => (removal(&template), true),
+            // What cannot be read cannot be named: a person is asked.
+            Err(_) => (Vec::new(), false),
+        };
+        self.reviewed(uid, deployment, changes, complete, false)
+            .await
+    }
+
+    /// What the gates must know of a removal; absent where this is none.
+    pub(super) fn removal(
+        &self,
+        uid: &TargetUid,
+        target: &Target,
+        deployment: &Deployment,
+    ) -> Option<Removal> {
+        if !deployment.pinned.removal {
+            return None;
+        }
+        let rule = &target.placement.prune;
+        let now = self.clock.now();
+        let newest = self.newest();
+        let shared = self.shared();
+        let (mut going, mut gone, mut deployed) = (0, 0, 0);
+        for (other, known) in &shared.targets {
+            let history = &known.history;
+            let Some(placed) = history
+                .placed
+                .as_ref()
+                .filter(|p| p.placement == target.placement.name)
+            else {
+                continue;
+            };
+            let removed = history.last.as_ref().is_some_and(|(_, settled, at)| {
+                settled.outcome == Outcome::Removed && now.since(*at) < BUDGET_WINDOW
+            });
+            gone += usize::from(removed);
+            if history.owned.is_none() {
+                continue;
+            }
+            deployed += 1;
+            let asked_for = newest.as_ref().is_some_and(|s| {
+                history
+                    .address
+                    .as_ref()
+                    .is_some_and(|a| s.uids.get(a) == Some(other))
+            });
+            let kept = placed.prune.unwrap_or(rule.policy).min(rule.policy) == Prune::Never;
+            going += usize::from(!asked_for && !kept);
+        }
+        let own = shared
+            .targets
+            .get(uid)
+            .and_then(|k| k.history.placed.as_ref()?.prune);
+        Some(Removal {
+            ask: own.map_or(rule.policy, |o| o.min(rule.policy)) != Prune::Auto,
+            over_budget: over_budget(rule, going, gone, deployed),
+        })
+    }
+
+    /// Ends a removal by what has become of the stack.
+    pub(super) async fn end_removal(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        observed: Option<&Observed>,
+        cause: Option<String>,
+    ) -> Result<(), Error> {
+        let gone = observed.is_none_or(|o| o.status.class() == StatusClass::Gone);
+        let (outcome, reason) = if gone {
+            (Outcome::Removed, Reason::Removed)
+        } else {
+            (Outcome::Stuck, Reason::StackStuck)
+        };
+        let cause = cause.or_else(|| observed.and_then(|o| o.status_reason.clone()));
+        self.settle(guard, outcome, reason, cause.filter(|_| !gone), observed)
+            .await
+    }
+}
+
+/// Names what would be removed: this target's stack, as it is.
+fn removal_digest(uid: &TargetUid, stack: &StackId, watermark: Option<&Watermark>) -> Digest {
+    let body = json!({ "stack": stack, "target": uid, "watermark": watermark });
+    Digest::of("x1", &canonical_json(&body))
+}

@@ -1,0 +1,245 @@
+//! What becomes of a stack that Git no longer asks for.
+
+use crate::support::{Bench, PLACEMENTS};
+
+/// Nothing in it holds state.
+const HANDLE: &str = "Resources: { Handle: { Type: AWS::CloudFormation::WaitConditionHandle } }\n";
+
+/// A bench with the stacks `base`, `mid` (after base) and `top` (after mid), deployed, under a rule for `beta`.
+fn three(rule: &str) -> Bench {
+    let placements = PLACEMENTS.replacen("mode: auto", &format!("mode: auto, prune: {rule}"), 1);
+    let mut bench = Bench::empty(&placements);
+    bench.write("handle.yaml", HANDLE);
+    stacks(&bench, &["base", "mid", "top"]);
+    bench.push("three stacks");
+    bench.start();
+    bench.settle();
+    bench
+}
+
+/// Writes the sync file with some of the three.
+fn stacks(bench: &Bench, names: &[&str]) {
+    let mut text = String::from("isoform: 1\nstacks:\n");
+    for name in ["base", "mid", "top"] {
+        if names.contains(&name) {
+            let after = match name {
+                "mid" => ", after: [stack/base]",
+                "top" => ", after: [stack/mid]",
+                _ => "",
+            };
+            text.push_str(&format!(
+                "  {name}: {{ template: handle.yaml, placement: beta{after} }}\n"
+            ));
+        }
+    }
+    text.push_str("  other: { template: handle.yaml, placement: tools }\n");
+    bench.write("isoform.yaml", &text);
+}
+
+#[test]
+fn without_a_rule_nothing_is_ever_deleted() {
+    let bench = three("{}");
+    stacks(&bench, &["base"]);
+    let shown = bench.cli(&["diff"], 2);
+    assert!(
+        shown.contains("stack/top") && shown.contains("its stack stays"),
+        "{shown}"
+    );
+    bench.push("two fewer");
+    bench.settle();
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(bench.condition("stack/top"), "Orphaned(Removed)");
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    // Asked for again, it is simply there.
+    stacks(&bench, &["base", "mid", "top"]);
+    bench.push("all three");
+    bench.settle();
+    assert_eq!(bench.condition("stack/top"), "InSync(Settled)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 4);
+}
+
+#[test]
+fn what_uses_goes_before_what_is_used_and_a_second_look_comes_first() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    stacks(&bench, &[]);
+    assert!(bench.cli(&["diff"], 2).contains("its stack is deleted"));
+    bench.push("none of the three");
+    bench.settle();
+    for name in ["stack/top", "stack/mid", "stack/base"] {
+        bench.until(name, "absent");
+    }
+    assert_eq!(bench.calls("DeleteStack"), 3);
+    let log = bench.cli(&["audit", "list"], 0);
+    let began: Vec<&str> = log
+        .lines()
+        .filter(|l| l.contains("removal "))
+        .map(|l| {
+            ["-top-", "-mid-", "-base-"]
+                .into_iter()
+                .find(|n| l.contains(n))
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(began, ["-top-", "-mid-", "-base-"], "{log}");
+    let history = bench.cli(&["history", "stack/top"], 0);
+    for said in ["removal ", "1 removed", "will delete", "settled: Removed"] {
+        assert!(history.contains(said), "{said}: {history}");
+    }
+    bench.cli(&["audit", "verify"], 0);
+    // It can come back: a new stack under the same name.
+    stacks(&bench, &["base"]);
+    bench.push("base again");
+    bench.settle();
+    assert_eq!(bench.condition("stack/base"), "InSync(Settled)");
+}
+
+#[test]
+fn asking_means_that_a_person_lets_exactly_this_stack_go() {
+    let bench = three("{ policy: ask, percent: 100 }");
+    stacks(&bench, &["base", "mid"]);
+    bench.push("without top");
+    bench.settle();
+    bench.until("stack/top", "Orphaned(Approval)");
+    let why = bench.cli(&["why", "stack/top"], 3);
+    assert!(
+        why.contains("Handle") && why.contains("is deleted"),
+        "{why}"
+    );
+    assert!(
+        bench
+            .cli(&["status"], 3)
+            .contains("isoform approve stack/top")
+    );
+    // Asked for again before anybody approved: nothing happens to it.
+    stacks(&bench, &["base", "mid", "top"]);
+    bench.push("top stays");
+    bench.settle();
+    assert_eq!(bench.condition("stack/top"), "InSync(Settled)");
+    stacks(&bench, &["base", "mid"]);
+    bench.push("without top");
+    bench.settle();
+    bench.until("stack/top", "Orphaned(Approval)");
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    bench.cli(&["approve", "stack/top"], 0);
+    bench.until("stack/top", "absent");
+    assert_eq!(bench.calls("DeleteStack"), 1);
+}
+
+#[test]
+fn state_is_never_deleted_without_an_approval_that_names_it() {
+    let placements = PLACEMENTS.replacen(
+        "mode: auto",
+        "mode: auto, prune: { policy: auto, percent: 100 }",
+        1,
+    );
+    let mut bench = Bench::empty(&placements);
+    bench.write(
+        "data.yaml",
+        "Resources:\n  Table: { Type: AWS::DynamoDB::Table, Properties: { KeySchema: [ { AttributeName: id, KeyType: HASH } ], AttributeDefinitions: [ { AttributeName: id, AttributeType: S } ], BillingMode: PAY_PER_REQUEST } }\n",
+    );
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks: { data: { template: data.yaml, placement: beta } }\n",
+    );
+    bench.push("a table");
+    bench.start();
+    bench.settle();
+    bench.write("isoform.yaml", "isoform: 1\n");
+    bench.push("no table");
+    bench.settle();
+    bench.until("stack/data", "Orphaned(Approval)");
+    assert!(
+        bench
+            .cli(&["why", "stack/data"], 3)
+            .contains("deletes Table")
+    );
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    bench.cli(&["reject", "stack/data", "--reason", "it holds data"], 0);
+    bench.until("stack/data", "Orphaned(Rejected)");
+    assert_eq!(bench.calls("DeleteStack"), 0);
+}
+
+#[test]
+fn the_budget_the_target_s_own_word_and_protection_hold() {
+    let placements = PLACEMENTS.replacen(
+        "mode: auto",
+        "mode: auto, prune: { policy: auto, targets: 1, percent: 100 }",
+        1,
+    );
+    let mut bench = Bench::empty(&placements);
+    bench.write("handle.yaml", HANDLE);
+    let base = "isoform: 1\nstacks:\n  other: { template: handle.yaml, placement: tools }\n";
+    bench.write(
+        "isoform.yaml",
+        &format!("{base}  a: {{ template: handle.yaml, placement: beta }}\n  b: {{ template: handle.yaml, placement: beta }}\n  kept: {{ template: handle.yaml, placement: beta, prune: never }}\n  locked: {{ template: handle.yaml, placement: beta, termination_protection: true }}\n"),
+    );
+    bench.push("four");
+    bench.start();
+    bench.settle();
+    bench.write("isoform.yaml", base);
+    bench.push("none");
+    bench.settle();
+    for (name, condition) in [
+        ("stack/a", "Orphaned(PruneBudget)"),
+        ("stack/b", "Orphaned(PruneBudget)"),
+        ("stack/kept", "Orphaned(Retained)"),
+        ("stack/locked", "Orphaned(Protected)"),
+    ] {
+        bench.until(name, condition);
+    }
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    bench.cli(&["approve", "stack/a"], 0);
+    bench.until("stack/a", "absent");
+    // One went within the day: the budget is used up for the next.
+    bench.until("stack/b", "Orphaned(PruneBudget)");
+    assert_eq!(bench.calls("DeleteStack"), 1);
+}
+
+#[test]
+fn unknown_never_deletes() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    // A sync file that cannot be read says nothing about what it no longer names.
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  base: { template: [\n",
+    );
+    bench.push("broken");
+    bench.settle();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    // The source goes away when everything else speaks for it, and only the file FREEZE holds it.
+    std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
+    stacks(&bench, &[]);
+    bench.push("none");
+    bench.until("stack/top", "Held(Frozen)");
+    std::fs::rename(bench.root.join("origin.git"), bench.root.join("away.git")).unwrap();
+    bench.until("stack/top", "Unknown(Invalid)");
+    std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    std::fs::rename(bench.root.join("away.git"), bench.root.join("origin.git")).unwrap();
+    bench.until("stack/top", "absent");
+}
+
+#[test]
+fn a_moved_target_keeps_its_stack() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  base: { template: handle.yaml, placement: beta }\n  renamed: { template: handle.yaml, placement: beta, after: [stack/base] }\n  top: { template: handle.yaml, placement: beta, after: [stack/renamed] }\n  other: { template: handle.yaml, placement: tools }\nmoved: [ { from: stack/mid, to: stack/renamed } ]\n",
+    );
+    bench.push("mid has another name");
+    bench.settle();
+    assert_eq!(bench.condition("stack/renamed"), "InSync(Settled)");
+    assert_eq!(bench.condition("stack/mid"), "absent");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(
+        (bench.calls("DeleteStack"), bench.calls("ExecuteChangeSet")),
+        (0, 4)
+    );
+    assert!(
+        bench
+            .cli(&["history", "stack/renamed"], 0)
+            .contains("moved to stack/renamed")
+    );
+}
