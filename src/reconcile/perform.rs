@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::announce::Announced;
 use super::bundles::Pinning;
 use super::{Error, Line};
-use crate::domain::deployment::{EventKind, Step};
+use crate::domain::deployment::{EventKind, History, Step};
 use crate::domain::estate::Target;
-use crate::domain::model::{StackId, TargetUid};
+use crate::domain::model::{Actor, StackId, TargetUid};
 use crate::domain::plan::StatusClass;
 use crate::port::{self, Proposal, Put, StackEngine, StackRef, body};
 
@@ -242,6 +242,28 @@ impl Line {
         };
         engine.discard(&proposed.change_set).await?;
         Ok(read)
+    }
+
+    /// Discards the change sets that previews left behind: the answer was lost, or the daemon died in between.
+    pub(super) async fn clear_previews(
+        &self,
+        uid: &TargetUid,
+        history: &History,
+        engine: &dyn StackEngine,
+    ) -> Result<(), Error> {
+        for name in &history.previews {
+            if let Some(stack) = &history.stack_name
+                && let Some(left) = engine.find(stack, name).await?
+            {
+                engine.discard(&left.change_set).await?;
+            }
+            let event = EventKind::Previewed {
+                change_set: name.clone(),
+            };
+            self.record(uid, Actor::daemon("preview"), event, Vec::new())
+                .await?;
+        }
+        Ok(())
     }
 
     /// Claims a stack for a target: the first who puts the object owns it.

@@ -12,7 +12,7 @@ use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, 
 use crate::domain::plan::{Change, Deployed, Desired, preview, preview_name};
 use crate::domain::render::{Limits, line_map};
 use crate::domain::template::{Engine, Files};
-use crate::port::{ChangeSet, StackEngine};
+use crate::port::ChangeSet;
 
 /// What would change for one target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -315,28 +315,6 @@ impl Line {
         self.record(uid, Actor::daemon("preview"), event, Vec::new())
             .await?;
         Ok(read)
-    }
-
-    /// Discards the change sets that previews left behind: the answer was lost, or the daemon died in between.
-    pub(super) async fn clear_previews(
-        &self,
-        uid: &TargetUid,
-        history: &History,
-        engine: &dyn StackEngine,
-    ) -> Result<(), Error> {
-        for name in &history.previews {
-            if let Some(stack) = &history.stack_name
-                && let Some(left) = engine.find(stack, name).await?
-            {
-                engine.discard(&left.change_set).await?;
-            }
-            let event = EventKind::Previewed {
-                change_set: name.clone(),
-            };
-            self.record(uid, Actor::daemon("preview"), event, Vec::new())
-                .await?;
-        }
-        Ok(())
     }
 }
 
