@@ -14,6 +14,7 @@ pub struct Fields<'a> {
     text: &'a str,
     /// What was found so far.
     pub findings: Vec<Finding>,
+    errors: usize,
 }
 
 impl<'a> Fields<'a> {
@@ -23,6 +24,7 @@ impl<'a> Fields<'a> {
             file,
             text,
             findings: Vec::new(),
+            errors: 0,
         }
     }
 
@@ -33,6 +35,7 @@ impl<'a> Fields<'a> {
 
     /// Adds a finding, unless there are too many already.
     pub fn push(&mut self, finding: Finding) {
+        self.errors += usize::from(finding.is_error());
         if !self.is_full() {
             self.findings.push(finding);
         }
@@ -40,10 +43,16 @@ impl<'a> Fields<'a> {
 
     /// Adds an error at a node, unless there are too many already.
     pub fn error(&mut self, code: &str, node: &Node, message: impl Into<String>) {
+        self.errors += 1;
         if !self.is_full() {
             let finding = Finding::error(code, self.at(node), message);
             self.findings.push(finding);
         }
+    }
+
+    /// Returns how many errors there were, those that are not kept among them.
+    pub fn errors(&self) -> usize {
+        self.errors
     }
 
     fn is_full(&self) -> bool {
@@ -54,7 +63,11 @@ impl<'a> Fields<'a> {
     pub fn known(&mut self, node: &Node, what: &str, names: &[&str]) {
         for (key, _) in node.entries() {
             let name = key.key_text();
-            if !names.contains(&name.as_str()) && !self.is_full() {
+            if !names.contains(&name.as_str()) {
+                self.errors += 1;
+                if self.is_full() {
+                    continue;
+                }
                 let mut finding = Finding::error(
                     "key.unknown",
                     self.at(key),

@@ -279,6 +279,8 @@ pub struct Defaults {
     rollout: Option<String>,
     pipeline: Option<PipelineEntry>,
     repository: Repository,
+    /// A fault stands in them or in the rollouts: what they give, and who waits for whom, is not known.
+    faulty: bool,
 }
 
 /// What a fragment takes from elsewhere.
@@ -385,31 +387,40 @@ impl Reader<'_> {
                 "`isoform: 1` is missing: it names the format",
             ),
         }
+        let before = self.fields.errors();
         if self.fragment.is_none() {
             sync.include = self.fields.texts(root, "include");
             if let Some(rollouts) = self.fields.mapping(root, "rollouts").cloned() {
-                sync.rollouts = rollouts
-                    .entries()
-                    .iter()
-                    .map(|(k, v)| (k.key_text(), self.stages(v)))
-                    .collect();
+                for (key, node) in rollouts.entries() {
+                    let stages = self.sound(|reader| Some(reader.stages(node)));
+                    sync.rollouts
+                        .extend(stages.map(|stages| (key.key_text(), stages)));
+                }
             }
         }
+        let waves = self.fields.errors() == before;
         sync.defaults = self.defaults(root);
+        sync.defaults.faulty |= !waves;
         for (key, node) in self.section(root, "environments") {
-            let entry = self.environment(&key, &node);
+            if sync.defaults.faulty {
+                continue;
+            }
+            let entry = self.sound(|reader| reader.environment(&key, &node));
             sync.environments.extend(entry);
         }
         for (key, node) in self.section(root, "services") {
-            let entry = self.service(&key, &node, &sync.defaults);
+            if sync.defaults.faulty {
+                continue;
+            }
+            let entry = self.sound(|reader| reader.service(&key, &node, &sync.defaults));
             sync.services.extend(entry);
         }
         for (key, node) in self.section(root, "components") {
-            let entry = self.component(&key, &node);
+            let entry = self.sound(|reader| reader.component(&key, &node));
             sync.components.extend(entry);
         }
         for (key, node) in self.section(root, "stacks") {
-            let entry = self.stack(&key, &node);
+            let entry = self.sound(|reader| reader.stack(&key, &node));
             sync.stacks.extend(entry);
         }
         for node in self.fields.list(root, "moved").to_vec() {
@@ -423,6 +434,14 @@ impl Reader<'_> {
             }
         }
         sync
+    }
+
+    /// Reads an entry, and leaves it out where it has a fault: without the option that could not be read (a window, a
+    /// gate, a time to bake) it would be another one.
+    fn sound<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let before = self.fields.errors();
+        let entry = read(self);
+        entry.filter(|_| self.fields.errors() == before)
     }
 
     fn section(&mut self, root: &Node, name: &str) -> Vec<(Node, Node)> {
@@ -522,6 +541,15 @@ impl Reader<'_> {
         if let Some(fragment) = self.fragment {
             return fragment.defaults.clone();
         }
+        let before = self.fields.errors();
+        let defaults = self.own_defaults(root);
+        Defaults {
+            faulty: self.fields.errors() > before,
+            ..defaults
+        }
+    }
+
+    fn own_defaults(&mut self, root: &Node) -> Defaults {
         let Some(defaults) = self.fields.mapping(root, "defaults").cloned() else {
             return Defaults::default();
         };
@@ -538,6 +566,7 @@ impl Reader<'_> {
             rollout: self.fields.text(&services, "rollout"),
             pipeline: self.pipeline(&services),
             repository: self.repository(&services),
+            faulty: false,
         }
     }
 
@@ -816,6 +845,10 @@ impl Reader<'_> {
         };
         let mut windows = Vec::new();
         for item in self.fields.list(node, "windows").to_vec() {
+            if !item.is_mapping() {
+                let message = "a window is a mapping with `from` and `to`";
+                self.fields.error("sync.window", &item, message);
+            }
             self.fields
                 .known(&item, "a window", &["days", "from", "to"]);
             let days = self.fields.texts(&item, "days");
@@ -984,7 +1017,7 @@ moved: [ { from: svc/orders/beta, to: svc/checkout/beta } ]
                 ("key.unknown", 6)
             ]
         );
-        assert_eq!((sync.environments.len(), sync.stacks.len()), (1, 1));
+        assert_eq!((sync.environments.len(), sync.stacks.len()), (0, 1));
     }
 
     #[test]
@@ -1010,5 +1043,54 @@ moved: [ { from: svc/orders/beta, to: svc/checkout/beta } ]
         assert!(mine.pipeline.is_some() && mine.repository.branch == theirs.repository.branch);
         let (_, findings) = parse_sync("f", "isoform: 1\nrollouts: {}\n", Some(fragment("f")));
         assert_eq!(findings[0].code, "key.unknown");
+    }
+
+    #[test]
+    fn sec_11_an_entry_with_a_fault_is_left_out_and_no_other() {
+        let stacks = |options: &str| {
+            let text = format!(
+                "isoform: 1\nstacks:\n  bad: {{ template: a.yaml, placement: p, {options} }}\n  good: {{ template: a.yaml, placement: p }}\n"
+            );
+            let (sync, findings) = parse_sync("f", &text, None);
+            assert!(!findings.is_empty(), "{options}");
+            sync.stacks.into_iter().map(|s| s.name).collect::<Vec<_>>()
+        };
+        for options in [
+            "monitoring: -5m",
+            "monitoring: NaN",
+            "monitoring: 1e30s",
+            "monitoring: 99999999999999999999d",
+            "monitoring: '5'",
+            "monitoring: [1m]",
+            "gate: aprove",
+            "windows: [never]",
+            "capabilities: 5",
+            "terminaton_protection: true",
+        ] {
+            assert_eq!(stacks(options), ["good"], "{options}");
+        }
+    }
+
+    #[test]
+    fn sec_11_a_wave_that_cannot_be_read_lets_nobody_pass() {
+        let read = |rollout: &str, defaults: &str| {
+            let text = format!(
+                "isoform: 1\nrollouts: {{ r: [ {{ environments: [beta] }}, {rollout} ] }}\ndefaults: {{ services: {{ {defaults} }} }}\nenvironments: {{ prod: {{ template: e@1, spec: e.yaml, placement: p }} }}\nservices: {{ s: {{ template: s@1, spec: s.yaml }} }}\nstacks: {{ a: {{ template: a.yaml, placement: p }} }}\n"
+            );
+            let (sync, findings) = parse_sync("f", &text, None);
+            let counts = (
+                sync.environments.len(),
+                sync.services.len(),
+                sync.stacks.len(),
+            );
+            (findings.len(), counts)
+        };
+        let fine = "{ environments: [prod], bake: 1h }";
+        assert_eq!(read(fine, "rollout: r"), (0, (1, 1, 1)));
+        assert_eq!(
+            read("{ environments: [prod], bake: -1h }", "rollout: r"),
+            (1, (0, 0, 1))
+        );
+        assert_eq!(read(fine, "rollout: [r]"), (1, (0, 0, 1)));
     }
 }
