@@ -3,16 +3,19 @@
 //! Nothing secret is given to a log on purpose; the redactor is for what slips through in the text of an error:
 //! credentials in URLs and the values behind well-known words.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error: lines for people, or JSON for the journal.
 pub fn start(json: bool, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // A file of lines holds no colours: what reads it is no terminal.
+    let colours = io::stderr().is_terminal() && !json;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Redacting(io::stderr()));
+        .with_ansi(colours)
+        .with_writer(move || Redacting(io::stderr(), colours));
     let _ = if json {
         builder.json().try_init()
     } else {
@@ -20,18 +23,42 @@ pub fn start(json: bool, filter: &str) {
     };
 }
 
-struct Redacting<W>(W);
+/// Writes one line for each event; the second part tells whether the formatter puts colours in.
+struct Redacting<W>(W, bool);
 
 impl<W: Write> Write for Redacting<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        self.0.write_all(redact(&text).as_bytes())?;
+        self.0
+            .write_all(one_line(&redact(&text), self.1).as_bytes())?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// Makes an event one line without control characters and direction overrides, so that no text from outside can pretend
+/// to be another event or steer a terminal.
+fn one_line(text: &str, colours: bool) -> String {
+    let (body, end) = match text.strip_suffix('\n') {
+        Some(body) => (body, "\n"),
+        None => (text, ""),
+    };
+    let hidden = |c: char| {
+        (c.is_control() && c != '\t' && !(colours && c == '\u{1b}'))
+            || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in body.chars() {
+        if hidden(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out + end
 }
 
 /// Takes credentials out of a text: user info and queries of URLs, and what follows words such as `password=`.
@@ -95,6 +122,17 @@ mod tests {
         assert_eq!(
             redact("nothing to see at https://host/path, really"),
             "nothing to see at https://host/path, really"
+        );
+    }
+
+    #[test]
+    fn sec_59_one_event_is_one_line() {
+        let evil = "a\nINFO forged\r\u{1b}[2J\u{202e}b\u{2028}c\n";
+        let line = one_line(evil, false);
+        assert_eq!(line, "a\\nINFO forged\\r\\u{1b}[2J\\u{202e}b\\u{2028}c\n");
+        assert_eq!(
+            one_line("\u{1b}[32mINFO\u{1b}[0m x\n", true),
+            "\u{1b}[32mINFO\u{1b}[0m x\n"
         );
     }
 }
