@@ -38,6 +38,19 @@ pub fn read_or_make(
     }
 }
 
+/// Writes a small file with mode 0600 in the place of what was there: a reader sees the old bytes or the new ones.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let half = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&half)?;
+    file.write_all(bytes)?;
+    fs::rename(half, path)
+}
+
 /// Reads a secret file of at most 64 KiB.
 pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = fs::File::open(path)?;

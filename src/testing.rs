@@ -22,3 +22,25 @@ pub fn crash_point(name: &str) {
 #[cfg(not(feature = "testing"))]
 #[inline]
 pub fn crash_point(_: &str) {}
+
+/// Dies or panics over files that hold a text: `ISOFORM_POISON=abort:TEXT` or `panic:TEXT`.
+///
+/// It stands for a fault that no test has found yet, in the libraries that read what a repository holds.
+#[cfg(feature = "testing")]
+pub fn poison<'a>(files: impl Iterator<Item = &'a [u8]>) {
+    let Some(named) = crate::config::variable("ISOFORM_POISON") else {
+        return;
+    };
+    let (how, needle) = named.split_once(':').unwrap_or(("abort", &named));
+    for bytes in files {
+        if bytes.windows(needle.len()).any(|w| w == needle.as_bytes()) {
+            assert!(how != "panic", "a poisoned file");
+            std::process::abort();
+        }
+    }
+}
+
+/// Does nothing in a release.
+#[cfg(not(feature = "testing"))]
+#[inline]
+pub fn poison<'a>(_: impl Iterator<Item = &'a [u8]>) {}

@@ -94,6 +94,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "workqueue",
             "config",
             "testing",
+            "secret_file",
         ],
     ),
     ("http", &["domain", "reconcile", "store", "telemetry"]),

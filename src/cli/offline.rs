@@ -312,6 +312,7 @@ pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> any
 /// `isoform run`
 pub(crate) async fn run_daemon(global: &Global, json_log: bool, log: &str) -> anyhow::Result<u8> {
     crate::telemetry::start(json_log, log);
+    no_core_dumps();
     let config = Config::load(&config_path(global))?;
     let built = daemon::build(config, Clock::system()).await?;
     if built.restored > 0 {
@@ -322,6 +323,18 @@ pub(crate) async fn run_daemon(global: &Global, json_log: bool, log: &str) -> an
     }
     let drained = daemon::run(built, signals()).await?;
     Ok(if drained { DONE } else { FAILED })
+}
+
+/// A core dump would hold the keys in the clear.
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!("core dumps cannot be switched off: {error}");
+    }
 }
 
 /// Ends at the first SIGTERM or SIGINT. A second one ends the process at once.

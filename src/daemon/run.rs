@@ -134,8 +134,15 @@ async fn looker(line: Arc<Line>, mut inbox: mpsc::Receiver<Hint>, poll: Duration
                 best = more;
             }
         }
-        if let Err(error) = line.look(&best.trigger, &best.actor).await {
-            tracing::error!("a look failed: {error}");
+        // In a task of its own: a panic ends this look, and the next one is made all the same.
+        let one = tokio::spawn({
+            let line = line.clone();
+            async move { line.look(&best.trigger, &best.actor).await.map(drop) }
+        });
+        match one.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("a look failed: {error}"),
+            Err(_) => tracing::error!("a look made isoform panic"),
         }
     }
 }

@@ -75,7 +75,9 @@ impl Line {
                     let known = revisions.get(name) == Some(&head);
                     if known || self.admit(name, revisions.get(name), &head).await? {
                         // What was refused before is no longer the state of things.
-                        self.shared().refused.remove(name);
+                        if !(known && self.is_left_alone(name)) {
+                            self.shared().refused.remove(name);
+                        }
                         revisions.insert(name.clone(), head);
                     } else {
                         complete = false;
@@ -110,11 +112,9 @@ impl Line {
                 }
                 return Ok((newest, false));
             }
-            let snapshot = self
-                .compile_snapshot(last, revisions, trigger, actor, self.clock.now(), true)
-                .await?;
-            self.adopt(snapshot.clone(), complete).await?;
-            return Ok((Some(snapshot), true));
+            return self
+                .compile_and_adopt(last, revisions, trigger, actor, complete)
+                .await;
         }
         let id = SnapshotId(last.0 + 1);
         crate::testing::crash_point("accept.before-record");
@@ -129,11 +129,34 @@ impl Line {
         )
         .await?;
         crate::testing::crash_point("accept.after-record");
-        let snapshot = self
-            .compile_snapshot(id, revisions, trigger, actor, self.clock.now(), true)
-            .await?;
-        self.adopt(snapshot.clone(), complete).await?;
-        Ok((Some(snapshot), true))
+        self.compile_and_adopt(id, revisions, trigger, actor, complete)
+            .await
+    }
+
+    async fn compile_and_adopt(
+        &self,
+        id: SnapshotId,
+        revisions: BTreeMap<SourceName, Revision>,
+        trigger: &str,
+        actor: &Actor,
+        complete: bool,
+    ) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
+        let at = self.clock.now();
+        let compiled = self
+            .compile_snapshot(id, revisions.clone(), trigger, actor, at, true)
+            .await;
+        match compiled {
+            Ok(snapshot) => {
+                self.nothing_is_left_alone();
+                self.adopt(snapshot.clone(), complete).await?;
+                Ok((Some(snapshot), true))
+            }
+            Err(Error::Quarantined) => {
+                self.leave_alone(&revisions).await?;
+                Ok((self.newest(), false))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Decides whether a new head may take the place of the old one.
@@ -199,7 +222,7 @@ impl Line {
     }
 
     /// Writes a refusal down, once for each different one.
-    async fn refuse(
+    pub(super) async fn refuse(
         &self,
         name: &SourceName,
         revision: Option<&Revision>,
@@ -302,7 +325,24 @@ impl Line {
         at: Timestamp,
         register: bool,
     ) -> Result<Arc<Snapshot>, Error> {
+        let heads = revisions.clone();
+        let work = self.compile_heads(id, revisions, trigger, actor, at, register);
+        self.tried(&heads, work).await
+    }
+
+    async fn compile_heads(
+        &self,
+        id: SnapshotId,
+        revisions: BTreeMap<SourceName, Revision>,
+        trigger: &str,
+        actor: &Actor,
+        at: Timestamp,
+        register: bool,
+    ) -> Result<Arc<Snapshot>, Error> {
         let heads = self.heads(&revisions).await?;
+        for tree in heads.trees.values() {
+            crate::testing::poison(tree.files.values().map(|blob| &*blob.bytes));
+        }
         let mut findings = Vec::new();
         let templates = self
             .templates(&heads, register, actor, &mut findings)
@@ -346,7 +386,7 @@ impl Line {
             compiled
         })
         .await
-        .map_err(|_| Error::Broken("the renderer failed".into()))
+        .map_err(|_| Error::Panicked)
     }
 
     async fn compile_trees(

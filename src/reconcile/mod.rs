@@ -12,6 +12,7 @@ mod look;
 mod operator;
 mod perform;
 mod preview;
+mod quarantine;
 mod ready;
 mod removal;
 mod report;
@@ -66,6 +67,12 @@ pub enum Error {
     /// Something is not as it must be.
     #[error("{0}")]
     Broken(String),
+    /// The work panicked: a bug that an input has found.
+    #[error("isoform panicked over this input")]
+    Panicked,
+    /// The same input ended the daemon before, and is left alone.
+    #[error("this input ended isoform before and is left alone")]
+    Quarantined,
 }
 
 /// What the line is made of.
