@@ -140,7 +140,7 @@ fn a_kill_at_any_boundary_of_a_removal_deletes_once() {
         );
         bench.environment.clear();
         bench.start();
-        bench.until("stack/one", "absent");
+        bench.becomes("stack/one", "absent");
         let log = bench.cli(&["audit", "list"], 0);
         let ended = log.matches("settled: Removed").count();
         assert_eq!(ended, 1, "{point}: {log}");

@@ -11,6 +11,7 @@ mod corpus;
 mod crash;
 mod removal;
 mod sealed;
+mod sec;
 mod story;
 mod support;
 mod tamper;

@@ -66,7 +66,7 @@ fn what_uses_goes_before_what_is_used_and_a_second_look_comes_first() {
     bench.push("none of the three");
     bench.settle();
     for name in ["stack/top", "stack/mid", "stack/base"] {
-        bench.until(name, "absent");
+        bench.becomes(name, "absent");
     }
     assert_eq!(bench.calls("DeleteStack"), 3);
     let log = bench.cli(&["audit", "list"], 0);
@@ -99,7 +99,7 @@ fn asking_means_that_a_person_lets_exactly_this_stack_go() {
     stacks(&bench, &["base", "mid"]);
     bench.push("without top");
     bench.settle();
-    bench.until("stack/top", "Orphaned(Approval)");
+    bench.becomes("stack/top", "Orphaned(Approval)");
     let why = bench.cli(&["why", "stack/top"], 3);
     assert!(
         why.contains("Handle") && why.contains("is deleted"),
@@ -118,10 +118,10 @@ fn asking_means_that_a_person_lets_exactly_this_stack_go() {
     stacks(&bench, &["base", "mid"]);
     bench.push("without top");
     bench.settle();
-    bench.until("stack/top", "Orphaned(Approval)");
+    bench.becomes("stack/top", "Orphaned(Approval)");
     assert_eq!(bench.calls("DeleteStack"), 0);
     bench.cli(&["approve", "stack/top"], 0);
-    bench.until("stack/top", "absent");
+    bench.becomes("stack/top", "absent");
     assert_eq!(bench.calls("DeleteStack"), 1);
 }
 
@@ -147,7 +147,7 @@ fn state_is_never_deleted_without_an_approval_that_names_it() {
     bench.write("isoform.yaml", "isoform: 1\n");
     bench.push("no table");
     bench.settle();
-    bench.until("stack/data", "Orphaned(Approval)");
+    bench.becomes("stack/data", "Orphaned(Approval)");
     assert!(
         bench
             .cli(&["why", "stack/data"], 3)
@@ -155,7 +155,7 @@ fn state_is_never_deleted_without_an_approval_that_names_it() {
     );
     assert_eq!(bench.calls("DeleteStack"), 0);
     bench.cli(&["reject", "stack/data", "--reason", "it holds data"], 0);
-    bench.until("stack/data", "Orphaned(Rejected)");
+    bench.becomes("stack/data", "Orphaned(Rejected)");
     assert_eq!(bench.calls("DeleteStack"), 0);
 }
 
@@ -185,13 +185,13 @@ fn the_budget_the_target_s_own_word_and_protection_hold() {
         ("stack/kept", "Orphaned(Retained)"),
         ("stack/locked", "Orphaned(Protected)"),
     ] {
-        bench.until(name, condition);
+        bench.becomes(name, condition);
     }
     assert_eq!(bench.calls("DeleteStack"), 0);
     bench.cli(&["approve", "stack/a"], 0);
-    bench.until("stack/a", "absent");
+    bench.becomes("stack/a", "absent");
     // One went within the day: the budget is used up for the next.
-    bench.until("stack/b", "Orphaned(PruneBudget)");
+    bench.becomes("stack/b", "Orphaned(PruneBudget)");
     assert_eq!(bench.calls("DeleteStack"), 1);
 }
 
@@ -211,14 +211,14 @@ fn unknown_never_deletes() {
     std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
     stacks(&bench, &[]);
     bench.push("none");
-    bench.until("stack/top", "Held(Frozen)");
+    bench.becomes("stack/top", "Held(Frozen)");
     std::fs::rename(bench.root.join("origin.git"), bench.root.join("away.git")).unwrap();
-    bench.until("stack/top", "Unknown(Invalid)");
+    bench.becomes("stack/top", "Unknown(Invalid)");
     std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(bench.calls("DeleteStack"), 0);
     std::fs::rename(bench.root.join("away.git"), bench.root.join("origin.git")).unwrap();
-    bench.until("stack/top", "absent");
+    bench.becomes("stack/top", "absent");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Bench {
     daemon: Option<Child>,
     /// More of the environment for the daemon.
     pub environment: Vec<(String, String)>,
+    /// The file mode mask of the daemon; absent means that of the tests.
+    pub mask: Option<String>,
 }
 
 /// What placements and sources a bench has, as YAML.
@@ -54,6 +56,7 @@ impl Bench {
             root,
             daemon: None,
             environment: Vec::new(),
+            mask: None,
         };
         bench.git_at(
             &bench.root,
@@ -158,7 +161,15 @@ impl Bench {
             .open(self.root.join("daemon.log"))
             .unwrap();
         let _ = std::fs::remove_file(self.root.join("state/isoform.sock"));
-        let child = Command::new(ISOFORM)
+        let mut command = match &self.mask {
+            Some(mask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "umask $0; exec \"$@\"", mask, ISOFORM]);
+                shell
+            }
+            None => Command::new(ISOFORM),
+        };
+        let child = command
             .args([
                 "--config",
                 self.root.join("config.yaml").to_str().unwrap(),
@@ -276,7 +287,7 @@ impl Bench {
     }
 
     /// Waits until a target has this condition; `absent` waits until it is not shown any more.
-    pub fn until(&self, address: &str, wanted: &str) {
+    pub fn becomes(&self, address: &str, wanted: &str) {
         let begun = Instant::now();
         loop {
             let condition = self.condition(address);
@@ -297,6 +308,28 @@ impl Bench {
             );
             std::thread::sleep(Duration::from_millis(40));
         }
+    }
+
+    /// Waits until the estate is as wished.
+    pub fn until(&self, wish: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let estate = self.estate();
+            if wish(&estate) {
+                return estate;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "not as wished: {estate:#}\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(40));
+        }
+    }
+
+    /// Returns the process id of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
     }
 
     /// Returns the condition of a target as `Result(Reason)`.

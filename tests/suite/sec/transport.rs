@@ -1,0 +1,1 @@
+//! Hostile remotes, spoken to by the real daemon.
