@@ -60,7 +60,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
 
     /// Asks for a key to be worked on, not before `after` has passed.
     pub fn add(&self, key: K, lane: &str, after: Duration) {
-        let at = self.0.clock.now().plus(after);
+        let at = self.0.clock.steady().plus(after);
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.stopped {
             return;
@@ -83,7 +83,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
                 if state.stopped || stop.is_cancelled() {
                     return None;
                 }
-                let now = self.0.clock.now();
+                let now = self.0.clock.steady();
                 match self.take(&mut state, now) {
                     Ok(key) => {
                         return Some(TargetGuard {
@@ -144,7 +144,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
     /// Tells whether nothing runs and nothing becomes due within a while.
     pub fn is_quiet(&self, within: Duration) -> bool {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = self.0.clock.now().plus(within);
+        let until = self.0.clock.steady().plus(within);
         state.running.is_empty() && state.due.values().all(|(at, _)| *at > until)
     }
 

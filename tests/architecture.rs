@@ -77,11 +77,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clock", &["domain"]),
     ("secret_file", &[]),
     ("telemetry", &[]),
-    ("testing", &["config"]),
+    // Fault wrappers stand before the ports, and the store asks them at its boundary.
+    ("testing", &["config", "clock", "domain", "port"]),
     ("workqueue", &["domain", "clock"]),
     ("config", &["domain", "git"]),
     ("git", &["domain", "secret_file"]),
-    ("store", &["domain", "secret_file"]),
+    ("store", &["domain", "secret_file", "testing"]),
     ("local", &["domain", "port", "clock", "secret_file"]),
     (
         "reconcile",

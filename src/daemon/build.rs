@@ -83,13 +83,25 @@ pub struct Built {
 
 /// Puts a daemon together: locks the state folder, opens store and ports, folds the log.
 pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Built> {
+    build_on(config, clock, None).await
+}
+
+/// Puts a daemon together on given ports; without them on those that the configuration names.
+pub async fn build_on(
+    config: Config,
+    clock: Clock,
+    ports: Option<Arc<dyn Ports>>,
+) -> anyhow::Result<Built> {
     crate::secret_file::folder(&config.state)
         .with_context(|| format!("making {}", config.state.display()))?;
     let lock = lock(&config)?;
     let root = RootKey::read(&config.root_key)
         .context("opening the root key; `isoform config key <file>` makes one")?;
     let mut store = Store::open(&config.state, &root).await?;
-    let (_, ports) = open_ports(&config, &clock).await?;
+    let ports = match ports {
+        Some(ports) => ports,
+        None => open_ports(&config, &clock).await?.1,
+    };
     let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now())
         .await
         .context("finding out who the state belongs to")?;

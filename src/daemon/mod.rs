@@ -3,5 +3,5 @@
 mod build;
 mod run;
 
-pub use build::{Built, LocalPorts, build, open_ports};
+pub use build::{Built, LocalPorts, build, build_on, open_ports};
 pub use run::run;

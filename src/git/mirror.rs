@@ -178,15 +178,14 @@ impl Mirror {
         if new == old {
             return Ok(true);
         }
-        match self
-            .repository
-            .graph_descendant_of(Self::oid(new)?, Self::oid(old)?)
-        {
-            Ok(answer) => Ok(answer),
-            // An old head that is not in the mirror is no ancestor that can be shown.
-            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(false),
-            Err(error) => Err(git("comparing two commits")(error)),
+        // An old head that is not in the mirror is no ancestor that can be shown: after the mirror was lost, a rewritten
+        // history does not bring it back. libgit2 has no code of its own for that, so it is asked first.
+        if !self.has(old) {
+            return Ok(false);
         }
+        self.repository
+            .graph_descendant_of(Self::oid(new)?, Self::oid(old)?)
+            .map_err(git("comparing two commits"))
     }
 
     /// Returns what is shown of a commit.

@@ -15,7 +15,7 @@ use crate::domain::plan::{Change, ChangeSetStatus, Observed, Review, StatusClass
 use crate::domain::policy::{GateInput, Hold, gate};
 use crate::domain::render::EPOCH;
 use crate::port::{self, StackEngine, StackEvent, StackRef};
-use crate::testing::crash_point;
+use crate::testing::{crash_point, guard as guard_stands};
 use crate::workqueue::TargetGuard;
 
 impl Line {
@@ -546,6 +546,12 @@ impl Line {
             removal: removal.as_ref(),
             now,
         });
+        let holds: Vec<Hold> = holds
+            .into_iter()
+            .filter(|h| h.reason != Reason::Approval || guard_stands("approval"))
+            .filter(|h| h.reason != Reason::Suspended || guard_stands("suspension"))
+            .filter(|h| h.reason != Reason::PruneBudget || guard_stands("budget"))
+            .collect();
         let Some(first) = holds.first() else {
             return self
                 .execute(guard, engine, target, deployment)
@@ -608,6 +614,9 @@ impl Line {
         let Some(stack) = &deployment.stack else {
             return Ok(true);
         };
+        if !guard_stands("watermark") {
+            return Ok(true);
+        }
         let now = engine
             .describe(&StackRef::Id(stack.clone()))
             .await?
@@ -633,7 +642,8 @@ impl Line {
         let executed = observed.as_ref().and_then(|o| o.last_change_set.as_deref());
         let newer = executed
             .and_then(|n| generation_of(&self.settings.installation, n))
-            .is_some_and(|g| g >= deployment.pinned.generation);
+            .is_some_and(|g| g >= deployment.pinned.generation)
+            && guard_stands("fence");
         if newer || !self.still(engine, deployment).await? {
             self.discard(guard, target, engine, deployment).await?;
             return self

@@ -45,16 +45,16 @@ impl Line {
             .and_then(|k| k.history.applied.as_ref())
             .map(|a| a.snapshot);
         let mut first = None;
-        for snapshot in shared
-            .snapshots
-            .iter()
-            .rev()
-            .filter(|s| s.id <= newest.id && applied.is_none_or(|a| s.id >= a))
-        {
+        for snapshot in shared.snapshots.iter().rev().filter(|s| {
+            s.id <= newest.id
+                && (applied.is_none_or(|a| s.id >= a) || !crate::testing::guard("older"))
+        }) {
             let Some(target) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
-            match blocked(&shared, snapshot, target, uid, now) {
+            let wait = blocked(&shared, snapshot, target, uid, now)
+                .filter(|_| crate::testing::guard("order"));
+            match wait {
                 None => return Candidate::Go(snapshot.clone(), first),
                 Some(wait) => {
                     first.get_or_insert(wait);
@@ -100,7 +100,7 @@ impl Line {
                 })
                 .map(|(a, _)| *a)
                 .collect();
-            if failed.len() >= most as usize {
+            if failed.len() >= most as usize && crate::testing::guard("halt") {
                 let names = failed
                     .iter()
                     .take(3)
@@ -193,6 +193,13 @@ fn same_owner(a: &Target, b: &Target) -> bool {
     }
 }
 
+/// Tells whether a target goes the way of another: the instances of a service, and the environments of a template.
+///
+/// What comes later goes only to a commit that has worked in what came earlier.
+fn same_journey(a: &Target, b: &Target) -> bool {
+    same_owner(a, b) || a.address.kind() == "env"
+}
+
 /// Tells since when a target has been in sync with exactly this snapshot.
 ///
 /// A pass of a newer snapshot vouches for nothing older: what was pushed in between may never have worked.
@@ -266,7 +273,7 @@ fn blocked(
             let since = match passed(known, snapshot.id) {
                 Some(since) => Some(since),
                 // Another service counts only for what is shared: its template must have settled, not its own spec.
-                None if !same_owner(other, target) => known
+                None if !same_journey(other, target) => known
                     .history
                     .applied
                     .as_ref()
@@ -280,7 +287,7 @@ fn blocked(
                     SyncResult::Failed | SyncResult::Stuck
                 );
                 if failed
-                    && !same_owner(other, target)
+                    && !same_journey(other, target)
                     && resumed.is_some_and(|r| {
                         known
                             .history
@@ -298,7 +305,7 @@ fn blocked(
                 });
             };
             let baked = now.since(since);
-            if baked < stage.bake {
+            if baked < stage.bake && crate::testing::guard("bake") {
                 let left = stage.bake - baked;
                 return Some(Wait {
                     reason: Reason::Rollout,

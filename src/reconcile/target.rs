@@ -290,8 +290,10 @@ impl Line {
             self.pass(uid, snapshot.id, applied.at);
             return self.in_sync(guard, behind).await;
         }
-        if let Some((failed, settlement, _)) =
-            history.failed.as_ref().filter(|(d, _, _)| *d == digest)
+        if let Some((failed, settlement, _)) = history
+            .failed
+            .as_ref()
+            .filter(|(d, _, _)| *d == digest && crate::testing::guard("failed"))
         {
             let _ = failed;
             let result = if settlement.outcome == Outcome::Stuck {
@@ -598,7 +600,11 @@ impl Line {
             .accepted
             .as_ref()
             .is_some_and(|(w, overwrite)| *w == watermark || *overwrite);
-        if known.is_some() && known != watermark && !accepted {
+        if known.is_some()
+            && known != watermark
+            && !accepted
+            && crate::testing::guard("out-of-band")
+        {
             self.show(
                 uid,
                 SyncResult::Drifted,
@@ -715,7 +721,9 @@ impl Line {
         };
         {
             let mut shared = self.shared();
-            let held = list.len() > limit && !shared.radii.contains(&digest);
+            let held = list.len() > limit
+                && !shared.radii.contains(&digest)
+                && crate::testing::guard("blast-radius");
             if let Some(known) = shared.targets.get_mut(uid) {
                 known.radius = held.then(|| Radius {
                     snapshot: snapshot.clone(),

@@ -57,6 +57,17 @@ impl Store {
     ///
     /// Callers that come while a commit runs are committed together by the next one.
     pub async fn append(&self, draft: Draft) -> Appended {
+        crate::testing::at_store("before")
+            .await
+            .map_err(Error::Commit)?;
+        let appended = self.append_now(draft).await;
+        crate::testing::at_store("after")
+            .await
+            .map_err(Error::Commit)?;
+        appended
+    }
+
+    async fn append_now(&self, draft: Draft) -> Appended {
         let (answer, mut result) = oneshot::channel();
         self.pending
             .lock()

@@ -44,3 +44,33 @@ pub fn poison<'a>(files: impl Iterator<Item = &'a [u8]>) {
 #[cfg(not(feature = "testing"))]
 #[inline]
 pub fn poison<'a>(_: impl Iterator<Item = &'a [u8]>) {}
+
+#[cfg(feature = "testing")]
+pub mod faults;
+
+/// Returns bytes of a seeded source where a simulation runs on this thread: what it does must repeat.
+pub fn seeded<const N: usize>() -> Option<[u8; N]> {
+    #[cfg(feature = "testing")]
+    return faults::seeded();
+    #[cfg(not(feature = "testing"))]
+    None
+}
+
+/// A boundary of the state database: a simulation may fail here, or end here.
+///
+/// An error `after` means that the commit is done and its answer is lost.
+pub async fn at_store(_side: &'static str) -> Result<(), String> {
+    #[cfg(feature = "testing")]
+    return faults::at_store(_side).await;
+    #[cfg(not(feature = "testing"))]
+    Ok(())
+}
+
+/// Tells whether a guard stands. A simulation takes one away to see that it is missed; a release has them all.
+#[inline]
+pub fn guard(_name: &str) -> bool {
+    #[cfg(feature = "testing")]
+    return faults::guard(_name);
+    #[cfg(not(feature = "testing"))]
+    true
+}
