@@ -25,9 +25,31 @@ struct Shared<K: Ord + Clone> {
 }
 
 struct State<K> {
-    due: BTreeMap<K, (Timestamp, String)>,
-    running: BTreeMap<K, String>,
+    /// When a key is due, and its lane. A key that runs may stand here too: it runs once more afterwards.
+    due: BTreeMap<K, (Timestamp, Arc<str>)>,
+    /// The same by lane and time, without the keys that run: taking looks at the first of each lane only.
+    lanes: BTreeMap<Arc<str>, Lane<K>>,
+    running: BTreeMap<K, Arc<str>>,
     stopped: bool,
+}
+
+struct Lane<K> {
+    order: BTreeSet<(Timestamp, K)>,
+    running: usize,
+}
+
+impl<K: Ord + Clone> State<K> {
+    /// Puts a key into the order of its lane.
+    fn line_up(&mut self, key: K, at: Timestamp, lane: &Arc<str>) {
+        self.lane(lane).order.insert((at, key));
+    }
+
+    fn lane(&mut self, lane: &Arc<str>) -> &mut Lane<K> {
+        self.lanes.entry(lane.clone()).or_insert_with(|| Lane {
+            order: BTreeSet::new(),
+            running: 0,
+        })
+    }
 }
 
 impl<K: Ord + Clone> Clone for WorkQueue<K> {
@@ -48,6 +70,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
                 due: BTreeMap::new(),
+                lanes: BTreeMap::new(),
                 running: BTreeMap::new(),
                 stopped: false,
             }),
@@ -61,14 +84,34 @@ impl<K: Ord + Clone> WorkQueue<K> {
     /// Asks for a key to be worked on, not before `after` has passed.
     pub fn add(&self, key: K, lane: &str, after: Duration) {
         let at = self.0.clock.steady().plus(after);
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *guard;
         if state.stopped {
             return;
         }
-        let entry = state.due.entry(key).or_insert((at, lane.to_owned()));
-        entry.0 = entry.0.min(at);
-        drop(state);
-        self.0.changed.notify_waiters();
+        let runs = state.running.contains_key(&key);
+        match state.due.get_mut(&key) {
+            Some((due, _)) if *due <= at => return,
+            Some((due, lane)) => {
+                let (before, lane) = (std::mem::replace(due, at), lane.clone());
+                if !runs {
+                    state.lane(&lane).order.remove(&(before, key.clone()));
+                    state.line_up(key, at, &lane);
+                }
+            }
+            None => {
+                let lane: Arc<str> = match state.lanes.get_key_value(lane) {
+                    Some((lane, _)) => lane.clone(),
+                    None => lane.into(),
+                };
+                state.due.insert(key.clone(), (at, lane.clone()));
+                if !runs {
+                    state.line_up(key, at, &lane);
+                }
+            }
+        }
+        drop(guard);
+        self.0.changed.notify_one();
     }
 
     /// Waits for a key that is due; `None` when the queue stops.
@@ -86,6 +129,9 @@ impl<K: Ord + Clone> WorkQueue<K> {
                 let now = self.0.clock.steady();
                 match self.take(&mut state, now) {
                     Ok(key) => {
+                        drop(state);
+                        // One change wakes one who waits; whoever takes a key wakes the next, who may find another.
+                        self.0.changed.notify_one();
                         return Some(TargetGuard {
                             key,
                             queue: self.clone(),
@@ -107,26 +153,23 @@ impl<K: Ord + Clone> WorkQueue<K> {
         if state.running.len() >= self.0.total {
             return Err(None);
         }
-        let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
-        for lane in state.running.values() {
-            *busy.entry(lane).or_default() += 1;
-        }
-        let free = |key: &K, lane: &str| {
-            !state.running.contains_key(key) && busy.get(lane).copied().unwrap_or(0) < self.0.lane
-        };
         let first = state
-            .due
+            .lanes
             .iter()
-            .filter(|(key, (_, lane))| free(key, lane))
-            .min_by_key(|(_, (at, _))| *at);
+            .filter(|(_, lane)| lane.running < self.0.lane)
+            .filter_map(|(name, lane)| Some((lane.order.first()?, name)))
+            .min_by_key(|(first, _)| *first);
         match first {
-            Some((key, (at, lane))) if *at <= now => {
-                let (key, lane) = (key.clone(), lane.clone());
+            Some(((at, key), name)) if *at <= now => {
+                let (at, key, name) = (*at, key.clone(), name.clone());
                 state.due.remove(&key);
-                state.running.insert(key.clone(), lane);
+                let lane = state.lane(&name);
+                lane.order.remove(&(at, key.clone()));
+                lane.running += 1;
+                state.running.insert(key.clone(), name);
                 Ok(key)
             }
-            Some((_, (at, _))) => Err(Some(at.since(now).max(Duration::from_millis(1)))),
+            Some(((at, _), _)) => Err(Some(at.since(now).max(Duration::from_millis(1)))),
             None => Err(None),
         }
     }
@@ -145,7 +188,12 @@ impl<K: Ord + Clone> WorkQueue<K> {
     pub fn is_quiet(&self, within: Duration) -> bool {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.0.clock.steady().plus(within);
-        state.running.is_empty() && state.due.values().all(|(at, _)| *at > until)
+        // With nothing running, every due key stands in the order of its lane.
+        state.running.is_empty()
+            && state
+                .lanes
+                .values()
+                .all(|lane| lane.order.first().is_none_or(|(at, _)| *at > until))
     }
 
     /// Returns the keys that run.
@@ -159,6 +207,19 @@ impl<K: Ord + Clone> WorkQueue<K> {
             .cloned()
             .collect()
     }
+
+    fn give_back(&self, key: &K) {
+        let mut guard = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *guard;
+        if let Some(lane) = state.running.remove(key) {
+            state.lane(&lane).running -= 1;
+        }
+        if let Some((at, lane)) = state.due.get(key).cloned() {
+            state.line_up(key.clone(), at, &lane);
+        }
+        drop(guard);
+        self.0.changed.notify_one();
+    }
 }
 
 impl<K: Ord + Clone> TargetGuard<K> {
@@ -170,14 +231,7 @@ impl<K: Ord + Clone> TargetGuard<K> {
 
 impl<K: Ord + Clone> Drop for TargetGuard<K> {
     fn drop(&mut self) {
-        self.queue
-            .0
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .running
-            .remove(&self.key);
-        self.queue.0.changed.notify_waiters();
+        self.queue.give_back(&self.key);
     }
 }
 
@@ -243,6 +297,45 @@ mod tests {
         assert!(now(&queue, &stop).await.is_none());
         drop(first);
         assert_eq!(now(&queue, &stop).await.unwrap().key(), &"b");
+    }
+
+    #[tokio::test]
+    async fn every_waiter_gets_a_key_however_few_changes_there_were() {
+        let (queue, _, stop) = queue(9, 9);
+        let mut waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let (queue, stop) = (queue.clone(), stop.clone());
+                tokio::spawn(async move { *queue.next(&stop).await.unwrap().key() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        for key in ["a", "b", "c"] {
+            queue.add(key, "l", Duration::ZERO);
+        }
+        let mut got = Vec::new();
+        for task in waiting.drain(..) {
+            got.push(task.await.unwrap());
+        }
+        got.sort_unstable();
+        assert_eq!(got, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn quiet_is_when_nothing_runs_and_nothing_is_due_soon() {
+        let (queue, _, stop) = queue(9, 9);
+        let soon = Duration::from_secs(2);
+        queue.add("a", "l", Duration::from_secs(10));
+        assert!(queue.is_quiet(soon));
+        queue.add("b", "l", Duration::ZERO);
+        assert!(!queue.is_quiet(soon));
+        let held = now(&queue, &stop).await.unwrap();
+        // Once more while it runs: not lost, and due when it has ended.
+        queue.add("b", "l", Duration::ZERO);
+        assert!(!queue.is_quiet(soon));
+        drop(held);
+        assert!(!queue.is_quiet(soon));
+        drop(now(&queue, &stop).await.unwrap());
+        assert!(queue.is_quiet(soon));
     }
 
     #[tokio::test]
