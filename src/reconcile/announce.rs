@@ -34,7 +34,7 @@ impl Line {
             )
             .await?;
         if entry.binds_the_future() {
-            self.ship().await?;
+            self.ship_to(entry.seq).await?;
         }
         let deployment = self.history(&uid).and_then(|h| h.current).ok_or_else(|| {
             Error::Broken("a step was announced and no deployment is there".into())

@@ -27,10 +27,17 @@ pub(super) fn segment_key(log: &str, first: u64) -> String {
 impl Line {
     /// Ships every entry that was not shipped yet. When this returns, they are away from this machine.
     pub async fn ship(&self) -> Result<(), Error> {
+        let (head, _) = self.store.head();
+        self.ship_to(head).await
+    }
+
+    /// Ships every entry up to a number. What others have appended meanwhile goes along, and who waits for that is
+    /// done when its turn comes: many who ship at once are a few segments.
+    pub(super) async fn ship_to(&self, wanted: u64) -> Result<(), Error> {
         let _one = self.shipping.lock().await;
         loop {
-            let (head, _, shipped) = self.store.head().await?;
-            if shipped >= head {
+            let (_, shipped) = self.store.head();
+            if shipped >= wanted {
                 return Ok(());
             }
             let entries = self.store.entries(shipped + 1, SEGMENT).await?;
@@ -49,15 +56,7 @@ impl Line {
                 .into_iter()
                 .map(|(d, b)| (d, hex(&b)))
                 .collect();
-            let checkpoints = self
-                .store
-                .checkpoints()
-                .await?
-                .into_iter()
-                .filter(|c| c.seq <= last)
-                .rev()
-                .take(2)
-                .collect();
+            let checkpoints = self.store.newest_checkpoints(last, 2).await?;
             let segment = Segment {
                 format: "isoform-log-v1".into(),
                 entries,
@@ -104,12 +103,12 @@ impl Line {
                         ))
                         .into());
                     };
-                    self.store.shipped(reached).await?;
+                    self.store.shipped(reached);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             }
-            self.store.shipped(last).await?;
+            self.store.shipped(last);
         }
     }
 
@@ -117,8 +116,13 @@ impl Line {
     pub async fn checkpoint(&self, least: u64) -> Result<(), Error> {
         // Only what is shipped is signed: a checkpoint over entries that died with this machine would condemn the rest.
         self.ship().await?;
-        let (_, _, head) = self.store.head().await?;
-        let last = self.store.checkpoints().await?.last().map_or(0, |c| c.seq);
+        let (_, head) = self.store.head();
+        let last = self
+            .store
+            .newest_checkpoints(u64::MAX, 1)
+            .await?
+            .first()
+            .map_or(0, |c| c.seq);
         if head < last + least.max(1) {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -57,32 +58,67 @@ impl Store {
     ///
     /// Callers that come while a commit runs are committed together by the next one.
     pub async fn append(&self, draft: Draft) -> Appended {
-        crate::testing::at_store("before")
+        self.append_all(vec![draft])
             .await
-            .map_err(Error::Commit)?;
-        let appended = self.append_now(draft).await;
-        crate::testing::at_store("after")
-            .await
-            .map_err(Error::Commit)?;
-        appended
+            .pop()
+            .unwrap_or_else(|| Err(Error::Commit("it was given up".into())))
     }
 
-    async fn append_now(&self, draft: Draft) -> Appended {
-        let (answer, mut result) = oneshot::channel();
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Request { draft, answer });
-        let _held = self.commit.lock().await;
-        if let Ok(done) = result.try_recv() {
-            return done;
+    /// Appends several entries durably, in their order and in one commit with whatever else waits.
+    ///
+    /// Each stands for itself: one that comes too late for its stream does not keep the others out.
+    pub async fn append_all(&self, drafts: Vec<Draft>) -> Vec<Appended> {
+        let many = drafts.len();
+        let failed = |text: String| (0..many).map(|_| Err(Error::Commit(text.clone()))).collect();
+        if let Err(text) = crate::testing::at_store("before").await {
+            return failed(text);
         }
-        let batch =
-            std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        self.commit_batch(batch).await;
-        result
-            .await
-            .unwrap_or_else(|_| Err(Error::Commit("it was given up".into())))
+        let appended = self.append_now(drafts).await;
+        match crate::testing::at_store("after").await {
+            Ok(()) => appended,
+            Err(text) => failed(text),
+        }
+    }
+
+    async fn append_now(&self, drafts: Vec<Draft>) -> Vec<Appended> {
+        let mut results = Vec::with_capacity(drafts.len());
+        {
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            for draft in drafts {
+                let (answer, result) = oneshot::channel();
+                pending.push(Request { draft, answer });
+                results.push(result);
+            }
+        }
+        let Some(last) = results.last_mut() else {
+            return Vec::new();
+        };
+        let held = self.commit.lock().await;
+        let mut done = last.try_recv().ok();
+        if done.is_none() {
+            let batch =
+                std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+            self.commit_batch(batch).await;
+            done = last.try_recv().ok();
+        }
+        drop(held);
+        results.pop();
+        let given_up = || Err(Error::Commit("it was given up".into()));
+        let mut out: Vec<Appended> = Vec::with_capacity(results.len() + 1);
+        for mut result in results {
+            out.push(result.try_recv().unwrap_or_else(|_| given_up()));
+        }
+        out.push(done.unwrap_or_else(given_up));
+        out
+    }
+
+    /// Writes what is to be shown, if something is: otherwise it goes with the next entry.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let _held = self.commit.lock().await;
+        if self.is_flushed() {
+            return Ok(());
+        }
+        self.write(&[]).await.map(drop)
     }
 
     async fn commit_batch(&self, batch: Vec<Request>) {
@@ -158,12 +194,28 @@ impl Store {
             hash.clone_from(&entry.hash);
             results.push(Ok(entry));
         }
-        sqlx::query("UPDATE head SET seq = $1, hash = $2 WHERE id = 1")
+        let shipped = *self.shipped.borrow();
+        sqlx::query("UPDATE head SET seq = $1, hash = $2, shipped = $3 WHERE id = 1")
             .bind(seq as i64)
             .bind(&hash)
+            .bind(shipped as i64)
             .execute(&mut *tx)
             .await?;
-        tx.commit().await?;
+        let shown = self.take_shown();
+        let written = async {
+            for (uid, shown) in &shown {
+                shown.write(uid, &mut tx).await?;
+            }
+            tx.commit().await?;
+            Ok::<_, Error>(())
+        }
+        .await;
+        if let Err(error) = written {
+            self.show_again(shown);
+            return Err(error);
+        }
+        self.written.store(shipped, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(results)
     }
 
@@ -188,7 +240,10 @@ impl Store {
                 .await?;
         }
         tx.commit().await?;
-        self.head.send_replace(entries.last().map_or(0, |e| e.seq));
+        let last = entries.last().map_or(0, |e| e.seq);
+        self.head.send_replace(last);
+        self.shipped.send_replace(last);
+        self.written.store(last, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -248,6 +303,8 @@ mod tests {
         }
         seqs.sort_unstable();
         assert_eq!(seqs, (1..=40).collect::<Vec<u64>>());
+        // Who waits while a commit runs goes into the next one together.
+        assert!(store.commits() <= 41, "{}", store.commits());
         let entries = store.entries(1, 100).await.unwrap();
         assert_eq!(verify(&entries, &[], &|_, _| false).unwrap().entries, 40);
         assert!(matches!(
@@ -255,6 +312,54 @@ mod tests {
             Err(Error::Conflict(_))
         ));
         assert!(store.append(draft(Some(41))).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_comes_together_is_one_commit_and_each_stands_for_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = RootKey::from_bytes(&[7; 32]).unwrap();
+        let store = Store::open(folder.path(), &root).await.unwrap();
+        let before = store.commits();
+        let mut drafts = vec![draft(None); 50];
+        drafts[7].stream_seq = Some(99);
+        let results = store.append_all(drafts).await;
+        assert_eq!(store.commits() - before, 1);
+        assert_eq!(results.len(), 50);
+        assert!(matches!(results[7], Err(Error::Conflict(_))));
+        let seqs: Vec<u64> = results.iter().flatten().map(|e| e.seq).collect();
+        assert_eq!(seqs, (1..=49).collect::<Vec<u64>>());
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_goes_with_the_next_entry_or_when_it_is_flushed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = RootKey::from_bytes(&[7; 32]).unwrap();
+        let store = Store::open(folder.path(), &root).await.unwrap();
+        let uid: crate::domain::model::TargetUid = "0".repeat(32).parse().unwrap();
+        let condition = |text: &str| crate::domain::model::Condition {
+            result: crate::domain::model::SyncResult::InSync,
+            reason: crate::domain::model::Reason::Settled,
+            detail: text.into(),
+            since: Timestamp(1),
+        };
+        let before = store.commits();
+        store.show(&uid, "env/a", &condition("one"), 1).unwrap();
+        store.show(&uid, "env/a", &condition("two"), 1).unwrap();
+        assert_eq!(
+            (store.commits(), store.shown().await.unwrap().len()),
+            (before, 0)
+        );
+        store.append(draft(None)).await.unwrap();
+        assert_eq!(store.shown().await.unwrap()[0].1.detail, "two");
+        assert_eq!(store.commits() - before, 1);
+        store.flush().await.unwrap();
+        assert_eq!(store.commits() - before, 1);
+        store.show(&uid, "env/a", &condition("three"), 1).unwrap();
+        // Another holder's word does not take the place of the one that holds the target.
+        store.flush().await.unwrap();
+        store.show(&uid, "env/a", &condition("late"), 0).unwrap();
+        store.flush().await.unwrap();
+        assert_eq!(store.shown().await.unwrap()[0].1.detail, "three");
     }
 
     #[tokio::test]

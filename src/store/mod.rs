@@ -11,8 +11,10 @@ pub(crate) use keyring::unhex;
 pub use keyring::{Keyring, RootKey};
 pub use log::{Appended, Draft};
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::sqlite::{
@@ -58,16 +60,42 @@ pub struct Store {
     pending: Arc<Mutex<Vec<log::Request>>>,
     commit: Arc<tokio::sync::Mutex<()>>,
     head: watch::Sender<u64>,
+    /// What is to be shown of targets and is not written yet.
+    shown: Arc<Mutex<BTreeMap<TargetUid, Shown>>>,
+    /// Up to which entry the log was shipped; it is written with the next commit.
+    shipped: watch::Sender<u64>,
+    /// Up to which entry the database says that it was shipped.
+    written: Arc<AtomicU64>,
+    commits: Arc<AtomicU64>,
+}
+
+/// What is shown of a target.
+struct Shown {
+    address: String,
+    condition: String,
+    epoch: i64,
+}
+
+impl Shown {
+    async fn write(
+        &self,
+        uid: &TargetUid,
+        tx: &mut Transaction<'static, Sqlite>,
+    ) -> Result<(), Error> {
+        sqlx::query("INSERT INTO targets (uid, address, condition, owner, epoch, expires_at) VALUES ($1, $2, $3, '', $4, 0) ON CONFLICT (uid) DO UPDATE SET address = excluded.address, condition = excluded.condition WHERE targets.epoch = excluded.epoch")
+            .bind(uid.as_str())
+            .bind(&self.address)
+            .bind(&self.condition)
+            .bind(self.epoch)
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
 }
 
 /// A log as it lies on disk: entries, checkpoints, and sealed payloads by digest, and how many
 /// entries were shipped.
-pub type RawLog = (
-    Vec<Entry>,
-    Vec<Checkpoint>,
-    std::collections::BTreeMap<Digest, Vec<u8>>,
-    u64,
-);
+pub type RawLog = (Vec<Entry>, Vec<Checkpoint>, BTreeMap<Digest, Vec<u8>>, u64);
 
 async fn read_only(folder: &Path) -> Result<SqlitePool, Error> {
     let options = SqliteConnectOptions::new()
@@ -106,7 +134,7 @@ pub async fn read_log(folder: &Path) -> Result<RawLog, Error> {
     let rows = sqlx::query("SELECT digest, body FROM payloads")
         .fetch_all(&pool)
         .await?;
-    let mut payloads = std::collections::BTreeMap::new();
+    let mut payloads = BTreeMap::new();
     for row in rows {
         let digest: String = row.try_get(0)?;
         if let Ok(digest) = digest.parse() {
@@ -171,26 +199,32 @@ impl Store {
                 .execute(&pool)
                 .await?;
         }
-        let row = sqlx::query("SELECT seq FROM head WHERE id = 1")
+        let row = sqlx::query("SELECT seq, shipped FROM head WHERE id = 1")
             .fetch_optional(&pool)
             .await?;
-        let seq: i64 = match row {
-            Some(row) => row.try_get(0)?,
+        let (seq, shipped): (i64, i64) = match row {
+            Some(row) => (row.try_get(0)?, row.try_get(1)?),
             None => {
                 sqlx::query("INSERT INTO head (id, seq, hash, shipped) VALUES (1, 0, $1, 0)")
                     .bind(crate::domain::audit::GENESIS)
                     .execute(&pool)
                     .await?;
-                0
+                (0, 0)
             }
         };
         let (head, _) = watch::channel(seq as u64);
+        let written = Arc::new(AtomicU64::new(shipped as u64));
+        let (shipped, _) = watch::channel(shipped as u64);
         Ok(Self {
             pool,
             keyring,
             pending: Arc::default(),
             commit: Arc::default(),
             head,
+            shown: Arc::default(),
+            shipped,
+            written,
+            commits: Arc::default(),
         })
     }
 
@@ -280,12 +314,24 @@ impl Store {
         rows.iter().map(log::entry).collect()
     }
 
-    /// Returns every checkpoint.
+    /// Returns every checkpoint, the oldest first.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, Error> {
-        let rows =
-            sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq")
-                .fetch_all(&self.pool)
-                .await?;
+        let mut all = self.newest_checkpoints(u64::MAX, u32::MAX).await?;
+        all.reverse();
+        Ok(all)
+    }
+
+    /// Returns the newest checkpoints over entries up to a number, the newest first.
+    pub async fn newest_checkpoints(
+        &self,
+        up_to: u64,
+        most: u32,
+    ) -> Result<Vec<Checkpoint>, Error> {
+        let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints WHERE seq <= $1 ORDER BY seq DESC LIMIT $2")
+            .bind(i64::try_from(up_to).unwrap_or(i64::MAX))
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter()
             .map(|r| {
                 Ok(Checkpoint {
@@ -312,25 +358,40 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the newest entry's number and hash, and the number up to which entries were shipped.
-    pub async fn head(&self) -> Result<(u64, String, u64), Error> {
-        let row = sqlx::query("SELECT seq, hash, shipped FROM head WHERE id = 1")
-            .fetch_one(&self.pool)
-            .await?;
-        Ok((
-            row.try_get::<i64, _>(0)? as u64,
-            row.try_get(1)?,
-            row.try_get::<i64, _>(2)? as u64,
-        ))
+    /// Returns the newest entry's number, and the number up to which entries were shipped.
+    pub fn head(&self) -> (u64, u64) {
+        (*self.head.borrow(), *self.shipped.borrow())
     }
 
-    /// Records that entries were shipped.
-    pub async fn shipped(&self, to: u64) -> Result<(), Error> {
-        sqlx::query("UPDATE head SET shipped = $1 WHERE id = 1 AND shipped < $1")
-            .bind(to as i64)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+    /// Remembers that entries were shipped. It is written with the next commit: what it says too little is found out
+    /// where they lie.
+    pub fn shipped(&self, to: u64) {
+        self.shipped.send_if_modified(|shipped| {
+            let further = to > *shipped;
+            *shipped = to.max(*shipped);
+            further
+        });
+    }
+
+    /// Returns how many commits were made since the database was opened.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    fn is_flushed(&self) -> bool {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.is_empty() && self.written.load(Ordering::Relaxed) == *self.shipped.borrow()
+    }
+
+    fn take_shown(&self) -> BTreeMap<TargetUid, Shown> {
+        std::mem::take(&mut *self.shown.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn show_again(&self, earlier: BTreeMap<TargetUid, Shown>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (uid, before) in earlier {
+            shown.entry(uid).or_insert(before);
+        }
     }
 
     /// Opens a payload.
@@ -366,8 +427,10 @@ impl Store {
         Ok(out)
     }
 
-    /// Writes what is shown of a target. `epoch` must be the one under which the caller holds it.
-    pub async fn show(
+    /// Says what is shown of a target. `epoch` must be the one under which the caller holds it.
+    ///
+    /// It is written with the next entry, or by [`Self::flush`]: all of it can be found out again after a crash.
+    pub fn show(
         &self,
         uid: &TargetUid,
         address: &str,
@@ -376,24 +439,15 @@ impl Store {
     ) -> Result<(), Error> {
         let condition =
             serde_json::to_string(condition).map_err(|e| Error::Row("condition".into(), e))?;
-        let done = sqlx::query(
-            "UPDATE targets SET address = $2, condition = $3 WHERE uid = $1 AND epoch = $4",
-        )
-        .bind(uid.as_str())
-        .bind(address)
-        .bind(&condition)
-        .bind(epoch)
-        .execute(&self.pool)
-        .await?;
-        if done.rows_affected() == 0 {
-            sqlx::query("INSERT INTO targets (uid, address, condition, owner, epoch, expires_at) VALUES ($1, $2, $3, '', $4, 0) ON CONFLICT (uid) DO NOTHING")
-                .bind(uid.as_str())
-                .bind(address)
-                .bind(&condition)
-                .bind(epoch)
-                .execute(&self.pool)
-                .await?;
-        }
+        let shown = Shown {
+            address: address.to_owned(),
+            condition,
+            epoch,
+        };
+        self.shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.clone(), shown);
         Ok(())
     }
 
@@ -414,8 +468,11 @@ impl Store {
         Ok(out)
     }
 
-    /// Closes the database in order.
+    /// Closes the database in order, with everything written that is to be shown.
     pub async fn close(&self) {
+        if let Err(error) = self.flush().await {
+            tracing::warn!("what is shown of targets could not be written: {error}");
+        }
         self.pool.close().await;
     }
 }
