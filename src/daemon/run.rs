@@ -177,6 +177,9 @@ async fn shipper(line: Arc<Line>) {
         if let Err(error) = line.ship().await {
             tracing::warn!("shipping the log failed: {error}");
         }
+        if let Err(error) = line.store.flush().await {
+            tracing::warn!("what is shown of targets could not be written: {error}");
+        }
     }
 }
 

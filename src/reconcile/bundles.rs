@@ -195,13 +195,16 @@ pub async fn put_bundle(
 }
 
 impl Line {
-    /// Puts a bundle into the installation's own bundle store.
+    /// Puts a bundle into the installation's own bundle store, once since the start: many targets share one.
     pub(super) async fn put_bundle(
         &self,
         digest: &Digest,
         files: &Files,
         version: &str,
     ) -> Result<(), Error> {
+        if self.shared().put.contains(digest) {
+            return Ok(());
+        }
         put_bundle(
             self.ports.as_ref(),
             self.settings.encryption,
@@ -209,7 +212,9 @@ impl Line {
             files,
             version,
         )
-        .await
+        .await?;
+        self.shared().put.insert(digest.clone());
+        Ok(())
     }
 
     /// Opens the payload that pins a deployment.

@@ -225,10 +225,11 @@ impl Line {
             Performed::Events(events) => {
                 for event in events {
                     let binds = event.binds_the_future();
-                    self.record(uid, Actor::daemon("line"), event, Vec::new())
+                    let entry = self
+                        .record(uid, Actor::daemon("line"), event, Vec::new())
                         .await?;
                     if binds {
-                        self.ship().await?;
+                        self.ship_to(entry.seq).await?;
                     }
                 }
                 crash_point(&format!("{word}.after-record"));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,7 +15,6 @@ use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
 use crate::domain::estate::{
     Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile, read_sync,
-    rendering_faults,
 };
 use crate::domain::model::{
     Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName,
@@ -26,6 +25,7 @@ use crate::domain::spec::TemplateRef;
 use crate::domain::template::{Bundle, BundleKind, Files, find_bundles, load_bundle};
 use crate::git::{self, CommitInfo, Mirror, Tree};
 use crate::port::{self, Put, body};
+use crate::store::Draft;
 
 /// How many snapshots are kept at hand for waves that wait.
 const KEPT: usize = 50;
@@ -59,7 +59,7 @@ impl Line {
     ///
     /// At unchanged heads nothing is fetched, no port is called and nothing is logged.
     pub async fn look(
-        &self,
+        self: &Arc<Self>,
         trigger: &str,
         actor: &Actor,
     ) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
@@ -134,7 +134,7 @@ impl Line {
     }
 
     async fn compile_and_adopt(
-        &self,
+        self: &Arc<Self>,
         id: SnapshotId,
         revisions: BTreeMap<SourceName, Revision>,
         trigger: &str,
@@ -278,7 +278,7 @@ impl Line {
     }
 
     /// Rebuilds the snapshots that may still be needed, after a start.
-    pub(super) async fn recall(&self, accepted: Vec<Accepted>) -> Result<(), Error> {
+    pub(super) async fn recall(self: &Arc<Self>, accepted: Vec<Accepted>) -> Result<(), Error> {
         let oldest_needed = {
             let shared = self.shared();
             shared
@@ -311,13 +311,15 @@ impl Line {
             let uids = self.mint(&newest.compiled, &newest.uids).await?;
             let mut shared = self.shared();
             shared.snapshots.pop();
-            shared.snapshots.push(Arc::new(newest.with_uids(uids)));
+            shared
+                .snapshots
+                .push(Arc::new(newest.with_uids(Arc::new(uids))));
         }
         Ok(())
     }
 
     pub(super) async fn compile_snapshot(
-        &self,
+        self: &Arc<Self>,
         id: SnapshotId,
         revisions: BTreeMap<SourceName, Revision>,
         trigger: &str,
@@ -331,7 +333,7 @@ impl Line {
     }
 
     async fn compile_heads(
-        &self,
+        self: &Arc<Self>,
         id: SnapshotId,
         revisions: BTreeMap<SourceName, Revision>,
         trigger: &str,
@@ -347,10 +349,15 @@ impl Line {
         let templates = self
             .templates(&heads, register, actor, &mut findings)
             .await?;
-        let compiled = self.compile_trees(&heads, &templates, findings).await;
-        let uids = self.uids(&compiled);
-        let compiled = self.with_rendering_faults(compiled, &uids).await?;
-        Ok(Arc::new(Snapshot {
+        let mut compiled = self.compile_trees(&heads, &templates, findings).await;
+        if let Some(before) = self.newest() {
+            compiled.share(&before.compiled);
+        }
+        let mut uids = Arc::new(self.uids(&compiled));
+        if let Some(before) = self.newest().filter(|b| b.uids == uids) {
+            uids = before.uids.clone();
+        }
+        let snapshot = Snapshot {
             id,
             revisions,
             commits: heads.commits,
@@ -359,31 +366,45 @@ impl Line {
             trigger: trigger.to_owned(),
             actor: actor.clone(),
             uids,
-        }))
+        };
+        Ok(Arc::new(self.with_rendering_faults(snapshot).await?))
     }
 
-    /// Renders everything once, so that every fault of a commit is shown at once and not one after the other.
+    /// Renders what differs once, so that every fault of a commit is shown at once and not one after the other.
     async fn with_rendering_faults(
-        &self,
-        mut compiled: Compiled,
-        uids: &BTreeMap<Address, TargetUid>,
-    ) -> Result<Compiled, Error> {
-        let mut known = BTreeMap::new();
-        for (address, uid) in uids {
-            if let Some(digest) = self
-                .history(uid)
-                .and_then(|h| h.applied)
-                .and_then(|a| a.outputs)
-            {
-                known.insert(address.clone(), (*self.outputs(&digest).await?).clone());
-            }
-        }
+        self: &Arc<Self>,
+        snapshot: Snapshot,
+    ) -> Result<Snapshot, Error> {
+        let graph = &snapshot.compiled.graph;
+        let mut used = snapshot.addresses();
+        used.retain(|a| graph.users(a).next().is_some());
+        let deployed = self.outputs_of(&snapshot, &used).await?;
+        let line = self.clone();
         tokio::task::spawn_blocking(move || {
-            let findings = rendering_faults(&compiled, &known);
-            compiled.findings.extend(findings);
+            let mut snapshot = snapshot;
+            let mut sheets = line.sheets.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = sheets.fill(
+                &snapshot.compiled,
+                &|address| deployed.get(address).cloned(),
+                &mut |target, mut rendering, certain| {
+                    let Some(uid) = snapshot.uids.get(&target.address).filter(|_| certain) else {
+                        return;
+                    };
+                    let desired = &mut rendering.desired;
+                    desired.own(&line.settings.installation, uid);
+                    let digest = desired.digest(line.store.keyring().hasher());
+                    let mut shared = line.shared();
+                    let fed = shared.fed(&snapshot, target);
+                    shared.remember(uid, target, fed, digest);
+                },
+            );
+            line.counts.rendered(count);
+            let compiled = &mut snapshot.compiled;
+            compiled.findings.extend(sheets.findings().cloned());
             compiled.findings.sort();
             compiled.findings.dedup();
-            compiled
+            drop(sheets);
+            snapshot
         })
         .await
         .map_err(|_| Error::Panicked)
@@ -776,10 +797,12 @@ impl Line {
         known: &BTreeMap<Address, TargetUid>,
     ) -> Result<BTreeMap<Address, TargetUid>, Error> {
         let mut uids = known.clone();
+        let mut drafts = Vec::new();
         for (address, target) in &compiled.targets {
             match known.get(address) {
                 Some(uid) => {
-                    if self.history(uid).and_then(|h| h.address).as_ref() != Some(address) {
+                    let moved = self.shared().by_address.get(address) != Some(uid);
+                    if moved {
                         self.record(
                             uid,
                             Actor::daemon("moved"),
@@ -806,20 +829,26 @@ impl Line {
                         Some(name) => name.clone(),
                         None => minted_name(address, &uid)?,
                     };
-                    self.record(
-                        &uid,
-                        Actor::daemon("look"),
-                        EventKind::Minted {
-                            address: address.clone(),
-                            stack_name,
-                            given: given.is_some(),
-                        },
-                        Vec::new(),
-                    )
-                    .await?;
+                    let minted = EventKind::Minted {
+                        address: address.clone(),
+                        stack_name,
+                        given: given.is_some(),
+                    };
+                    drafts.push(Draft {
+                        stream: Stream::Target(uid.clone()),
+                        stream_seq: Some(1),
+                        at: self.clock.now(),
+                        actor: Actor::daemon("look"),
+                        body: Body::Target(minted),
+                        payloads: Vec::new(),
+                    });
                     uids.insert(address.clone(), uid);
                 }
             }
+        }
+        // All of them in one commit: a new estate has many.
+        for entry in self.store.append_all(drafts).await {
+            self.shared().fold(&entry?)?;
         }
         Ok(uids)
     }
@@ -827,21 +856,22 @@ impl Line {
     /// Makes a compiled snapshot the newest one, and counts the look that found it if it read every source.
     async fn adopt(&self, snapshot: Arc<Snapshot>, complete: bool) -> Result<(), Error> {
         let uids = self.mint(&snapshot.compiled, &snapshot.uids).await?;
-        let snapshot = Arc::new(snapshot.with_uids(uids.clone()));
-        {
+        let snapshot = if uids == *snapshot.uids {
+            snapshot
+        } else {
+            Arc::new(snapshot.with_uids(Arc::new(uids)))
+        };
+        let open = {
             let mut shared = self.shared();
+            let before = shared.snapshots.last().cloned();
             shared.snapshots.push(snapshot.clone());
             shared.complete_looks += u64::from(complete);
             let excess = shared.snapshots.len().saturating_sub(KEPT);
             shared.snapshots.drain(..excess);
-            for uid in uids.values() {
-                if let Some(known) = shared.targets.get_mut(uid) {
-                    known.attempts = 0;
-                }
-            }
-        }
+            shared.carry_over(before.as_deref(), &snapshot)
+        };
         self.ship().await?;
-        self.enqueue_all();
+        self.enqueue_these(open);
         // With no target at all there is nobody else who could write the end of the look down.
         self.close_look().await
     }
@@ -858,7 +888,10 @@ impl Line {
         }
         let look = {
             let mut shared = self.shared();
-            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            if shared.synced.contains(&newest.id) {
+                return Ok(());
+            }
+            let mut counts: BTreeMap<SyncResult, usize> = BTreeMap::new();
             let mut results = BTreeMap::new();
             for uid in newest.uids.values() {
                 let Some(known) = shared.targets.get(uid) else {
@@ -871,30 +904,29 @@ impl Line {
                 if known.looked < newest.id || moving || known.condition.reason == Reason::NotYet {
                     return Ok(());
                 }
-                *counts
-                    .entry(known.condition.result.to_string())
-                    .or_default() += 1;
-                results.insert(
-                    uid.to_string(),
-                    (known.condition.result, known.condition.reason),
-                );
+                *counts.entry(known.condition.result).or_default() += 1;
+                results.insert(uid, (known.condition.result, known.condition.reason));
             }
             if !shared.synced.insert(newest.id) {
                 return Ok(());
             }
+            shared.forget_snapshots(&newest);
             Look {
                 snapshot: newest.id,
                 trigger: newest.trigger.clone(),
                 revisions: newest.revisions.clone(),
                 signature: "not-checked".into(),
-                counts,
+                counts: counts
+                    .into_iter()
+                    .map(|(result, count)| (result.to_string(), count))
+                    .collect(),
                 faults: newest
                     .compiled
                     .findings
                     .iter()
                     .filter(|f| f.is_error())
                     .count(),
-                results: Digest::of("s1", &canonical_json(&json!(results))),
+                results: results_digest(&results)?,
             }
         };
         self.log(Stream::Daemon, newest.actor.clone(), Body::Synced(look))
@@ -1065,6 +1097,27 @@ async fn open_stored(line: &Line, version: &Registered) -> Result<Files, Error> 
     .await
 }
 
+/// Returns the digest of what every target came to: over the canonical JSON of `{uid: [result, reason]}`.
+///
+/// Written piece by piece, for there are many: a uid and the words need no escaping, and the map has their order.
+fn results_digest(results: &BTreeMap<&TargetUid, (SyncResult, Reason)>) -> Result<Digest, Error> {
+    let broken = |e: serde_json::Error| Error::Broken(format!("writing results: {e}"));
+    let mut text = Vec::with_capacity(results.len() * 64);
+    let mut before = b'{';
+    for (uid, found) in results {
+        text.push(before);
+        before = b',';
+        serde_json::to_writer(&mut text, uid).map_err(broken)?;
+        text.push(b':');
+        serde_json::to_writer(&mut text, found).map_err(broken)?;
+    }
+    if results.is_empty() {
+        text.push(before);
+    }
+    text.push(b'}');
+    Ok(Digest::of("s1", &text))
+}
+
 /// Mints a stack's name: `isoform-<address with - for separators>-<uid8>`, at most 128 characters.
 fn minted_name(address: &Address, uid: &TargetUid) -> Result<StackName, Error> {
     let plain: String = address
@@ -1086,7 +1139,7 @@ fn minted_name(address: &Address, uid: &TargetUid) -> Result<StackName, Error> {
 }
 
 impl Snapshot {
-    fn with_uids(&self, uids: BTreeMap<Address, TargetUid>) -> Self {
+    fn with_uids(&self, uids: Arc<BTreeMap<Address, TargetUid>>) -> Self {
         Self {
             id: self.id,
             revisions: self.revisions.clone(),
@@ -1103,6 +1156,25 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_digest_of_results_is_over_their_canonical_json() {
+        let uids: Vec<TargetUid> = ["a", "b", "0"]
+            .map(|c| c.repeat(32).parse().unwrap())
+            .to_vec();
+        let found = [
+            (SyncResult::InSync, Reason::Settled),
+            (SyncResult::Failed, Reason::StackRolledBack),
+            (SyncResult::Pending, Reason::Rollout),
+        ];
+        for count in 0..=uids.len() {
+            let results: BTreeMap<_, _> = uids.iter().zip(found).take(count).collect();
+            let plain: BTreeMap<String, _> =
+                results.iter().map(|(u, f)| (u.to_string(), *f)).collect();
+            let canonical = Digest::of("s1", &canonical_json(&json!(plain)));
+            assert_eq!(results_digest(&results).unwrap(), canonical);
+        }
+    }
 
     #[test]
     fn minted_names_fit_whatever_the_address() {

@@ -9,6 +9,7 @@ mod announce;
 mod bundles;
 mod drive;
 mod look;
+mod memo;
 mod operator;
 mod perform;
 mod preview;
@@ -21,6 +22,7 @@ mod ship;
 mod target;
 
 pub use bundles::{open_bundle, put_bundle};
+pub use memo::Counts;
 pub use operator::{ApproveWhat, OperatorError, Selector};
 pub use preview::{DiffReport, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
@@ -38,7 +40,7 @@ use crate::config::{Encryption, Source};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::deployment::{EventKind, History};
-use crate::domain::estate::{Compiled, Placement};
+use crate::domain::estate::{Compiled, Placement, Sheets};
 use crate::domain::model::{
     Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision,
     SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp,
@@ -109,7 +111,13 @@ pub struct Snapshot {
     /// Who pushed, where known.
     pub actor: Actor,
     /// Targets by uid.
-    pub uids: BTreeMap<Address, TargetUid>,
+    pub uids: Arc<BTreeMap<Address, TargetUid>>,
+}
+
+impl Snapshot {
+    fn addresses(&self) -> Vec<Address> {
+        self.compiled.targets.keys().cloned().collect()
+    }
 }
 
 /// What the daemon knows of a target beside its log.
@@ -133,6 +141,8 @@ struct Known {
     radius: Option<Radius>,
     /// The complete look at which it was first seen to be asked for no more, and the stack then.
     unasked: Option<(u64, Option<Watermark>)>,
+    /// What it asked for when it was last rendered.
+    memo: Option<Arc<memo::Memo>>,
 }
 
 /// What a snapshot changes in a placement, as it was shown when it held a target.
@@ -148,6 +158,10 @@ struct Shared {
     targets: BTreeMap<TargetUid, Known>,
     by_address: BTreeMap<Address, TargetUid>,
     snapshots: Vec<Arc<Snapshot>>,
+    /// Commits of snapshots that are forgotten, for people.
+    commits: Vec<CommitInfo>,
+    /// A snapshot that gives every target the options with which it was applied: older ones may be forgotten.
+    alike: Option<SnapshotId>,
     /// The newest accepted heads, as the log tells them: whether or not they could be compiled.
     accepted: Option<(SnapshotId, BTreeMap<SourceName, Revision>)>,
     /// How many looks have read every source. A look that could not read one proves nothing about what is gone.
@@ -155,6 +169,8 @@ struct Shared {
     /// Snapshots whose look has been written down.
     synced: BTreeSet<SnapshotId>,
     catalogue: Catalogue,
+    /// Targets that wait for something that another target does, or were not looked at yet.
+    waiting: BTreeSet<TargetUid>,
     /// What the newest sweep saw of each stack.
     swept: BTreeMap<StackId, Watermark>,
     swept_at: Option<Timestamp>,
@@ -163,6 +179,8 @@ struct Shared {
     /// Heads of sources whose new history was refused, and those that an operator let in.
     refused: BTreeMap<SourceName, (Option<Revision>, String)>,
     let_in: BTreeSet<Revision>,
+    /// Bundles that lie in the bundle store, as this process has seen.
+    put: BTreeSet<Digest>,
     /// Outputs by payload digest.
     outputs: BTreeMap<Digest, Arc<BTreeMap<String, String>>>,
 }
@@ -181,8 +199,11 @@ pub struct Line {
     pub queue: WorkQueue<TargetUid>,
     /// Stops waiting, never work.
     pub stop: CancellationToken,
+    /// What was done since it was opened.
+    pub counts: Counts,
     client: reqwest::Client,
     shared: Mutex<Shared>,
+    sheets: Mutex<Sheets>,
     looking: tokio::sync::Mutex<()>,
     starting: tokio::sync::Mutex<()>,
     shipping: tokio::sync::Mutex<()>,
@@ -211,17 +232,20 @@ impl Line {
             settings,
             queue,
             stop,
+            counts: Counts::default(),
             client,
             shared: Mutex::default(),
+            sheets: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             shipping: tokio::sync::Mutex::default(),
         };
+        let line = Arc::new(line);
         line.fold().await?;
-        Ok(Arc::new(line))
+        Ok(line)
     }
 
-    async fn fold(&self) -> Result<(), Error> {
+    async fn fold(self: &Arc<Self>) -> Result<(), Error> {
         let mut from = 1;
         let mut accepted = Vec::new();
         loop {
@@ -248,8 +272,11 @@ impl Line {
             }
         }
         for (uid, condition) in self.store.shown().await? {
-            if let Some(known) = self.shared().targets.get_mut(&uid) {
+            let mut shared = self.shared();
+            if let Some(known) = shared.targets.get_mut(&uid) {
+                let reason = condition.reason;
                 known.condition = condition;
+                shared.wait(&uid, reason);
             }
         }
         self.recall(accepted).await
@@ -262,6 +289,11 @@ impl Line {
     /// Returns the newest snapshot.
     pub fn newest(&self) -> Option<Arc<Snapshot>> {
         self.shared().snapshots.last().cloned()
+    }
+
+    /// Tells whether the look at a snapshot has ended: everything was looked at, and nothing moves.
+    pub fn has_ended(&self, snapshot: SnapshotId) -> bool {
+        self.shared().synced.contains(&snapshot)
     }
 
     /// Appends an entry of the installation or of a source.
@@ -382,15 +414,13 @@ impl Line {
             if !matches!(result, SyncResult::Applying | SyncResult::Planning) {
                 known.progress = None;
             }
-            (
-                known.history.address.clone(),
-                known.condition.clone(),
-                changed,
-            )
+            let (address, condition) = (known.history.address.clone(), known.condition.clone());
+            shared.wait(uid, reason);
+            (address, condition, changed)
         };
         if changed {
             let address = address.map(|a| a.to_string()).unwrap_or_default();
-            self.store.show(uid, &address, &condition, 1).await?;
+            self.store.show(uid, &address, &condition, 1)?;
         }
         Ok(())
     }
@@ -422,50 +452,40 @@ impl Line {
         self.queue.add(uid.clone(), &lane, after);
     }
 
-    /// Puts every target into the queue.
-    pub fn enqueue_all(&self) {
-        let uids: Vec<TargetUid> = self.shared().targets.keys().cloned().collect();
+    /// Puts some targets into the queue.
+    fn enqueue_these(&self, uids: Vec<TargetUid>) {
         for uid in uids {
             self.enqueue(&uid, Duration::ZERO);
         }
+    }
+
+    /// Puts every target into the queue.
+    pub fn enqueue_all(&self) {
+        let uids = self.shared().targets.keys().cloned().collect();
+        self.enqueue_these(uids);
     }
 
     /// Puts into the queue whoever may go on because a target has changed.
     fn enqueue_waiting(&self, changed: &TargetUid) {
         let uids: Vec<TargetUid> = {
             let shared = self.shared();
-            let waiting = |k: &Known| {
-                matches!(
-                    k.condition.reason,
-                    Reason::Dependency
-                        | Reason::Rollout
-                        | Reason::RolloutHalted
-                        | Reason::NotYet
-                        | Reason::Invalid
-                )
-            };
             let address = shared
                 .targets
                 .get(changed)
                 .and_then(|k| k.history.address.clone());
-            let users: BTreeSet<Address> = match (&address, shared.snapshots.last()) {
-                (Some(address), Some(snapshot)) => {
-                    snapshot.compiled.graph.users(address).cloned().collect()
-                }
-                _ => BTreeSet::new(),
-            };
-            shared
-                .targets
-                .iter()
-                .filter(|(uid, k)| {
-                    *uid != changed
-                        && (waiting(k)
-                            || k.history
-                                .address
-                                .as_ref()
-                                .is_some_and(|a| users.contains(a)))
-                })
-                .map(|(u, _)| u.clone())
+            let users = address.iter().flat_map(|address| {
+                let users = shared
+                    .snapshots
+                    .last()
+                    .map(|s| s.compiled.graph.users(address));
+                users.into_iter().flatten()
+            });
+            let users = users.filter_map(|user| shared.by_address.get(user));
+            let waiting = shared.waiting.iter();
+            let uids: BTreeSet<&TargetUid> = users.chain(waiting).collect();
+            uids.into_iter()
+                .filter(|uid| *uid != changed)
+                .cloned()
                 .collect()
         };
         // What runs now has read the state from before this change: it runs once more.
@@ -502,34 +522,26 @@ impl Line {
             .insert(digest.clone(), outputs.clone());
         Ok(outputs)
     }
-
-    /// Returns the outputs of every target that has any.
-    async fn all_outputs(
-        &self,
-        snapshot: &Snapshot,
-    ) -> Result<BTreeMap<Address, Arc<BTreeMap<String, String>>>, Error> {
-        let mut all = BTreeMap::new();
-        for (address, target) in &snapshot.compiled.targets {
-            if let crate::domain::estate::TargetKind::CustomerManaged { outputs } = &target.kind {
-                all.insert(address.clone(), Arc::new(outputs.clone()));
-                continue;
-            }
-            let digest = {
-                let shared = self.shared();
-                let uid = snapshot.uids.get(address);
-                uid.and_then(|u| shared.targets.get(u))
-                    .and_then(|k| k.history.applied.as_ref())
-                    .and_then(|a| a.outputs.clone())
-            };
-            if let Some(digest) = digest {
-                all.insert(address.clone(), self.outputs(&digest).await?);
-            }
-        }
-        Ok(all)
-    }
 }
 
 impl Shared {
+    /// Notes whether a target waits for what others do.
+    fn wait(&mut self, uid: &TargetUid, reason: Reason) {
+        let waits = matches!(
+            reason,
+            Reason::Dependency
+                | Reason::Rollout
+                | Reason::RolloutHalted
+                | Reason::NotYet
+                | Reason::Invalid
+        );
+        if waits {
+            self.waiting.insert(uid.clone());
+        } else {
+            self.waiting.remove(uid);
+        }
+    }
+
     fn fold(&mut self, entry: &Entry) -> Result<(), Error> {
         match &entry.body {
             Body::Target(_) => {
@@ -555,6 +567,7 @@ impl Shared {
                         wanted: None,
                         radius: None,
                         unasked: None,
+                        memo: None,
                     });
                 // A fold that was done by the appender already is not done twice.
                 if entry.stream_seq <= known.stream_seq {
@@ -570,14 +583,20 @@ impl Shared {
                 {
                     known.passes.push((deployment.pinned.snapshot, event.at));
                 }
+                let (before, reason) = (known.history.address.clone(), known.condition.reason);
                 known.history.record(&event)?;
                 known.stream_seq = entry.stream_seq;
                 if let EventKind::Minted { address, .. } | EventKind::Moved { address } =
                     &event.kind
                 {
-                    self.by_address.retain(|_, uid| *uid != event.target);
+                    if let Some(before) = before
+                        && self.by_address.get(&before) == Some(&event.target)
+                    {
+                        self.by_address.remove(&before);
+                    }
                     self.by_address
                         .insert(address.clone(), event.target.clone());
+                    self.wait(&event.target, reason);
                 }
             }
             Body::Accepted {

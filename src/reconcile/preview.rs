@@ -1,6 +1,7 @@
 //! What would change: for files that are not pushed, and for the newest snapshot in CloudFormation's own words.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,10 +75,10 @@ impl Line {
             at: self.clock.now(),
             trigger: "diff".into(),
             actor: crate::domain::model::Actor::daemon("diff"),
-            uids,
+            uids: Arc::new(uids),
         };
         let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = self
-            .all_outputs(&snapshot)
+            .outputs_of(&snapshot, &snapshot.addresses())
             .await?
             .into_iter()
             .map(|(a, o)| (a, (*o).clone()))
@@ -237,7 +238,7 @@ impl Line {
             .newest()
             .ok_or_else(|| Error::Broken("nothing was looked at yet".into()))?;
         let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = self
-            .all_outputs(&newest)
+            .outputs_of(&newest, &newest.addresses())
             .await?
             .into_iter()
             .map(|(a, o)| (a, (*o).clone()))

@@ -241,7 +241,7 @@ fn blocked(
     }
     let position = target.stage.as_ref()?;
     // A sibling whose files have faults may belong to an earlier wave: nobody can tell, so nothing later moves.
-    let broken = |t: &&Target| {
+    let broken = |t: &&Arc<Target>| {
         t.stage.is_none()
             && t.address.kind() == target.address.kind()
             && same_owner(t, target)

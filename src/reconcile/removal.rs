@@ -307,7 +307,10 @@ impl Line {
         let placement = self.placement_of(history, &stack)?;
         let last = history.applied.as_ref().and_then(|a| {
             let shared = self.shared();
-            let at = shared.snapshots.iter().find(|s| s.id == a.snapshot)?;
+            let at = shared.snapshots.iter().find(|s| s.id == a.snapshot);
+            // Where that one is forgotten, one with the same options was kept.
+            let same = shared.snapshots.iter().find(|s| Some(s.id) == shared.alike);
+            let at = at.or(same)?;
             let theirs = at.uids.get(&address) == Some(uid);
             at.compiled
                 .targets
@@ -316,7 +319,7 @@ impl Line {
                 .cloned()
         });
         let options = match last {
-            Some(target) => target.options,
+            Some(target) => target.options.clone(),
             // Its own gates are not known any more: a person is asked, whatever they were.
             None => StackOptions {
                 gate: Some(Gate::Approve),

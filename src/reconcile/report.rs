@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Line};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::deployment::{EventKind, Outcome};
-use crate::domain::estate::Target;
 use crate::domain::model::{
     Address, Condition, Digest, Finding, Reason, SourceName, TargetUid, Timestamp,
 };
@@ -233,12 +232,12 @@ impl Line {
                 .map(ToString::to_string),
             template: target
                 .as_ref()
-                .and_then(Target::template)
+                .and_then(|t| t.template())
                 .map(|t| t.version.clone()),
             serving_template: history.applied.as_ref().and_then(|a| a.template.clone()),
             serving: history.applied.as_ref().map(|a| a.revision.to_string()),
             since: history.applied.as_ref().map(|a| a.at),
-            uses: target.as_ref().map(Target::needs).unwrap_or_default(),
+            uses: target.as_ref().map(|t| t.needs()).unwrap_or_default(),
             used_by: newest
                 .as_ref()
                 .map(|s| s.compiled.graph.users(&address).cloned().collect())
@@ -370,10 +369,9 @@ impl Line {
         let mut commits = BTreeMap::new();
         let addresses = {
             let shared = self.shared();
-            for snapshot in &shared.snapshots {
-                for info in snapshot.commits.values() {
-                    commits.insert(info.revision.to_string(), info.clone());
-                }
+            let kept = shared.snapshots.iter().flat_map(|s| s.commits.values());
+            for info in shared.commits.iter().chain(kept) {
+                commits.insert(info.revision.to_string(), info.clone());
             }
             shared
                 .targets

@@ -97,6 +97,7 @@ impl Line {
         guard: &TargetGuard<TargetUid>,
     ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
+        self.counts.looked_at_one();
         let (Some(history), Some(newest)) = (self.history(uid), self.newest()) else {
             return Ok(None);
         };
@@ -106,7 +107,7 @@ impl Line {
         // What runs is never left: nothing newer can interrupt it.
         if let Some(current) = history.current.as_ref().filter(|d| d.is_executing()) {
             let target = if current.pinned.removal {
-                self.departed(uid, &history)
+                self.departed(uid, &history).map(Arc::new)
             } else {
                 self.target_at(current.pinned.snapshot, &newest, &address)
             };
@@ -130,7 +131,7 @@ impl Line {
         snapshot: SnapshotId,
         newest: &Arc<Snapshot>,
         address: &Address,
-    ) -> Option<Target> {
+    ) -> Option<Arc<Target>> {
         let shared = self.shared();
         let at = shared
             .snapshots
@@ -226,11 +227,8 @@ impl Line {
         let Some(target) = snapshot.compiled.targets.get(address).cloned() else {
             return Ok(None);
         };
-        let rendering = match self
-            .render_target(uid, &history, &snapshot, &target)
-            .await?
-        {
-            Ok(rendering) => rendering,
+        let (digest, rendering) = match self.digest_of(uid, &history, &snapshot, &target).await? {
+            Ok(found) => found,
             Err(findings) => {
                 self.supersede(guard, &target, "the files of a newer commit have faults")
                     .await?;
@@ -254,7 +252,6 @@ impl Line {
             self.show(uid, SyncResult::Failed, Reason::Invalid, format!("its stack is {stack}, and the placement `{}` is elsewhere: a stack cannot move; give the target a new name", target.placement.name)).await?;
             return Ok(None);
         }
-        let digest = rendering.desired.digest(self.store.keyring().hasher());
         if let Some(known) = self.shared().targets.get_mut(uid) {
             known.wanted = Some(digest.clone());
         }
@@ -312,6 +309,19 @@ impl Line {
             .await?;
             return Ok(None);
         }
+        if let Some(wait) = self.radius(uid, &snapshot, &target).await? {
+            return self.wait(uid, wait).await;
+        }
+        let rendering = match rendering {
+            Some(rendering) => rendering,
+            None => match self
+                .render_target(uid, &history, &snapshot, &target)
+                .await?
+            {
+                Ok(rendering) => rendering,
+                Err(findings) => return Err(Error::Broken(first_fault(&findings))),
+            },
+        };
         self.change(guard, &history, &snapshot, &target, rendering, digest)
             .await
     }
@@ -355,14 +365,7 @@ impl Line {
             let Some(known) = shared.targets.get_mut(uid) else {
                 return;
             };
-            if known.passes.contains(&(snapshot, since)) {
-                false
-            } else {
-                known.passes.push((snapshot, since));
-                let excess = known.passes.len().saturating_sub(64);
-                known.passes.drain(..excess);
-                true
-            }
+            known.passed(snapshot, since)
         };
         if new {
             self.enqueue_waiting(uid);
@@ -398,7 +401,8 @@ impl Line {
         snapshot: &Snapshot,
         target: &Target,
     ) -> Result<Result<Rendering, Vec<Finding>>, Error> {
-        let outputs = self.all_outputs(snapshot).await?;
+        let outputs = self.outputs_of(snapshot, &target.producers()).await?;
+        self.counts.rendered(1);
         let (installation, uid, target) = (
             self.settings.installation.clone(),
             uid.clone(),
@@ -450,9 +454,6 @@ impl Line {
         digest: Digest,
     ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
-        if let Some(wait) = self.radius(uid, snapshot, target).await? {
-            return self.wait(uid, wait).await;
-        }
         if self.mode(target) == Mode::Observe {
             // Nothing is made for it, not even a change set: `isoform diff` and `isoform plan` show what it would do.
             self.show(
@@ -698,7 +699,7 @@ impl Line {
             .await?;
         crate::testing::crash_point("begin.after-record");
         if entry.binds_the_future() {
-            self.ship().await?;
+            self.ship_to(entry.seq).await?;
         }
         Ok(())
     }
@@ -713,12 +714,19 @@ impl Line {
         if target.placement.mode == Mode::Observe {
             return Ok(None);
         }
-        let (list, digest) = self.radius_of(snapshot, target).await?;
         let limit = if target.placement.critical {
             0
         } else {
             target.placement.blast_radius
         };
+        // What the placement does not even hold cannot be exceeded.
+        if snapshot.compiled.targets.len() <= limit {
+            if let Some(known) = self.shared().targets.get_mut(uid) {
+                known.radius = None;
+            }
+            return Ok(None);
+        }
+        let (list, digest) = self.radius_of(snapshot, target).await?;
         {
             let mut shared = self.shared();
             let held = list.len() > limit
@@ -775,7 +783,6 @@ impl Line {
     ) -> Result<(Vec<Address>, Digest), Error> {
         let mut list = Vec::new();
         let mut body = BTreeMap::new();
-        let outputs = self.all_outputs(snapshot).await?;
         for (address, target) in &snapshot.compiled.targets {
             if target.placement.name != like.placement.name
                 || matches!(
@@ -786,26 +793,33 @@ impl Line {
             {
                 continue;
             }
-            let Some((uid, history)) = snapshot
-                .uids
-                .get(address)
-                .and_then(|u| Some((u.clone(), self.history(u)?)))
-            else {
+            let Some(uid) = snapshot.uids.get(address) else {
                 continue;
             };
-            let unknown = target.producers().iter().any(|p| !outputs.contains_key(p));
-            let digest = if unknown {
-                None
-            } else {
-                self.render_target(&uid, &history, snapshot, target)
+            // Most were rendered before: those are told from what is remembered, without a copy of their history.
+            let (applied, remembered, unknown) = {
+                let shared = self.shared();
+                let Some(known) = shared.targets.get(uid) else {
+                    continue;
+                };
+                let applied = known.history.applied.as_ref();
+                (
+                    applied.map(|a| (a.digest.clone(), a.snapshot)),
+                    shared.remembered(uid, snapshot, target),
+                    shared.fed(snapshot, target).iter().any(Option::is_none),
+                )
+            };
+            let digest = match (unknown, remembered, self.history(uid)) {
+                (true, _, _) | (_, None, None) => None,
+                (_, Some(digest), _) => Some(digest),
+                (_, None, Some(history)) => self
+                    .digest_of(uid, &history, snapshot, target)
                     .await?
                     .ok()
-                    .map(|r| r.desired.digest(self.store.keyring().hasher()))
+                    .map(|(digest, _)| digest),
             };
-            let changed = match (&digest, &history.applied) {
-                (Some(digest), Some(applied)) => {
-                    applied.digest != *digest || applied.snapshot == snapshot.id
-                }
+            let changed = match (&digest, &applied) {
+                (Some(digest), Some((applied, at))) => applied != digest || *at == snapshot.id,
                 _ => true,
             };
             if changed {

@@ -1,6 +1,7 @@
 //! From trees of files to targets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ pub struct SourceTree<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
     /// Targets by address.
-    pub targets: BTreeMap<Address, Target>,
+    pub targets: BTreeMap<Address, Arc<Target>>,
     /// Addresses that two sources claim.
     pub contested: BTreeSet<Address>,
     /// Rollouts by name.
@@ -44,13 +45,30 @@ pub struct Compiled {
     /// Every finding, those of targets included.
     pub findings: Vec<Finding>,
     /// Who needs whom.
-    pub graph: Graph,
+    pub graph: Arc<Graph>,
     /// Whether a fault of a source's own files keeps from telling what it asks for: then nothing of it is orphaned.
     pub incomplete: bool,
     /// What `after` of a stack names, as written.
     pub after: Vec<(Address, String, Place)>,
     /// Files that something bound to a template or target.
     pub bound: BTreeSet<String>,
+}
+
+impl Compiled {
+    /// Takes over from an earlier snapshot every target that is the same, so that both hold one copy.
+    pub fn share(&mut self, earlier: &Self) {
+        for (address, target) in &mut self.targets {
+            if let Some(same) = earlier.targets.get(address)
+                && !Arc::ptr_eq(same, target)
+                && same == target
+            {
+                *target = same.clone();
+            }
+        }
+        if self.graph == earlier.graph {
+            self.graph = earlier.graph.clone();
+        }
+    }
 }
 
 /// Looks up the values that are stored for a target: what `${Proton::CURRENT_VAL}` stands for.
@@ -347,7 +365,9 @@ impl Pass<'_> {
             self.out.findings.push(finding);
             return;
         }
-        self.out.targets.insert(target.address.clone(), target);
+        self.out
+            .targets
+            .insert(target.address.clone(), Arc::new(target));
     }
 
     fn stage(
@@ -640,7 +660,7 @@ impl Pass<'_> {
         self.out
             .targets
             .entry(target.address.clone())
-            .or_insert(target);
+            .or_insert_with(|| Arc::new(target));
     }
 
     #[expect(
@@ -894,7 +914,7 @@ impl Pass<'_> {
         self.out
             .targets
             .entry(target.address.clone())
-            .or_insert(target);
+            .or_insert_with(|| Arc::new(target));
     }
 
     fn pipeline(
@@ -1037,7 +1057,8 @@ impl Pass<'_> {
                 if foreign {
                     faults.push(self.denied("services", service, &made_by));
                 }
-                match self.out.targets.get_mut(&to).filter(|_| !foreign) {
+                let host = self.out.targets.get_mut(&to).filter(|_| !foreign);
+                match host.map(Arc::make_mut) {
                     Some(Target {
                         kind:
                             TargetKind::Instance {
@@ -1285,6 +1306,7 @@ fn link(out: &mut Compiled) {
             .targets
             .values_mut()
             .filter(|t| t.address.base() == stack)
+            .map(Arc::make_mut)
         {
             target.after.extend(hits.iter().cloned());
             target.faults.extend(fault.clone());
@@ -1305,7 +1327,7 @@ fn link(out: &mut Compiled) {
             .collect::<Vec<_>>()
             .join(" → ");
         for address in &circle {
-            if let Some(target) = out.targets.get_mut(address) {
+            if let Some(target) = out.targets.get_mut(address).map(Arc::make_mut) {
                 let finding = Finding::error(
                     "sync.circle",
                     target.made_by.clone(),
@@ -1342,7 +1364,7 @@ fn link(out: &mut Compiled) {
     }
     out.contested.extend(doubled);
     out.findings.extend(findings);
-    out.graph = graph;
+    out.graph = Arc::new(graph);
     out.findings.sort();
     out.findings.dedup();
 }

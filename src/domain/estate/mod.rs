@@ -5,14 +5,16 @@
 //! stops what it describes and nothing else.
 
 mod compile;
+mod sheets;
 mod target;
 mod validate;
 
 pub use compile::{Compiled, SourceTree, compile, current_stored, read_sync};
-pub use target::{Context, Rendering, StagePosition, Target, TargetKind};
 #[cfg(feature = "edge")]
-pub(crate) use validate::placeholder;
-pub use validate::{Checked, rendered, rendering_faults, validate};
+pub(crate) use sheets::placeholder;
+pub use sheets::{Outputs, Real, Rendered, Sheets};
+pub use target::{Context, Rendering, StagePosition, Target, TargetKind};
+pub use validate::{Checked, rendered, validate};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use super::spec::TemplateRef;
 use super::template::{Bundle, BundleKind};
 
 /// An account and its regions, with the operator's side of every gate.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Placement {
     /// Its name.
     pub name: PlacementName,
@@ -99,6 +101,13 @@ pub struct TemplateVersion {
     pub bundle: Arc<Bundle>,
     /// Where its files lie, for messages.
     pub root: String,
+}
+
+impl PartialEq for TemplateVersion {
+    // Equal digests mean equal bundles.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.digest, &self.version, &self.root) == (&other.digest, &other.version, &other.root)
+    }
 }
 
 /// The template versions that a snapshot can use.

@@ -30,7 +30,7 @@ pub struct StagePosition {
 }
 
 /// What a target deploys.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum TargetKind {
     /// An environment of a template.
     Environment {
@@ -91,7 +91,7 @@ pub enum TargetKind {
 }
 
 /// One deployable unit that the sources ask for.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Target {
     /// Its address.
     pub address: Address,
@@ -144,6 +144,8 @@ pub struct Rendering {
     pub file: (String, Arc<str>),
     /// The data that it was rendered with.
     pub data: Value,
+    /// Names of the template's outputs.
+    pub outputs: Vec<String>,
     /// Warnings.
     pub notes: Vec<Finding>,
 }
@@ -181,6 +183,14 @@ impl Target {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Tells whether another target renders to the same with the same outputs.
+    pub fn renders_like(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.options == other.options
+            && self.stack_policy == other.stack_policy
+            && self.placement.account == other.placement.account
     }
 
     /// Returns the template version, where there is one.
@@ -364,12 +374,9 @@ impl Target {
                 message,
             )]);
         }
-        let mut tags = self.options.tags.clone();
-        tags.insert("isoform:owner".into(), context.installation.to_string());
-        tags.insert("isoform:target".into(), context.uid.to_string());
         notes.extend(unknown_properties(&path, &template, &source, &text));
         let consumed = self.consumed(&source, context);
-        let desired = Desired {
+        let mut desired = Desired {
             stack_name: context.stack_name.clone(),
             template: text,
             secrets: template
@@ -379,7 +386,7 @@ impl Target {
                 .map(|(n, _)| n.clone())
                 .collect(),
             parameters: given,
-            tags,
+            tags: self.options.tags.clone(),
             notification_arns: self.options.notification_arns.clone(),
             rollback_triggers: self.options.rollback_triggers.clone(),
             monitoring_minutes: self.options.monitoring.map_or(0, |d| d.as_secs() / 60),
@@ -389,10 +396,12 @@ impl Target {
             capabilities: needed.into_iter().map(str::to_owned).collect(),
             consumed,
         };
+        desired.own(context.installation, context.uid);
         Ok(Rendering {
             desired,
             file: (path, source),
             data,
+            outputs: template.outputs.keys().cloned().collect(),
             notes,
         })
     }
@@ -425,6 +434,10 @@ fn covers(allowed: &[String], needed: &str) -> bool {
 
 /// Moves findings about a rendered text to the lines of the template that it came from.
 fn relocate(findings: Vec<Finding>, source: &str, rendered: &str) -> Vec<Finding> {
+    // The map is a comparison of both texts: it is made for those few that have something to say.
+    if findings.is_empty() {
+        return findings;
+    }
     let map = render::line_map(source, rendered);
     findings
         .into_iter()

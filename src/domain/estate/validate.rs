@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compile::{Compiled, SourceTree, compile, current_stored, read_sync};
-use super::{Context, Grant, May, Placement, TemplateVersion, Templates};
+use super::compile::{SourceTree, compile, current_stored, read_sync};
+use super::{Grant, May, Placement, Sheets, TemplateVersion, Templates};
 use crate::domain::bundle;
-use crate::domain::model::{
-    Address, Finding, InstallationId, Place, PlacementName, StackName, TargetUid,
-};
+use crate::domain::model::{Finding, Place, PlacementName};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
-use crate::domain::render::{self, Limits};
+use crate::domain::render;
 use crate::domain::spec::{
     TemplateRef, parse_environment_spec, parse_ops, parse_service_spec, spec_kind,
 };
@@ -81,7 +79,9 @@ pub fn validate(
         out.targets = compiled.targets.len();
         bound = compiled.bound.clone();
         out.findings.extend(compiled.findings.iter().cloned());
-        render_all(&compiled, &BTreeMap::new(), &mut out.findings);
+        let mut sheets = Sheets::default();
+        sheets.fill(&compiled, &|_| None, &mut |_, _, _| {});
+        out.findings.extend(sheets.findings().cloned());
     }
     loose_specs(files, &bound, &roots, &mut out);
     out.findings.sort_by(|a, b| {
@@ -89,16 +89,6 @@ pub fn validate(
     });
     out.findings.dedup();
     out
-}
-
-/// Renders every target with the outputs that are known, and returns what is wrong with the renderings.
-pub fn rendering_faults(
-    compiled: &Compiled,
-    outputs: &BTreeMap<Address, BTreeMap<String, String>>,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    render_all(compiled, outputs, &mut findings);
-    findings
 }
 
 /// Renders every target of a tree, with names of outputs standing for their values: for comparing two revisions.
@@ -124,7 +114,14 @@ pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
         &templates,
         &current_stored,
     );
-    render_all(&compiled, &BTreeMap::new(), &mut checked.findings)
+    let mut texts = BTreeMap::new();
+    Sheets::default().fill(&compiled, &|_| None, &mut |target, rendering, _| {
+        texts.insert(
+            target.address.to_string(),
+            rendering.desired.template.to_string(),
+        );
+    });
+    texts
 }
 
 fn unreachable_name() -> crate::domain::model::SourceName {
@@ -238,96 +235,6 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
         add(&stack.placement, Vec::new());
     }
     placements
-}
-
-/// Renders every target with names of outputs standing for their values.
-fn render_all(
-    compiled: &Compiled,
-    real: &BTreeMap<Address, BTreeMap<String, String>>,
-    findings: &mut Vec<Finding>,
-) -> BTreeMap<String, String> {
-    let mut texts = BTreeMap::new();
-    let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = BTreeMap::new();
-    let mut guessed: BTreeSet<Address> = BTreeSet::new();
-    let installation: InstallationId = "0"
-        .repeat(32)
-        .parse()
-        .unwrap_or_else(|_| unreachable!("32 zeros are an id"));
-    let uid: TargetUid = "0"
-        .repeat(32)
-        .parse()
-        .unwrap_or_else(|_| unreachable!("32 zeros are a uid"));
-    let stack_name: StackName = "validate"
-        .parse()
-        .unwrap_or_else(|_| unreachable!("a word is a stack name"));
-    for address in compiled.graph.levels().into_iter().flatten() {
-        let Some(target) = compiled
-            .targets
-            .get(&address)
-            .filter(|t| !t.faults.iter().any(Finding::is_error))
-        else {
-            continue;
-        };
-        // What uses a target that cannot be rendered cannot be judged.
-        if target.producers().iter().any(|p| !outputs.contains_key(p))
-            || target.engine() != Engine::Jinja
-        {
-            continue;
-        }
-        if let super::TargetKind::CustomerManaged { outputs: own } = &target.kind {
-            outputs.insert(address, own.clone());
-            continue;
-        }
-        let known = |a: &Address| outputs.get(a).cloned();
-        let context = Context {
-            installation: &installation,
-            uid: &uid,
-            stack_name: &stack_name,
-            outputs: &known,
-            limits: Limits::default(),
-        };
-        match target.render(&context) {
-            Ok(rendering) => {
-                findings.extend(rendering.notes);
-                texts.insert(address.to_string(), rendering.desired.template.to_string());
-                if let Ok(template) = crate::domain::cfn::parse_template(
-                    &rendering.file.0,
-                    &rendering.desired.template,
-                ) {
-                    // What is deployed has the real values; what will come stands as a name.
-                    let own = real.get(&address);
-                    let mut names = BTreeMap::new();
-                    for name in template.outputs.keys() {
-                        let value = own.and_then(|o| o.get(name)).cloned().unwrap_or_else(|| {
-                            guessed.insert(address.clone());
-                            placeholder(&address, name)
-                        });
-                        names.insert(name.clone(), value);
-                    }
-                    outputs.insert(address, names);
-                }
-            }
-            Err(more) => {
-                // A template may branch on a value that is only a name yet: then a missing name is certain, and nothing else.
-                let certain = !target.producers().iter().any(|p| guessed.contains(p));
-                findings.extend(more.into_iter().filter(|f| {
-                    certain
-                        || (f.code == "render.undefined" && f.message.ends_with("is not defined"))
-                }));
-            }
-        }
-    }
-    texts
-}
-
-/// Stands for an output that is not known yet: passes every filter of Proton's.
-pub(crate) fn placeholder(address: &Address, output: &str) -> String {
-    let safe: String = address
-        .to_string()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    format!("isoform-unknown-{safe}-{output}")
 }
 
 fn loose_specs(files: &Files, bound: &BTreeSet<String>, roots: &[String], out: &mut Checked) {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::model::Address;
 
 /// What each target needs first.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Graph {
     needs: BTreeMap<Address, BTreeSet<Address>>,
+    users: BTreeMap<Address, BTreeSet<Address>>,
 }
 
 impl Graph {
@@ -22,6 +23,10 @@ impl Graph {
             .entry(target.clone())
             .or_default()
             .insert(first.clone());
+        self.users
+            .entry(first.clone())
+            .or_default()
+            .insert(target.clone());
     }
 
     /// Returns what a target needs directly.
@@ -30,11 +35,8 @@ impl Graph {
     }
 
     /// Returns who needs a target directly.
-    pub fn users<'a>(&'a self, target: &'a Address) -> impl Iterator<Item = &'a Address> {
-        self.needs
-            .iter()
-            .filter(move |(_, needs)| needs.contains(target))
-            .map(|(user, _)| user)
+    pub fn users(&self, target: &Address) -> impl Iterator<Item = &Address> {
+        self.users.get(target).into_iter().flatten()
     }
 
     /// Returns every circle as its path, the shortest description of each.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::domain::model::{
-    Digest, Generation, InstallationId, KeyedHasher, Prune, StackName, canonical_json, sha256_hex,
+    Digest, Generation, InstallationId, KeyedHasher, Prune, StackName, TargetUid, canonical_json,
+    sha256_hex,
 };
 
 /// Everything that a snapshot asks of one stack.
@@ -41,6 +42,13 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Sets the tags that say whose the stack is.
+    pub fn own(&mut self, installation: &InstallationId, uid: &TargetUid) {
+        self.tags
+            .insert("isoform:owner".into(), installation.to_string());
+        self.tags.insert("isoform:target".into(), uid.to_string());
+    }
+
     /// Returns the digest of everything that was asked for.
     ///
     /// Secret values enter as keyed digests; revision and template version stay outside, so that a commit which

@@ -25,7 +25,7 @@ impl EnvironmentData {
 }
 
 /// `service`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ServiceData {
     /// `service.name`.
     pub name: String,

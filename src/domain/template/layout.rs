@@ -78,7 +78,7 @@ pub struct Bundle {
 }
 
 /// A directly defined component: one template and its manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Component {
     /// The template.
     pub part: Part,

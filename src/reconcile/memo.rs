@@ -1,0 +1,316 @@
+//! What is not worked out twice: the digest of a target that asks for the same, with the same outputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Error, Known, Line, Shared, Snapshot};
+use crate::domain::deployment::History;
+use crate::domain::estate::{Outputs, Rendering, Target, TargetKind};
+use crate::domain::model::{
+    Address, Digest, Finding, SnapshotId, SyncResult, TargetUid, Timestamp, canonical_json,
+};
+
+/// How many commits of forgotten snapshots are still shown.
+const COMMITS: usize = 200;
+/// How many passes of a target are kept.
+const PASSES: usize = 64;
+
+/// What the line has done since it was opened, for tests on how cost grows.
+#[derive(Debug, Default)]
+pub struct Counts {
+    renders: AtomicU64,
+    looked: AtomicU64,
+}
+
+impl Counts {
+    /// How many renderings there were.
+    pub fn renders(&self) -> u64 {
+        self.renders.load(Ordering::Relaxed)
+    }
+
+    /// How often a target was looked at by itself.
+    pub fn looked(&self) -> u64 {
+        self.looked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rendered(&self, more: usize) {
+        self.renders.fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn looked_at_one(&self) {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The digest that a target had when it was last rendered.
+#[derive(Debug)]
+pub(super) struct Memo {
+    target: Arc<Target>,
+    fed: Vec<Option<Digest>>,
+    digest: Digest,
+}
+
+impl Shared {
+    /// Returns the digest of each producer's outputs, as they are deployed; absent where there are none.
+    pub(super) fn fed(&self, snapshot: &Snapshot, target: &Target) -> Vec<Option<Digest>> {
+        target
+            .producers()
+            .iter()
+            .map(|producer| {
+                if let Some(TargetKind::CustomerManaged { outputs }) =
+                    snapshot.compiled.targets.get(producer).map(|t| &t.kind)
+                {
+                    let given = serde_json::json!(outputs);
+                    return Some(Digest::of("o1", &canonical_json(&given)));
+                }
+                self.outputs_of(snapshot, producer).cloned()
+            })
+            .collect()
+    }
+
+    fn outputs_of(&self, snapshot: &Snapshot, address: &Address) -> Option<&Digest> {
+        let known = self.targets.get(snapshot.uids.get(address)?)?;
+        known.history.applied.as_ref()?.outputs.as_ref()
+    }
+
+    /// Returns the digest of what a target asks for, if it was rendered before with the same.
+    pub(super) fn remembered(
+        &self,
+        uid: &TargetUid,
+        snapshot: &Snapshot,
+        target: &Arc<Target>,
+    ) -> Option<Digest> {
+        let memo = self.targets.get(uid)?.memo.as_ref()?;
+        let same = Arc::ptr_eq(&memo.target, target) || memo.target.renders_like(target);
+        (same && memo.fed == self.fed(snapshot, target)).then(|| memo.digest.clone())
+    }
+
+    /// Keeps the digest of what a target asks for.
+    pub(super) fn remember(
+        &mut self,
+        uid: &TargetUid,
+        target: &Arc<Target>,
+        fed: Vec<Option<Digest>>,
+        digest: Digest,
+    ) {
+        if let Some(known) = self.targets.get_mut(uid) {
+            let target = target.clone();
+            known.memo = Some(Arc::new(Memo {
+                target,
+                fed,
+                digest,
+            }));
+        }
+    }
+}
+
+impl Shared {
+    /// Takes over from the snapshot before whatever was in sync with it and is asked for in the same way, without
+    /// looking at it again. Returns who is to be looked at.
+    pub(super) fn carry_over(
+        &mut self,
+        before: Option<&Snapshot>,
+        now: &Snapshot,
+    ) -> Vec<TargetUid> {
+        let mut carried: BTreeMap<&Address, (&TargetUid, Timestamp)> = BTreeMap::new();
+        if let Some(before) = before {
+            for (address, target) in &now.compiled.targets {
+                if let Some(uid) = now.uids.get(address)
+                    && let Some(since) = self.still_in_sync(before, now, uid, target)
+                {
+                    carried.insert(address, (uid, since));
+                }
+            }
+        }
+        // Who needs one that is looked at waits for it, and is looked at too.
+        let waits = |target: &Target, carried: &BTreeMap<&Address, _>| {
+            target.needs().iter().any(|need| {
+                let given = now.compiled.targets.get(need).map(|t| &t.kind);
+                !carried.contains_key(need)
+                    && !matches!(given, Some(TargetKind::CustomerManaged { .. }))
+            })
+        };
+        let mut open: Vec<&Address> = carried
+            .keys()
+            .filter(|a| {
+                now.compiled
+                    .targets
+                    .get(**a)
+                    .is_some_and(|t| waits(t, &carried))
+            })
+            .copied()
+            .collect();
+        while let Some(address) = open.pop() {
+            if carried.remove(address).is_some() {
+                open.extend(now.compiled.graph.users(address));
+            }
+        }
+        let mut same: BTreeSet<&TargetUid> = BTreeSet::new();
+        for (uid, since) in carried.into_values() {
+            if let Some(known) = self.targets.get_mut(uid) {
+                known.looked = now.id;
+                known.passed(now.id, since);
+                same.insert(uid);
+            }
+        }
+        let mut rest = Vec::new();
+        for (uid, known) in &mut self.targets {
+            if !same.contains(uid) {
+                known.attempts = 0;
+                rest.push(uid.clone());
+            }
+        }
+        rest
+    }
+
+    /// Tells since when a target has been in sync with the snapshot before, if a look at the new one can only find
+    /// the same.
+    fn still_in_sync(
+        &self,
+        before: &Snapshot,
+        now: &Snapshot,
+        uid: &TargetUid,
+        target: &Arc<Target>,
+    ) -> Option<Timestamp> {
+        let known = self.targets.get(uid)?;
+        let rests = known.history.current.is_none()
+            && known.looked == before.id
+            && matches!(
+                known.condition.result,
+                SyncResult::InSync | SyncResult::NoEffect
+            );
+        if !rests || before.uids.get(&target.address) != Some(uid) {
+            return None;
+        }
+        // Later waves ask how those before them stand.
+        let first = target
+            .stage
+            .as_ref()
+            .is_none_or(|s| s.stage == 0 && s.region == 0);
+        let same = before
+            .compiled
+            .targets
+            .get(&target.address)
+            .is_some_and(|t| Arc::ptr_eq(t, target));
+        let contested = now.compiled.contested.contains(&target.address);
+        let applied = known.history.applied.as_ref()?;
+        if !first || !same || contested || self.remembered(uid, now, target)? != applied.digest {
+            return None;
+        }
+        known
+            .passes
+            .iter()
+            .rfind(|(snapshot, _)| *snapshot == before.id)
+            .map(|(_, since)| *since)
+    }
+
+    /// Forgets the snapshots that nobody can go to any more: everything has passed the newest, and nothing runs.
+    ///
+    /// Kept is also what tells with which options something was applied, where the newest has others: whoever is no
+    /// longer asked for is removed under the gates that it had.
+    pub(super) fn forget_snapshots(&mut self, newest: &Snapshot) {
+        let moves = self.targets.values().any(|k| k.history.current.is_some());
+        let passed = newest.uids.values().all(|uid| {
+            self.targets
+                .get(uid)
+                .is_some_and(|k| k.passes.last().is_some_and(|(s, _)| *s == newest.id))
+        });
+        if moves || !passed {
+            return;
+        }
+        let mut needed = BTreeSet::from([newest.id]);
+        let mut alike = true;
+        for known in self.targets.values() {
+            let (Some(applied), Some(address)) = (&known.history.applied, &known.history.address)
+            else {
+                continue;
+            };
+            let then = self.snapshots.iter().find(|s| s.id == applied.snapshot);
+            let then = then.or_else(|| self.snapshots.iter().find(|s| Some(s.id) == self.alike));
+            let of = |s: &Arc<Snapshot>| s.compiled.targets.get(address).cloned();
+            let now = newest.compiled.targets.get(address);
+            match then {
+                Some(then) if of(then).as_ref().map(|t| &t.options) == now.map(|t| &t.options) => {}
+                Some(then) => {
+                    needed.insert(then.id);
+                    alike = false;
+                }
+                None => alike = false,
+            }
+        }
+        let gone = self.snapshots.extract_if(.., |s| !needed.contains(&s.id));
+        self.commits
+            .extend(gone.flat_map(|s| s.commits.values().cloned().collect::<Vec<_>>()));
+        let excess = self.commits.len().saturating_sub(COMMITS);
+        self.commits.drain(..excess);
+        if alike {
+            self.alike = Some(newest.id);
+        }
+        for known in self.targets.values_mut() {
+            known.passes.retain(|(s, _)| *s >= newest.id);
+            known.passes.shrink_to_fit();
+        }
+    }
+}
+
+impl Known {
+    /// Records that it was in sync at a snapshot. Returns whether that is new.
+    pub(super) fn passed(&mut self, snapshot: SnapshotId, since: Timestamp) -> bool {
+        if self.passes.contains(&(snapshot, since)) {
+            return false;
+        }
+        self.passes.push((snapshot, since));
+        let excess = self.passes.len().saturating_sub(PASSES);
+        self.passes.drain(..excess);
+        true
+    }
+}
+
+impl Line {
+    /// Returns the digest of what a target asks for; it is rendered only if that is not known.
+    pub(super) async fn digest_of(
+        &self,
+        uid: &TargetUid,
+        history: &History,
+        snapshot: &Snapshot,
+        target: &Arc<Target>,
+    ) -> Result<Result<(Digest, Option<Rendering>), Vec<Finding>>, Error> {
+        let fed = {
+            let shared = self.shared();
+            if let Some(digest) = shared.remembered(uid, snapshot, target) {
+                return Ok(Ok((digest, None)));
+            }
+            shared.fed(snapshot, target)
+        };
+        let rendering = match self.render_target(uid, history, snapshot, target).await? {
+            Ok(rendering) => rendering,
+            Err(findings) => return Ok(Err(findings)),
+        };
+        let digest = rendering.desired.digest(self.store.keyring().hasher());
+        self.shared().remember(uid, target, fed, digest.clone());
+        Ok(Ok((digest, Some(rendering))))
+    }
+
+    /// Returns the outputs of some targets, of those that have any.
+    pub(super) async fn outputs_of(
+        &self,
+        snapshot: &Snapshot,
+        addresses: &[Address],
+    ) -> Result<BTreeMap<Address, Outputs>, Error> {
+        let mut all = BTreeMap::new();
+        for address in addresses {
+            if let Some(TargetKind::CustomerManaged { outputs }) =
+                snapshot.compiled.targets.get(address).map(|t| &t.kind)
+            {
+                all.insert(address.clone(), Arc::new(outputs.clone()));
+                continue;
+            }
+            let digest = self.shared().outputs_of(snapshot, address).cloned();
+            if let Some(digest) = digest {
+                all.insert(address.clone(), self.outputs(&digest).await?);
+            }
+        }
+        Ok(all)
+    }
+}
