@@ -1,4 +1,10 @@
-//! Crash points, for tests of the real process. Compiled only with the feature `testing`; a release has none.
+//! What only tests use: crash points for the real process, and synthetic estates. Compiled with the feature `testing`
+//! only; a release has none of it.
+
+#[cfg(feature = "testing")]
+pub mod estate;
+#[cfg(feature = "testing")]
+pub mod stub;
 
 /// Kills the process as `kill -9` would, if the environment names this point.
 ///
