@@ -531,13 +531,7 @@ impl Pass<'_> {
     ) -> Value {
         let mut values = node.map_or_else(|| json!({}), Node::to_json);
         let stored = (self.stored)(address);
-        let defaults: Vec<String> = {
-            let (filled, _) = input.effective(file, text, None, json!({}), at);
-            filled
-                .as_object()
-                .map(|o| o.keys().cloned().collect())
-                .unwrap_or_default()
-        };
+        let defaults = input.defaults();
         let names: Vec<&str> = defaults.iter().map(String::as_str).collect();
         for missing in crate::domain::spec::resolve_current(&mut values, stored.as_ref(), &names) {
             let span = node.and_then(|n| n.get(&missing)).map_or(at, |n| n.span);

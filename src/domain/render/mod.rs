@@ -65,99 +65,156 @@ pub fn render(
     data: &Value,
     limits: &Limits<'_>,
 ) -> Result<Rendered, Box<Finding>> {
-    let normal = compat::normalize_source(text);
-    // The filters mark places with these; from outside they could break a quoted value into lines.
-    let escaped = normal.to_ascii_lowercase();
-    if normal.contains(filters::MARKS)
-        || escaped.contains("\\uf8f0")
-        || escaped.contains("\\uf8f1")
-        || data.to_string().contains(filters::MARKS)
-    {
-        let message = "the template or its data holds U+F8F0 or U+F8F1, which isoform uses itself";
-        return Err(Box::new(
-            Finding::error("render.refused", Place::file(file), message)
-                .help("remove these private-use characters"),
-        ));
+    Prepared::new(file, text)?
+        .compile(limits.fuel)?
+        .render(data, limits)
+}
+
+/// A template that was looked through and can be compiled.
+#[derive(Debug)]
+pub struct Prepared {
+    file: String,
+    /// With the line ends of Jinja.
+    normal: String,
+    text: String,
+    dynamic: Vec<Span>,
+}
+
+/// A template that renders any number of times.
+#[derive(Debug)]
+pub struct Compiled<'a> {
+    prepared: &'a Prepared,
+    environment: Environment<'a>,
+}
+
+fn marked(file: &str) -> Box<Finding> {
+    let message = "the template or its data holds U+F8F0 or U+F8F1, which isoform uses itself";
+    Box::new(
+        Finding::error("render.refused", Place::file(file), message)
+            .help("remove these private-use characters"),
+    )
+}
+
+impl Prepared {
+    /// Looks a template through for what is refused.
+    pub fn new(file: &str, text: &str) -> Result<Self, Box<Finding>> {
+        let normal = compat::normalize_source(text);
+        // The filters mark places with these; from outside they could break a quoted value into lines.
+        let escaped = normal.to_ascii_lowercase();
+        if normal.contains(filters::MARKS)
+            || escaped.contains("\\uf8f0")
+            || escaped.contains("\\uf8f1")
+        {
+            return Err(marked(file));
+        }
+        let (text, dynamic) = source::pass_dynamic_references(&normal);
+        if let Err(error) = compat::check_source(&text) {
+            return Err(Box::new(source::refused(file, &normal, &error)));
+        }
+        Ok(Self {
+            file: file.to_owned(),
+            normal,
+            text,
+            dynamic,
+        })
     }
-    let (prepared, dynamic) = source::pass_dynamic_references(&normal);
-    let place = |error: &minijinja::Error| source::place(file, &prepared, &normal, error);
-    if let Err(error) = compat::check_source(&prepared) {
-        return Err(Box::new(source::refused(file, &normal, &error)));
-    }
-    let mut environment = Environment::new();
-    // The debug mode puts values of variables into errors.
-    environment.set_debug(false);
-    environment.set_fuel(Some(limits.fuel));
-    compat::install(&mut environment);
-    filters::install(&mut environment);
-    let template = match environment.template_from_named_str("template", &prepared) {
-        Ok(template) => template,
-        Err(error) => {
+
+    /// Compiles it. Each rendering may take so many instructions.
+    pub fn compile(&self, fuel: u64) -> Result<Compiled<'_>, Box<Finding>> {
+        let mut environment = Environment::new();
+        // The debug mode puts values of variables into errors.
+        environment.set_debug(false);
+        environment.set_fuel(Some(fuel));
+        compat::install(&mut environment);
+        filters::install(&mut environment);
+        let mut environment: Environment<'_> = environment;
+        if let Err(error) = environment.add_template("template", &self.text) {
             let help = "this is Jinja: see docs/formats/rendering.md; a `{{` that is meant as text stands in {% raw %}…{% endraw %}";
             return Err(Box::new(
                 Finding::error(
                     "render.syntax",
-                    place(&error),
+                    self.place(&error),
                     format!("the template does not parse: {}", reason(&error)),
                 )
                 .help(help),
             ));
         }
-    };
-    let mut out = Capped {
-        bytes: Vec::new(),
-        limits,
-    };
-    let context = compat::from_json(data);
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        template.render_captured_to(context, &mut out).map(drop)
-    }));
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            return Err(Box::new(explain(
-                file,
-                &prepared,
-                data,
-                &error,
-                place(&error),
-            )));
-        }
-        Err(_) => {
-            return Err(Box::new(Finding::error(
-                "render.refused",
-                Place::file(file),
-                "the template makes the renderer fail",
-            )));
-        }
-    }
-    let text = String::from_utf8(out.bytes).map_err(|_| {
-        Box::new(Finding::error(
-            "render.output",
-            Place::file(file),
-            "the output is not UTF-8",
-        ))
-    })?;
-    let text = filters::indent(&text);
-    if text.len() > limits.output {
-        return Err(Box::new(Finding::error(
-            "render.output",
-            Place::file(file),
-            format!("the output has more than {} bytes", limits.output),
-        )));
-    }
-    let notes = dynamic
-        .into_iter()
-        .map(|span| {
-            Finding::warning(
-                "render.dynamic-reference",
-                Place::at(file, span, &normal),
-                "`{{resolve:` is passed through to CloudFormation; stock Jinja refuses it",
-            )
-            .help("write {% raw %}{{resolve:…}}{% endraw %} to be safe everywhere")
+        Ok(Compiled {
+            prepared: self,
+            environment,
         })
-        .collect();
-    Ok(Rendered { text, notes })
+    }
+
+    fn place(&self, error: &minijinja::Error) -> Place {
+        source::place(&self.file, &self.text, &self.normal, error)
+    }
+}
+
+impl Compiled<'_> {
+    /// Renders the template with the complete data.
+    pub fn render(&self, data: &Value, limits: &Limits<'_>) -> Result<Rendered, Box<Finding>> {
+        let Prepared {
+            file,
+            normal,
+            text: source,
+            dynamic,
+        } = self.prepared;
+        if data.to_string().contains(filters::MARKS) {
+            return Err(marked(file));
+        }
+        let mut out = Capped {
+            bytes: Vec::new(),
+            limits,
+        };
+        let context = compat::from_json(data);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.environment
+                .get_template("template")?
+                .render_captured_to(context, &mut out)
+                .map(drop)
+        }));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let place = self.prepared.place(&error);
+                return Err(Box::new(explain(file, source, data, &error, place)));
+            }
+            Err(_) => {
+                return Err(Box::new(Finding::error(
+                    "render.refused",
+                    Place::file(file),
+                    "the template makes the renderer fail",
+                )));
+            }
+        }
+        let text = String::from_utf8(out.bytes).map_err(|_| {
+            Box::new(Finding::error(
+                "render.output",
+                Place::file(file),
+                "the output is not UTF-8",
+            ))
+        })?;
+        let text = filters::indent(&text);
+        if text.len() > limits.output {
+            return Err(Box::new(Finding::error(
+                "render.output",
+                Place::file(file),
+                format!("the output has more than {} bytes", limits.output),
+            )));
+        }
+        let notes = dynamic
+            .iter()
+            .map(|span| {
+                Finding::warning(
+                    "render.dynamic-reference",
+                    Place::at(file, *span, normal),
+                    "`{{resolve:` is passed through to CloudFormation; stock Jinja refuses it",
+                )
+                .help("write {% raw %}{{resolve:…}}{% endraw %} to be safe everywhere")
+            })
+            .collect();
+        Ok(Rendered { text, notes })
+    }
 }
 
 /// Checks the syntax of a template that nothing gives data to.

@@ -8,6 +8,8 @@ mod compare;
 
 pub use compare::incompatibilities;
 
+use std::sync::{Arc, OnceLock};
+
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value, json};
 
@@ -36,6 +38,8 @@ pub struct InputType {
     file: String,
     text: String,
     root: Node,
+    /// Made when it is first asked for: a schema is compiled once and checks every instance.
+    validator: Arc<OnceLock<Result<jsonschema::Validator, String>>>,
 }
 
 /// The keywords of an OpenAPI 3.0 Schema Object.
@@ -158,6 +162,7 @@ impl Schema {
                 file: file.to_owned(),
                 text: text.to_owned(),
                 root: root.clone(),
+                validator: Arc::default(),
             })
         };
         let (environment, service, pipeline) =
@@ -408,10 +413,22 @@ impl InputType {
         }
     }
 
-    fn validator(&self) -> Result<jsonschema::Validator, String> {
-        options()
-            .build(&self.schema)
-            .map_err(|e| format!("{} at {}", e.masked(), e.instance_path()))
+    fn validator(&self) -> Result<&jsonschema::Validator, &String> {
+        self.validator
+            .get_or_init(|| {
+                options()
+                    .build(&self.schema)
+                    .map_err(|e| format!("{} at {}", e.masked(), e.instance_path()))
+            })
+            .as_ref()
+    }
+
+    /// Returns the names that have a value where the spec gives none.
+    pub fn defaults(&self) -> Vec<String> {
+        let mut filled = json!({});
+        self.fill(self.definition(), &mut filled, 0);
+        let names = filled.as_object().into_iter().flatten();
+        names.map(|(name, _)| name.clone()).collect()
     }
 
     /// Checks the values of a spec and fills in defaults.
@@ -439,7 +456,11 @@ impl InputType {
                     findings.push(self.explain(&error, &place, node));
                 }
             }
-            Err(message) => findings.push(Finding::error("schema.invalid", place(&[]), message)),
+            Err(message) => findings.push(Finding::error(
+                "schema.invalid",
+                place(&[]),
+                message.clone(),
+            )),
         }
         if let (Some(object), Some(node)) = (values.as_object(), node) {
             let known: Vec<&str> = self.property_types().into_iter().map(|(n, _)| n).collect();
