@@ -64,6 +64,7 @@ impl Line {
         actor: &Actor,
     ) -> Result<(Option<Arc<Snapshot>>, bool), Error> {
         let _one = self.looking.lock().await;
+        self.certain().await?;
         let newest = self.newest();
         // From the log and not from what was compiled: a commit that cannot be read is accepted once all the same.
         let (last, before) = self.shared().accepted.clone().unwrap_or_default();
@@ -848,7 +849,13 @@ impl Line {
         }
         // All of them in one commit: a new estate has many.
         for entry in self.store.append_all(drafts).await {
-            self.shared().fold(&entry?)?;
+            match entry {
+                Ok(entry) => self.shared().fold(&entry)?,
+                Err(error) => {
+                    self.in_doubt();
+                    return Err(error.into());
+                }
+            }
         }
         Ok(uids)
     }
@@ -870,8 +877,9 @@ impl Line {
             shared.snapshots.drain(..excess);
             shared.carry_over(before.as_deref(), &snapshot)
         };
-        self.ship().await?;
+        // First what must go on whatever happens next: what binds the future is shipped before its effect again.
         self.enqueue_these(open);
+        self.ship().await?;
         // With no target at all there is nobody else who could write the end of the look down.
         self.close_look().await
     }

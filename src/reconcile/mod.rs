@@ -30,6 +30,7 @@ pub use restore::{restore, segments as shipped_entries};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -164,6 +165,9 @@ struct Shared {
     alike: Option<SnapshotId>,
     /// The newest accepted heads, as the log tells them: whether or not they could be compiled.
     accepted: Option<(SnapshotId, BTreeMap<SourceName, Revision>)>,
+    /// Every entry up to this number is folded, and these beyond it.
+    folded: u64,
+    ahead: BTreeSet<u64>,
     /// How many looks have read every source. A look that could not read one proves nothing about what is gone.
     complete_looks: u64,
     /// Snapshots whose look has been written down.
@@ -201,6 +205,7 @@ pub struct Line {
     pub stop: CancellationToken,
     /// What was done since it was opened.
     pub counts: Counts,
+    doubt: AtomicBool,
     client: reqwest::Client,
     shared: Mutex<Shared>,
     sheets: Mutex<Sheets>,
@@ -233,6 +238,7 @@ impl Line {
             queue,
             stop,
             counts: Counts::default(),
+            doubt: AtomicBool::new(false),
             client,
             shared: Mutex::default(),
             sheets: Mutex::default(),
@@ -303,19 +309,60 @@ impl Line {
         actor: Actor,
         body: Body,
     ) -> Result<Entry, Error> {
-        let entry = self
-            .store
-            .append(Draft {
-                stream,
-                stream_seq: None,
-                at: self.clock.now(),
-                actor,
-                body,
-                payloads: Vec::new(),
-            })
-            .await?;
+        self.certain().await?;
+        let draft = Draft {
+            stream,
+            stream_seq: None,
+            at: self.clock.now(),
+            actor,
+            body,
+            payloads: Vec::new(),
+        };
+        let entry = match self.store.append(draft.clone()).await {
+            Ok(entry) => entry,
+            Err(error) => self.there_after_all(&draft, error).await?,
+        };
         self.shared().fold(&entry)?;
         Ok(entry)
+    }
+
+    /// Notes that an append failed and may have happened all the same.
+    fn in_doubt(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// Folds what the log holds beyond what is known, where an append failed: its commit may have been done.
+    async fn certain(&self) -> Result<Vec<Entry>, Error> {
+        let mut read = Vec::new();
+        if !self.doubt.load(Ordering::Relaxed) {
+            return Ok(read);
+        }
+        let mut from = self.shared().folded + 1;
+        loop {
+            let entries = self.store.entries(from, 1000).await?;
+            let Some(last) = entries.last() else { break };
+            from = last.seq + 1;
+            for entry in entries {
+                self.shared().fold(&entry)?;
+                read.push(entry);
+            }
+        }
+        self.doubt.store(false, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    /// Looks whether an entry whose append failed is in the log: a lost answer is not a lost entry.
+    async fn there_after_all(&self, draft: &Draft, error: store::Error) -> Result<Entry, Error> {
+        self.in_doubt();
+        let read = self.certain().await?;
+        read.into_iter()
+            .find(|e| {
+                e.stream == draft.stream
+                    && e.at == draft.at
+                    && e.actor == draft.actor
+                    && e.body == draft.body
+            })
+            .ok_or_else(|| error.into())
     }
 
     /// Appends an event of a target and folds it. The event must be legal where it lands.
@@ -329,6 +376,7 @@ impl Line {
         // A worker and an operator may speak of one target at once: whoever comes second folds what the first said and
         // asks again whether its own event is still legal.
         for _ in 0..20 {
+            self.certain().await?;
             let (mut trial, stream_seq) = match self.shared().targets.get(uid) {
                 Some(known) => (known.history.clone(), known.stream_seq),
                 None => (History::new(uid.clone()), 0),
@@ -349,7 +397,7 @@ impl Line {
                 body: Body::Target(kind.clone()),
                 payloads: payloads.clone(),
             };
-            match self.store.append(draft).await {
+            match self.store.append(draft.clone()).await {
                 Ok(entry) => {
                     self.catch_up(uid, &entry).await?;
                     return Ok(entry);
@@ -359,7 +407,7 @@ impl Line {
                         self.shared().fold(&entry)?;
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return self.there_after_all(&draft, error).await,
             }
         }
         Err(store::Error::Conflict(uid.to_string()).into())
@@ -543,6 +591,12 @@ impl Shared {
     }
 
     fn fold(&mut self, entry: &Entry) -> Result<(), Error> {
+        if entry.seq <= self.folded || !self.ahead.insert(entry.seq) {
+            return Ok(());
+        }
+        while self.ahead.remove(&(self.folded + 1)) {
+            self.folded += 1;
+        }
         match &entry.body {
             Body::Target(_) => {
                 let Some(event) = entry.event() else {

@@ -269,18 +269,24 @@ impl Line {
     /// Claims a stack for a target: the first who puts the object owns it.
     async fn claim(&self, uid: &TargetUid, stack: &StackId) -> Result<Result<(), String>, Error> {
         let home = self.ports.home();
-        let key = format!("owners/{}", stack.as_str().replace(['/', ':'], "_"));
-        match home.put(&key, body(uid.as_str()), &Put::default()).await {
+        match home
+            .put(&owner_key(stack), body(uid.as_str()), &Put::default())
+            .await
+        {
             Ok(_) => Ok(Ok(())),
-            Err(port::Error::Exists(_)) => {
-                let bytes = port::read_all(home.as_ref(), &key, None, 200).await?;
-                let owner = String::from_utf8_lossy(&bytes).into_owned();
-                Ok(if owner == uid.as_str() {
-                    Ok(())
-                } else {
-                    Err(owner)
-                })
-            }
+            Err(port::Error::Exists(_)) => Ok(match self.owner(stack).await? {
+                Some(owner) if owner != uid.as_str() => Err(owner),
+                _ => Ok(()),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads whose a stack is: the claim is in the bundle store before the log says it, and outlives the log.
+    pub(super) async fn owner(&self, stack: &StackId) -> Result<Option<String>, Error> {
+        match port::read_all(self.ports.home().as_ref(), &owner_key(stack), None, 200).await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(port::Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -301,4 +307,8 @@ impl Line {
             }
         }
     }
+}
+
+fn owner_key(stack: &StackId) -> String {
+    format!("owners/{}", stack.as_str().replace(['/', ':'], "_"))
 }

@@ -537,6 +537,18 @@ impl Line {
             return Ok(None);
         }
         if !ours {
+            // The log may have been lost between the claim and its entry; the claim itself was not.
+            if history.owned.is_none()
+                && self.owner(&observed.stack_id).await?.as_deref() == Some(uid.as_str())
+            {
+                let event = EventKind::Owned {
+                    stack: observed.stack_id.clone(),
+                };
+                let owner = crate::domain::model::Actor::daemon("owner");
+                self.record(uid, owner, event, Vec::new()).await?;
+                self.ship().await?;
+                return Ok(Some(Some(Duration::ZERO)));
+            }
             self.show(
                 uid,
                 SyncResult::Foreign,

@@ -69,7 +69,11 @@ impl Store {
     /// Each stands for itself: one that comes too late for its stream does not keep the others out.
     pub async fn append_all(&self, drafts: Vec<Draft>) -> Vec<Appended> {
         let many = drafts.len();
-        let failed = |text: String| (0..many).map(|_| Err(Error::Commit(text.clone()))).collect();
+        let failed = |text: String| {
+            (0..many)
+                .map(|_| Err(Error::Commit(text.clone())))
+                .collect()
+        };
         if let Err(text) = crate::testing::at_store("before").await {
             return failed(text);
         }

@@ -10,6 +10,7 @@ use isoform::clock::Clock;
 use isoform::config::Config;
 use isoform::daemon::{Built, build_on, open_ports};
 use isoform::domain::model::{Actor, Reason, SyncResult, Timestamp};
+use isoform::domain::plan::StatusClass;
 use isoform::local::{Failure, LocalEngine, World};
 use isoform::port::{Ports, StackEngine, StackRef};
 use isoform::reconcile::{ApproveWhat, Line, Selector, TargetReport};
@@ -351,6 +352,8 @@ impl Simulation {
         let place = ["beta", "us", "eu"][self.below(3) as usize];
         let engine = self.engine(place);
         let mut page = engine.list(None).await.ok()?.items;
+        // Nobody can change a shell: it holds nothing.
+        page.retain(|s| s.status.class() != StatusClass::Shell);
         page.sort_by(|a, b| a.name.cmp(&b.name));
         if page.is_empty() {
             return None;

@@ -9,7 +9,7 @@ use isoform::domain::estate::{
     current_stored,
 };
 use isoform::domain::model::sha256_hex;
-use isoform::domain::policy::{ApprovalRule, Mode};
+use isoform::domain::policy::{ApprovalRule, Mode, PruneRule};
 use isoform::domain::render::Limits;
 use isoform::domain::spec::{TemplateRef, parse_service_spec, parse_sync};
 use isoform::domain::template::{find_bundles, load_bundle, text_of};
@@ -90,6 +90,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             critical: false,
             blast_radius: 10,
             rule: ApprovalRule::default(),
+            prune: PruneRule::default(),
         };
         placements.insert(name, placement);
     }
