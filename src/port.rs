@@ -247,6 +247,18 @@ pub struct StackSummary {
     pub operation: Option<String>,
 }
 
+/// What becomes of a stack whose operation fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub enum OnFailure {
+    /// A creation is rolled back and the stack deleted; an update is rolled back.
+    #[default]
+    Delete,
+    /// It is rolled back; after a creation an empty stack stays.
+    Rollback,
+    /// Everything stays as the failure left it.
+    Keep,
+}
+
 /// What a change set is made of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Proposal {
@@ -274,6 +286,8 @@ pub struct Proposal {
     pub rollback_triggers: Vec<String>,
     /// Minutes the alarms are watched.
     pub monitoring_minutes: u64,
+    /// What becomes of the stack when the execution fails.
+    pub on_failure: OnFailure,
 }
 
 /// What a proposal came to.
@@ -364,11 +378,19 @@ pub trait StackEngine: Send + Sync {
     async fn execute(&self, change_set: &str, token: &str) -> Result<(), Error>;
     /// Stops an update in motion.
     async fn cancel(&self, stack: &StackId, token: &str) -> Result<(), Error>;
-    /// Goes on with a rollback that failed.
-    async fn continue_rollback(&self, stack: &StackId, token: &str) -> Result<(), Error>;
+    /// Goes on with a rollback that failed, skipping the named resources.
+    async fn continue_rollback(
+        &self,
+        stack: &StackId,
+        token: &str,
+        skip: &[String],
+    ) -> Result<(), Error>;
     /// Rolls a failed stack back.
     async fn rollback(&self, stack: &StackId, token: &str) -> Result<(), Error>;
     /// Deletes a stack, keeping the named resources.
+    ///
+    /// Resources can be named only where an earlier deletion failed. A deletion that is refused because an export is
+    /// in use lets the stack fall back to the status that it had.
     async fn delete(&self, stack: &StackId, token: &str, retain: &[String]) -> Result<(), Error>;
     /// Sets the stack policy.
     async fn set_stack_policy(&self, stack: &StackId, policy: &str) -> Result<(), Error>;

@@ -22,7 +22,7 @@ use crate::domain::model::{Digest, Finding};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::{Files, load_bundle, load_component};
 use crate::git::Mirror;
-use crate::local::{Failure, LocalEngine, World};
+use crate::local::{Failure, LocalEngine, Phase, World};
 use crate::port::Ports;
 use crate::reconcile::open_bundle;
 use crate::store::RootKey;
@@ -109,6 +109,9 @@ pub(crate) enum LocalCommand {
         /// How many times; absent means until `local heal`.
         #[arg(long)]
         times: Option<u32>,
+        /// During what: make, delete or rollback.
+        #[arg(long, default_value = "make")]
+        on: Phase,
     },
     /// Let a resource work again.
     Heal {
@@ -116,6 +119,9 @@ pub(crate) enum LocalCommand {
         stack: String,
         /// The resource's logical id.
         resource: String,
+        /// During what: make, delete or rollback.
+        #[arg(long, default_value = "make")]
+        on: Phase,
     },
     /// Change a stack behind isoform's back.
     Meddle {
@@ -549,6 +555,7 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
             resource,
             reason,
             times,
+            on,
         } => {
             world
                 .script(&Failure {
@@ -556,17 +563,23 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
                     logical: resource,
                     reason,
                     times,
+                    phase: on,
                 })
                 .await?;
             anstream::println!("the next operation on it fails");
         }
-        LocalCommand::Heal { stack, resource } => {
+        LocalCommand::Heal {
+            stack,
+            resource,
+            on,
+        } => {
             world
                 .script(&Failure {
                     stack,
                     logical: resource,
                     reason: String::new(),
                     times: None,
+                    phase: on,
                 })
                 .await?;
             anstream::println!("it works again");

@@ -5,15 +5,21 @@
 //! is a *reference model*: it evaluates templates, makes change sets and walks the states of stacks. It creates
 //! nothing in any cloud. Start at [`World`].
 
+mod changesets;
+mod drift;
 mod engine;
 mod keys;
+mod lifecycle;
 mod model;
 mod objects;
 mod physical;
+mod policy;
+mod reads;
 mod schedule;
+mod target;
 mod world;
 
 pub use engine::LocalEngine;
 pub use keys::LocalKeys;
 pub use objects::LocalObjects;
-pub use world::{Failure, World, WorldError};
+pub use world::{Failure, Phase, World, WorldError};

@@ -1,12 +1,13 @@
 //! What the reference model keeps of stacks and change sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::domain::model::{StackId, StackName, Timestamp};
 use crate::domain::plan::{Change, Observed, ResourceState, StackStatus};
-use crate::port::{Proposal, StackEvent};
+use crate::port::{OnFailure, Proposal, StackEvent};
 
 /// A stack.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,11 +16,39 @@ pub(super) struct Stack {
     pub name: StackName,
     pub region: String,
     pub account: String,
+    /// The stack whose resource this one is, and the one at the top.
+    #[serde(default)]
+    pub parent: Option<StackId>,
+    #[serde(default)]
+    pub root: Option<StackId>,
     pub status: StackStatus,
     pub reason: Option<String>,
     pub updated: Option<Timestamp>,
     /// The operations so far; each is named by its number.
     pub operations: u64,
+    #[serde(flatten)]
+    pub form: Form,
+    pub policy: Option<String>,
+    pub protected: bool,
+    /// What the stack says of its resources.
+    pub resources: BTreeMap<String, ResourceState>,
+    /// What is really there, where somebody changed it by hand: properties, or nothing where it was deleted.
+    #[serde(default)]
+    pub actual: BTreeMap<String, Option<Value>>,
+    /// Where a rollback goes; present while an update is not finished.
+    #[serde(default)]
+    pub stable: Option<Box<Stable>>,
+    /// Resources that a rollback has still to delete.
+    #[serde(default)]
+    pub leaving: Vec<(String, ResourceState)>,
+    pub last_change_set: Option<String>,
+    pub token: Option<String>,
+    pub running: Option<Operation>,
+}
+
+/// Everything of a stack that a change set can set, and what follows from it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Form {
     pub template: String,
     /// As given; secret values as keyed marks.
     pub parameters: BTreeMap<String, String>,
@@ -27,33 +56,60 @@ pub(super) struct Stack {
     pub tags: BTreeMap<String, String>,
     pub outputs: BTreeMap<String, String>,
     pub exports: BTreeMap<String, String>,
+    /// Names of the exports of other stacks that it reads.
+    #[serde(default)]
+    pub imports: BTreeSet<String>,
     pub notification_arns: Vec<String>,
     pub rollback_triggers: Vec<String>,
     pub monitoring_minutes: u64,
-    pub policy: Option<String>,
-    pub protected: bool,
-    pub resources: BTreeMap<String, ResourceState>,
-    pub last_change_set: Option<String>,
-    pub token: Option<String>,
-    pub running: Option<Operation>,
 }
 
-/// An operation in motion: everything that will happen, with its times.
+/// The last known stable state: where a rollback goes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Stable {
+    pub form: Form,
+    pub resources: BTreeMap<String, ResourceState>,
+}
+
+/// An operation in motion: everything that is still to happen, oldest first, with its times.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Operation {
-    /// What is still to come, oldest first.
     pub steps: Vec<Step>,
-    /// What the stack is when the last step is done.
-    pub end: Box<Stack>,
 }
 
 /// One step of an operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Step {
     pub at: Timestamp,
+    /// The nested stack that it happens to; absent for the stack that the operation belongs to.
+    #[serde(default)]
+    pub of: Option<StackId>,
     pub event: StackEvent,
     /// The stack's status from then on.
     pub status: Option<(StackStatus, Option<String>)>,
+    #[serde(default)]
+    pub effects: Vec<Effect>,
+}
+
+/// What a step changes besides the status.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Effect {
+    /// An operation begins.
+    Began,
+    /// A nested stack comes into being.
+    Born(Box<Stack>),
+    /// The stack has another form.
+    Form(Box<Form>),
+    /// A resource is this from now on.
+    Put(String, ResourceState),
+    /// A resource is no longer the stack's.
+    Gone(String),
+    /// What is really there differs from what the stack says.
+    Actual(String, Option<Value>),
+    /// Where a rollback would go.
+    Stable(Option<Box<Stable>>),
+    /// What a rollback has still to delete.
+    Leaving(Vec<(String, ResourceState)>),
 }
 
 /// A change set.
@@ -66,6 +122,9 @@ pub(super) struct StoredChangeSet {
     pub create: bool,
     pub ready_at: Timestamp,
     pub template: String,
+    /// Nested templates by URL, as they were read.
+    #[serde(default)]
+    pub bodies: BTreeMap<String, String>,
     pub failed: Option<String>,
     pub changes: Vec<Change>,
     /// The stack's operations when it was made: another number means that the stack moved.
@@ -82,6 +141,11 @@ pub(super) struct StoredProposal {
     pub notification_arns: Vec<String>,
     pub rollback_triggers: Vec<String>,
     pub monitoring_minutes: u64,
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Logical id → type and identifier.
+    #[serde(default)]
+    pub import: BTreeMap<String, (String, BTreeMap<String, String>)>,
 }
 
 impl From<&Proposal> for StoredProposal {
@@ -92,6 +156,8 @@ impl From<&Proposal> for StoredProposal {
             notification_arns: p.notification_arns.clone(),
             rollback_triggers: p.rollback_triggers.clone(),
             monitoring_minutes: p.monitoring_minutes,
+            on_failure: p.on_failure,
+            import: p.import.clone(),
         }
     }
 }
@@ -105,7 +171,7 @@ impl Stack {
         let shown = |(name, value): (&String, &String)| {
             (
                 name.clone(),
-                if self.secrets.contains(name) {
+                if self.form.secrets.contains(name) {
                     "****".to_owned()
                 } else {
                     value.clone()
@@ -119,37 +185,81 @@ impl Stack {
             status_reason: self.reason.clone(),
             updated: self.updated,
             operation: self.operation(),
-            parameters: self.parameters.iter().map(shown).collect(),
-            tags: self.tags.clone(),
-            outputs: self.outputs.clone(),
-            notification_arns: self.notification_arns.clone(),
+            parameters: self.form.parameters.iter().map(shown).collect(),
+            tags: self.form.tags.clone(),
+            outputs: self.form.outputs.clone(),
+            notification_arns: self.form.notification_arns.clone(),
             termination_protection: self.protected,
             last_change_set: self.last_change_set.clone(),
         }
     }
 
-    /// Moves an operation on to `now`; returns the events that happened.
-    pub fn advance(&mut self, now: Timestamp) -> Vec<StackEvent> {
-        let Some(mut running) = self.running.take() else {
+    /// Takes the steps that are due; an operation without further steps is over.
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<Step> {
+        let Some(running) = &mut self.running else {
             return Vec::new();
         };
         let due = running.steps.iter().take_while(|s| s.at <= now).count();
-        let mut events = Vec::new();
-        for step in running.steps.drain(..due) {
-            if let Some((status, reason)) = step.status {
-                self.status = status;
-                self.reason = reason;
-            }
-            events.push(step.event);
-        }
+        let steps: Vec<Step> = running.steps.drain(..due).collect();
         if running.steps.is_empty() {
-            let (status, reason) = (self.status.clone(), self.reason.clone());
-            *self = *running.end;
-            self.status = status;
-            self.reason = reason;
-        } else {
-            self.running = Some(running);
+            self.running = None;
         }
-        events
+        steps
+    }
+
+    /// Lets a step happen to this stack.
+    pub fn apply(&mut self, step: &Step) {
+        for effect in &step.effects {
+            match effect {
+                Effect::Began => {
+                    self.operations += 1;
+                    self.updated = Some(step.at);
+                    self.token.clone_from(&step.event.token);
+                }
+                Effect::Born(_) => {}
+                Effect::Form(form) => self.form = (**form).clone(),
+                Effect::Put(logical, state) => {
+                    self.put(logical, state);
+                }
+                Effect::Gone(logical) => {
+                    self.resources.remove(logical);
+                    self.actual.remove(logical);
+                }
+                Effect::Actual(logical, actual) => {
+                    self.actual.insert(logical.clone(), actual.clone());
+                }
+                Effect::Stable(stable) => self.stable.clone_from(stable),
+                Effect::Leaving(leaving) => self.leaving.clone_from(leaving),
+            }
+        }
+        if let Some((status, reason)) = &step.status {
+            self.status = status.clone();
+            self.reason.clone_from(reason);
+        }
+    }
+
+    /// An update writes the properties that it changes; what else was changed by hand stays.
+    fn put(&mut self, logical: &str, state: &ResourceState) {
+        let old = self.resources.insert(logical.to_owned(), state.clone());
+        match old.filter(|o| o.physical == state.physical) {
+            None => {
+                self.actual.remove(logical);
+            }
+            Some(old) => {
+                if let Some(Some(Value::Object(actual))) = self.actual.get_mut(logical)
+                    && let (Value::Object(before), Value::Object(after)) =
+                        (&old.properties, &state.properties)
+                {
+                    for name in before.keys().chain(after.keys()) {
+                        if before.get(name) != after.get(name) {
+                            match after.get(name) {
+                                Some(value) => actual.insert(name.clone(), value.clone()),
+                                None => actual.remove(name),
+                            };
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -44,6 +44,31 @@ impl From<WorldError> for port::Error {
     }
 }
 
+/// What is being done to a resource.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Phase {
+    /// It is created, updated or imported.
+    #[default]
+    Make,
+    /// It is deleted: with its stack, or because it left it.
+    Delete,
+    /// It is put back.
+    Rollback,
+}
+
+impl std::str::FromStr for Phase {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "make" => Ok(Self::Make),
+            "delete" => Ok(Self::Delete),
+            "rollback" => Ok(Self::Rollback),
+            other => Err(format!("`{other}` is not one of make, delete, rollback")),
+        }
+    }
+}
+
 /// A scripted failure: the next operations on a resource fail with this reason.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
@@ -55,6 +80,18 @@ pub struct Failure {
     pub reason: String,
     /// How many more times; absent for ever.
     pub times: Option<u32>,
+    /// During what it fails.
+    #[serde(default)]
+    pub phase: Phase,
+}
+
+impl Failure {
+    pub(super) fn id(&self) -> String {
+        match self.phase {
+            Phase::Make => format!("{}|{}", self.stack, self.logical),
+            phase => format!("{}|{}|{phase:?}", self.stack, self.logical),
+        }
+    }
 }
 
 /// A folder that holds stacks, objects and keys.
@@ -130,7 +167,7 @@ impl World {
 
     /// Scripts a failure; an empty reason takes it back.
     pub async fn script(&self, failure: &Failure) -> Result<(), WorldError> {
-        let id = format!("{}|{}", failure.stack, failure.logical);
+        let id = failure.id();
         let mut tx = self.begin().await?;
         if failure.reason.is_empty() {
             sqlx::query("DELETE FROM records WHERE kind = 'failure' AND id = $1")

@@ -159,6 +159,7 @@ impl Line {
             notification_arns: pinning.notification_arns,
             rollback_triggers: pinning.rollback_triggers,
             monitoring_minutes: pinning.monitoring_minutes,
+            on_failure: port::OnFailure::Delete,
         };
         let proposed = match engine.propose(&proposal).await {
             Ok(proposed) => proposed,
@@ -227,6 +228,7 @@ impl Line {
             notification_arns: desired.notification_arns.clone(),
             rollback_triggers: desired.rollback_triggers.clone(),
             monitoring_minutes: desired.monitoring_minutes,
+            on_failure: port::OnFailure::Delete,
         };
         let proposed = engine.propose(&proposal).await?;
         if proposed.stack_id != *stack {
