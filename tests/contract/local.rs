@@ -1,0 +1,79 @@
+//! The embedded engine as a world for the suite: time stands still until a case lets it pass.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isoform::clock::Clock;
+use isoform::domain::model::Timestamp;
+use isoform::local::{Failure, LocalEngine, LocalObjects, Phase, World};
+use isoform::port::{ObjectStore, Put, StackEngine, body};
+
+use crate::harness::{During, Harness};
+
+pub struct Local {
+    _folder: tempfile::TempDir,
+    clock: Clock,
+    world: World,
+    turn: AtomicU64,
+}
+
+/// Makes a world.
+pub async fn fresh() -> Local {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::standing(Timestamp(1_000_000));
+    let world = World::open(folder.path(), clock.clone(), 1.0)
+        .await
+        .unwrap();
+    Local {
+        _folder: folder,
+        clock,
+        world,
+        turn: AtomicU64::new(0),
+    }
+}
+
+#[async_trait]
+impl Harness for Local {
+    fn engine(&self) -> Arc<dyn StackEngine> {
+        Arc::new(LocalEngine::new(
+            self.world.clone(),
+            "111111111111".parse().unwrap(),
+            "eu-west-1".parse().unwrap(),
+        ))
+    }
+
+    fn name(&self, word: &str) -> String {
+        word.to_owned()
+    }
+
+    async fn put(&self, text: &str) -> String {
+        let store = LocalObjects::new(self.world.clone(), "templates");
+        let key = format!("t{}", self.turn.fetch_add(1, Ordering::Relaxed));
+        let options = Put::default();
+        let put = store.put(&key, body(text.as_bytes()), &options);
+        let meta = put.await.unwrap();
+        store.url(&key, meta.version.as_deref())
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+    }
+
+    async fn fail(&self, stack: &str, logical: &str, during: During, on: bool) -> bool {
+        let failure = Failure {
+            stack: stack.into(),
+            logical: logical.into(),
+            reason: if on { "scripted".into() } else { String::new() },
+            times: None,
+            phase: match during {
+                During::Make => Phase::Make,
+                During::Delete => Phase::Delete,
+                During::Rollback => Phase::Rollback,
+            },
+        };
+        self.world.script(&failure).await.unwrap();
+        true
+    }
+}
