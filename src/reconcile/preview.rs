@@ -159,9 +159,11 @@ impl Line {
             Err(findings) => return Ok(Err(findings)),
         };
         // Outputs that will come stand as names for those who use them.
-        if let Ok(template) =
-            crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template)
-        {
+        if let Ok(template) = crate::domain::cfn::parse_template_with(
+            &rendering.file.0,
+            &rendering.desired.template,
+            &rendering.desired.parameters,
+        ) {
             let mine = outputs.entry(target.address.clone()).or_default();
             for name in template.outputs.keys() {
                 mine.entry(name.clone())
@@ -338,9 +340,11 @@ fn places(
     changes: &[Change],
 ) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    let Ok(template) =
-        crate::domain::cfn::parse_template(&rendering.file.0, &rendering.desired.template)
-    else {
+    let Ok(template) = crate::domain::cfn::parse_template_with(
+        &rendering.file.0,
+        &rendering.desired.template,
+        &rendering.desired.parameters,
+    ) else {
         return out;
     };
     let map = line_map(&rendering.file.1, &rendering.desired.template);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::Template;
+use super::extensions::LANGUAGE_EXTENSIONS;
 
 /// The key of the object that stands for a value not known yet.
 pub const UNKNOWN_KEY: &str = "isoform::unknown";
@@ -290,6 +291,13 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
                 .and_then(|m| m.get(&second))
             {
                 Some(found) => found.clone(),
+                None if extended(scope)
+                    && argument
+                        .get(3)
+                        .is_some_and(|d| d.get("DefaultValue").is_some()) =>
+                {
+                    value(&argument[3]["DefaultValue"])?
+                }
                 None => {
                     return fail(format!(
                         "`Fn::FindInMap` finds no `{map}` / `{first}` / `{second}`"
@@ -351,12 +359,44 @@ fn function(name: &str, argument: &Value, scope: &Scope<'_>, depth: usize) -> Ev
                 None => scope.resolver.import(&text(&export))?,
             }
         }
+        "Fn::ToJsonString" | "Fn::Length" if !extended(scope) => {
+            return fail(format!(
+                "`{name}` needs the transform AWS::LanguageExtensions"
+            ));
+        }
+        "Fn::ToJsonString" => {
+            let inner = value(argument)?;
+            if holds_unknown(&inner) {
+                unknown(&inner.to_string())
+            } else {
+                Value::String(inner.to_string())
+            }
+        }
+        "Fn::Length" => match value(argument)? {
+            Value::Array(items) => Value::from(items.len()),
+            other if is_unknown(&other).is_some() => other,
+            _ => return fail("`Fn::Length` wants a list"),
+        },
         "Fn::Transform" => {
             return fail("`Fn::Transform` is not supported: macros can read and change anything");
         }
         other => return fail(format!("`{other}` is not a function that can be evaluated")),
     };
     Ok(Some(out))
+}
+
+fn extended(scope: &Scope<'_>) -> bool {
+    let transforms = &scope.template.transforms;
+    transforms.iter().any(|t| t == LANGUAGE_EXTENSIONS)
+}
+
+fn holds_unknown(value: &Value) -> bool {
+    is_unknown(value).is_some()
+        || match value {
+            Value::Array(items) => items.iter().any(holds_unknown),
+            Value::Object(map) => map.values().any(holds_unknown),
+            _ => false,
+        }
 }
 
 fn reference(name: &str, scope: &Scope<'_>) -> Evaluated {
@@ -570,8 +610,12 @@ mod tests {
     }
 
     fn value_of(expression: &str) -> Result<Value, EvaluateError> {
+        value_with("", expression)
+    }
+
+    fn value_with(transform: &str, expression: &str) -> Result<Value, EvaluateError> {
         let text = format!(
-            "Parameters: {{P: {{Type: String}}, L: {{Type: CommaDelimitedList}}}}\nMappings: {{M: {{a: {{b: 7}}}}}}\nConditions:\n  IsOne: !Equals [1, '1']\n  IsNot: !Not [!Condition IsOne]\nResources:\n  New: {{Type: 'X::Y::Z'}}\n  Old: {{Type: 'X::Y::Z'}}\n  R:\n    Type: X::Y::Z\n    Properties:\n      V: {expression}\n"
+            "{transform}Parameters: {{P: {{Type: String}}, L: {{Type: CommaDelimitedList}}}}\nMappings: {{M: {{a: {{b: 7}}}}}}\nConditions:\n  IsOne: !Equals [1, '1']\n  IsNot: !Not [!Condition IsOne]\nResources:\n  New: {{Type: 'X::Y::Z'}}\n  Old: {{Type: 'X::Y::Z'}}\n  R:\n    Type: X::Y::Z\n    Properties:\n      V: {expression}\n"
         );
         let template = parse_template("t", &text).unwrap();
         let parameters = BTreeMap::from([
@@ -625,6 +669,36 @@ mod tests {
         ] {
             assert_eq!(value_of(expression).unwrap(), expected, "{expression}");
         }
+    }
+
+    #[test]
+    fn extended_functions_need_the_transform() {
+        for (expression, expected) in [
+            (
+                "!ToJsonString {a: !Ref P, b: [1]}",
+                json!("{\"a\":\"p\",\"b\":[1]}"),
+            ),
+            ("{'Fn::Length': !Ref L}", json!(2)),
+            ("!Length [a, b, c]", json!(3)),
+            ("{'Fn::Length': !Split [',', 'a,b']}", json!(2)),
+            ("!FindInMap [M, a, z, {DefaultValue: !Ref P}]", json!("p")),
+            ("!FindInMap [M, a, b, {DefaultValue: x}]", json!(7)),
+        ] {
+            let transform = "Transform: [AWS::LanguageExtensions]\n";
+            assert_eq!(
+                value_with(transform, expression).unwrap(),
+                expected,
+                "{expression}"
+            );
+            if !expression.contains(" b, {") {
+                assert!(value_of(expression).is_err(), "{expression}");
+            }
+        }
+        let open = value_with(
+            "Transform: AWS::LanguageExtensions\n",
+            "!ToJsonString {a: !Ref New}",
+        );
+        assert!(is_unknown(&open.unwrap()).is_some());
     }
 
     #[test]

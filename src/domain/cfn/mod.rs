@@ -4,9 +4,20 @@
 //! cannot disagree about what a template means. Nothing here knows stacks or change sets.
 
 mod evaluate;
+mod extensions;
 mod parameters;
 mod resource_types;
 mod template;
+
+/// Returns a text as CloudFormation gives it back: every character outside ASCII is a question mark.
+///
+/// `GetTemplate`, outputs and change sets do this: aws-cloudformation/cloudformation-coverage-roadmap #814, #1220. A text
+/// that was read back is compared with this of the text that was sent, and is never sent itself.
+pub fn as_read_back(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_ascii() { c } else { '?' })
+        .collect()
+}
 
 pub use evaluate::{
     EvaluateError, Pseudo, Resolver, Scope, UNKNOWN_KEY, evaluate, is_unknown, references, unknown,
@@ -14,4 +25,7 @@ pub use evaluate::{
 pub use parameters::{ParameterError, bind_parameters};
 pub(crate) use resource_types::Mutability;
 pub use resource_types::{ResourceType, StatefulType, resource_type, stateful};
-pub use template::{DeletionPolicy, Limit, Output, Parameter, Resource, Template, parse_template};
+pub use template::{
+    DeletionPolicy, Limit, Output, Parameter, Resource, Template, parse_template,
+    parse_template_with,
+};

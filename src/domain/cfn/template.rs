@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::evaluate::references;
+use super::evaluate::{EvaluateError, Pseudo, Resolver, Scope, evaluate, references};
+use super::extensions::{LANGUAGE_EXTENSIONS, expand};
 use crate::domain::model::{Finding, Place, closest};
 use crate::domain::yaml::{self, Kind, Limits, Node};
 
@@ -106,8 +107,8 @@ impl Limit {
 /// How many findings of one template are kept: more are read by nobody, and each costs its place in the text.
 const FINDINGS: usize = 200;
 
-/// Transforms that the reference model accepts without expanding them.
-const KNOWN_TRANSFORMS: &[&str] = &["AWS::Serverless-2016-10-31"];
+/// Transforms that the reference model accepts. Serverless resources are not expanded.
+const KNOWN_TRANSFORMS: &[&str] = &["AWS::Serverless-2016-10-31", LANGUAGE_EXTENSIONS];
 
 const SECTIONS: &[&str] = &[
     "AWSTemplateFormatVersion",
@@ -232,11 +233,23 @@ fn circle(needs: &BTreeMap<&String, BTreeSet<String>>, done: &BTreeSet<String>) 
 /// Reads and checks rendered CloudFormation text.
 ///
 /// Returns every fault: of syntax, of shape, of limits, of references and of circles.
+///
+/// What the transform `AWS::LanguageExtensions` asks of parameters is answered with their defaults.
 pub fn parse_template(file: &str, text: &str) -> Result<Template, Vec<Finding>> {
+    parse_template_with(file, text, &BTreeMap::new())
+}
+
+/// Reads and checks rendered CloudFormation text, with the values that loops and deletion policies may ask for.
+pub fn parse_template_with(
+    file: &str,
+    text: &str,
+    given: &BTreeMap<String, String>,
+) -> Result<Template, Vec<Finding>> {
     let root = yaml::parse(file, text, &Limits::TEMPLATE)?;
     let mut check = Check {
         file,
         text,
+        given,
         findings: Vec::new(),
     };
     let template = check.template(root);
@@ -250,6 +263,7 @@ pub fn parse_template(file: &str, text: &str) -> Result<Template, Vec<Finding>> 
 struct Check<'a> {
     file: &'a str,
     text: &'a str,
+    given: &'a BTreeMap<String, String>,
     findings: Vec<Finding>,
 }
 
@@ -298,6 +312,19 @@ impl Check<'_> {
         }
         self.transforms(&root, &mut template);
         self.transforms_inside(&root);
+        let mut root = root;
+        if template.transforms.iter().any(|t| t == LANGUAGE_EXTENSIONS) {
+            match expand(&root, self.given) {
+                Ok(expanded) => root = expanded,
+                Err(faults) => {
+                    for (at, message) in faults {
+                        self.error("cfn.loop", &at, message, None);
+                    }
+                    return template;
+                }
+            }
+            template.root = root.clone();
+        }
         self.parameters(&root, &mut template);
         if let Some(mappings) = root.get("Mappings") {
             template.mappings = long_form(mappings);
@@ -355,7 +382,7 @@ impl Check<'_> {
             match item.text() {
                 Some(name) => {
                     if !KNOWN_TRANSFORMS.contains(&name) {
-                        let help = "only AWS::Serverless-2016-10-31 is accepted; macros can read and change anything".to_owned();
+                        let help = "only AWS::LanguageExtensions and AWS::Serverless-2016-10-31 are accepted; macros can read and change anything".to_owned();
                         self.error(
                             "cfn.transform",
                             item,
@@ -486,8 +513,8 @@ impl Check<'_> {
                 );
                 continue;
             }
-            let deletion_policy = self.policy(node, "DeletionPolicy");
-            let update_replace_policy = self.policy(node, "UpdateReplacePolicy");
+            let deletion_policy = self.policy(template, node, "DeletionPolicy");
+            let update_replace_policy = self.policy(template, node, "UpdateReplacePolicy");
             let depends_on = node.get("DependsOn").map(|n| {
                 let all = if n.is_sequence() {
                     n.items()
@@ -517,9 +544,17 @@ impl Check<'_> {
         }
     }
 
-    fn policy(&mut self, node: &Node, name: &str) -> Option<DeletionPolicy> {
+    fn policy(&mut self, template: &Template, node: &Node, name: &str) -> Option<DeletionPolicy> {
         let value = node.get(name)?;
-        match value.text() {
+        let plain = value.tag.is_none() && value.text().is_some();
+        let word = if plain {
+            value.text().map(str::to_owned)
+        } else if template.transforms.iter().any(|t| t == LANGUAGE_EXTENSIONS) {
+            self.early(template, value)
+        } else {
+            None
+        };
+        match word.as_deref() {
             Some("Delete") => Some(DeletionPolicy::Delete),
             Some("Retain") => Some(DeletionPolicy::Retain),
             Some("Snapshot") => Some(DeletionPolicy::Snapshot),
@@ -536,6 +571,33 @@ impl Check<'_> {
                 None
             }
         }
+    }
+
+    /// Evaluates what must be known before any resource is.
+    fn early(&self, template: &Template, value: &Node) -> Option<String> {
+        let parameters = template
+            .parameters
+            .iter()
+            .filter_map(|(name, p)| {
+                let value = self.given.get(name).or(p.default.as_ref())?;
+                Some((name.clone(), Value::String(value.clone())))
+            })
+            .collect();
+        let pseudo = Pseudo {
+            account: String::new(),
+            region: String::new(),
+            stack_name: String::new(),
+            stack_id: None,
+            notification_arns: Vec::new(),
+        };
+        let scope = Scope {
+            template,
+            parameters: &parameters,
+            pseudo: &pseudo,
+            resolver: &Nothing,
+        };
+        let found = evaluate(&long_form(value), &scope).ok()?;
+        found.as_str().map(str::to_owned)
     }
 
     fn outputs(&mut self, root: &Node, template: &mut Template) {
@@ -653,6 +715,21 @@ fn find_reference<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
         }
         Kind::Sequence(items) => items.iter().find_map(|n| find_reference(n, name)),
         Kind::Mapping(entries) => entries.iter().find_map(|(_, n)| find_reference(n, name)),
+    }
+}
+
+/// There are no resources yet.
+struct Nothing;
+
+impl Resolver for Nothing {
+    fn resource(&self, logical: &str, _: Option<&str>) -> Result<Value, EvaluateError> {
+        Err(EvaluateError {
+            message: format!("`{logical}` is not known yet"),
+        })
+    }
+
+    fn import(&self, name: &str) -> Result<Value, EvaluateError> {
+        self.resource(name, None)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Placement, TemplateVersion};
-use crate::domain::cfn::{bind_parameters, parse_template};
+use crate::domain::cfn::{bind_parameters, parse_template_with};
 use crate::domain::model::{
     Address, Finding, InstallationId, Place, Region, SourceName, StackName, TargetUid, closest,
 };
@@ -349,9 +349,9 @@ impl Target {
                 }
                 _ => return Err(self.faults.clone()),
             };
-        let template =
-            parse_template(&path, &text).map_err(|findings| relocate(findings, &source, &text))?;
         let given = self.options.parameters.clone();
+        let template = parse_template_with(&path, &text, &given)
+            .map_err(|findings| relocate(findings, &source, &text))?;
         let at = self
             .values_at
             .clone()

@@ -143,6 +143,36 @@ pub enum ChangeSetStatus {
     Deleted,
 }
 
+impl ChangeSetStatus {
+    /// Joins what the API says in two fields and a text.
+    ///
+    /// "No changes" is an error with two spellings, and AWS adds words to them: the beginning decides.
+    pub fn of(status: &str, execution: &str, reason: Option<&str>) -> Self {
+        const NOTHING: [&str; 2] = [
+            "The submitted information didn't contain changes.",
+            "No updates are to be performed.",
+        ];
+        match (status, execution) {
+            ("FAILED", _)
+                if NOTHING
+                    .iter()
+                    .any(|n| reason.unwrap_or_default().starts_with(n)) =>
+            {
+                Self::NoChanges
+            }
+            ("FAILED", _) => Self::Failed,
+            ("DELETE_PENDING" | "DELETE_IN_PROGRESS" | "DELETE_COMPLETE" | "DELETE_FAILED", _) => {
+                Self::Deleted
+            }
+            ("CREATE_COMPLETE", "AVAILABLE") => Self::Available,
+            ("CREATE_COMPLETE", "OBSOLETE") => Self::Obsolete,
+            ("CREATE_COMPLETE", "EXECUTE_IN_PROGRESS") => Self::Executing,
+            ("CREATE_COMPLETE", "EXECUTE_COMPLETE" | "EXECUTE_FAILED") => Self::Executed,
+            _ => Self::Creating,
+        }
+    }
+}
+
 /// Tells whether a stack moved: every operation changes it, making or discarding a change set never does.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Watermark {
@@ -201,6 +231,42 @@ impl Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_beginning_of_a_reason_tells_that_nothing_changes() {
+        use ChangeSetStatus as C;
+        let none = "The submitted information didn't contain changes. And some words more.";
+        for (status, execution, reason, joined) in [
+            ("CREATE_PENDING", "UNAVAILABLE", None, C::Creating),
+            ("CREATE_IN_PROGRESS", "UNAVAILABLE", None, C::Creating),
+            ("CREATE_COMPLETE", "UNAVAILABLE", None, C::Creating),
+            ("CREATE_COMPLETE", "AVAILABLE", None, C::Available),
+            ("CREATE_COMPLETE", "OBSOLETE", None, C::Obsolete),
+            ("CREATE_COMPLETE", "EXECUTE_IN_PROGRESS", None, C::Executing),
+            ("CREATE_COMPLETE", "EXECUTE_FAILED", None, C::Executed),
+            ("FAILED", "UNAVAILABLE", Some(none), C::NoChanges),
+            (
+                "FAILED",
+                "UNAVAILABLE",
+                Some("No updates are to be performed."),
+                C::NoChanges,
+            ),
+            (
+                "FAILED",
+                "UNAVAILABLE",
+                Some("No export named x found."),
+                C::Failed,
+            ),
+            ("FAILED", "UNAVAILABLE", None, C::Failed),
+            ("DELETE_IN_PROGRESS", "UNAVAILABLE", None, C::Deleted),
+        ] {
+            assert_eq!(
+                C::of(status, execution, reason),
+                joined,
+                "{status} {execution}"
+            );
+        }
+    }
 
     #[test]
     fn every_status_has_a_class_and_reads_back() {

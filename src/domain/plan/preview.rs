@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Change, Desired, ResourceState, compare};
 use crate::domain::cfn::{
     EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
-    parse_template, resource_type, unknown,
+    parse_template_with, resource_type, unknown,
 };
 use crate::domain::model::KeyedHasher;
 
@@ -77,7 +77,7 @@ pub fn preview(
             keyed.digest("parameter", value.as_bytes()).short(4)
         )
     };
-    let after = match parse_template("template", &desired.template) {
+    let after = match parse_template_with("template", &desired.template, &desired.parameters) {
         Ok(template) => template,
         Err(findings) => {
             out.problems.extend(findings.into_iter().map(|f| f.message));
@@ -158,7 +158,8 @@ fn states(
     secret: &dyn Fn(&str) -> String,
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, ResourceState> {
-    let Ok(template) = parse_template("deployed", deployed.template) else {
+    let Ok(template) = parse_template_with("deployed", deployed.template, deployed.parameters)
+    else {
         problems.push("the deployed template cannot be read".into());
         return BTreeMap::new();
     };
