@@ -344,13 +344,26 @@ pub struct TemplateSummary {
     pub parameters: BTreeMap<String, bool>,
 }
 
-/// A resource that is not what its stack says.
+/// How a resource differs from what its stack says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DriftState {
+    /// Properties that the template sets are otherwise.
+    Modified,
+    /// It is gone.
+    Deleted,
+    /// Nobody looked: its type cannot be read back.
+    NotChecked,
+}
+
+/// A resource that is not, or may not be, what its stack says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Drift {
     /// The logical id.
     pub logical: String,
     /// The type.
     pub kind: String,
+    /// How it differs.
+    pub state: DriftState,
     /// Paths of properties that differ.
     pub properties: Vec<String>,
 }

@@ -10,6 +10,7 @@ mod diff;
 mod finding;
 mod hook;
 mod init;
+mod local;
 mod offline;
 mod online;
 mod show;
@@ -242,7 +243,7 @@ enum Command {
     /// Play the world outside of the embedded engine: let resources fail, change stacks by hand.
     Local {
         #[command(subcommand)]
-        what: offline::LocalCommand,
+        what: local::LocalCommand,
     },
     /// Print shell completions.
     Completions {
@@ -399,7 +400,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Config { what } => offline::config(&global, what),
         Command::Schema { format } => offline::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,
-        Command::Local { what } => offline::local(&global, what).await,
+        Command::Local { what } => local::local(&global, what).await,
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

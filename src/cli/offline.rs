@@ -1,6 +1,5 @@
 //! Commands that need no daemon.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +21,6 @@ use crate::domain::model::{Digest, Finding};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::{Files, load_bundle, load_component};
 use crate::git::Mirror;
-use crate::local::{Failure, LocalEngine, Phase, World};
 use crate::port::Ports;
 use crate::reconcile::open_bundle;
 use crate::store::RootKey;
@@ -90,46 +88,6 @@ pub(crate) enum ConfigCommand {
         /// The file.
         file: PathBuf,
     },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum LocalCommand {
-    /// Let the next operations on a resource fail.
-    Fail {
-        /// Glob of the stack's name.
-        stack: String,
-        /// The resource's logical id.
-        resource: String,
-        /// The reason that its event will show.
-        #[arg(
-            long,
-            default_value = "Resource handler returned message: \"insufficient capacity\""
-        )]
-        reason: String,
-        /// How many times; absent means until `local heal`.
-        #[arg(long)]
-        times: Option<u32>,
-        /// During what: make, delete or rollback.
-        #[arg(long, default_value = "make")]
-        on: Phase,
-    },
-    /// Let a resource work again.
-    Heal {
-        /// Glob of the stack's name, as it was given.
-        stack: String,
-        /// The resource's logical id.
-        resource: String,
-        /// During what: make, delete or rollback.
-        #[arg(long, default_value = "make")]
-        on: Phase,
-    },
-    /// Change a stack behind isoform's back.
-    Meddle {
-        /// The stack's name.
-        stack: String,
-    },
-    /// Print how often each call was made.
-    Calls,
 }
 
 /// `isoform validate`
@@ -531,83 +489,5 @@ pub(crate) fn schema(format: &str) -> anyhow::Result<u8> {
         _ => include_str!("../../docs/formats/config.schema.json"),
     };
     anstream::print!("{text}");
-    Ok(DONE)
-}
-
-/// `isoform local`
-pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Result<u8> {
-    let config = match &global.config {
-        Some(path) => Config::load(path)?,
-        None => {
-            let socket = super::client::socket_path(global)?;
-            let near = socket
-                .parent()
-                .and_then(Path::parent)
-                .map(|f| f.join("config.yaml"))
-                .filter(|p| p.exists());
-            Config::load(&near.unwrap_or_else(|| config_path(global)))?
-        }
-    };
-    let world = World::open(&config.cloud, Clock::system(), config.pace).await?;
-    match command {
-        LocalCommand::Fail {
-            stack,
-            resource,
-            reason,
-            times,
-            on,
-        } => {
-            world
-                .script(&Failure {
-                    stack,
-                    logical: resource,
-                    reason,
-                    times,
-                    phase: on,
-                })
-                .await?;
-            anstream::println!("the next operation on it fails");
-        }
-        LocalCommand::Heal {
-            stack,
-            resource,
-            on,
-        } => {
-            world
-                .script(&Failure {
-                    stack,
-                    logical: resource,
-                    reason: String::new(),
-                    times: None,
-                    phase: on,
-                })
-                .await?;
-            anstream::println!("it works again");
-        }
-        LocalCommand::Meddle { stack } => {
-            let name = stack.parse()?;
-            for placement in config.placements.values() {
-                for region in &placement.regions {
-                    let engine =
-                        LocalEngine::new(world.clone(), placement.account.clone(), region.clone());
-                    if engine.meddle(&name).await.is_ok() {
-                        anstream::println!("changed {stack} by hand in {region}");
-                        return Ok(DONE);
-                    }
-                }
-            }
-            return Err(usage(format!("there is no stack `{stack}`")));
-        }
-        LocalCommand::Calls => {
-            let calls: BTreeMap<String, i64> = world.calls().await?.into_iter().collect();
-            if global.output == Output::Json {
-                show::json(&serde_json::json!({ "calls": calls }))?;
-            } else {
-                for (operation, count) in calls {
-                    anstream::println!("{count:>8}  {operation}");
-                }
-            }
-        }
-    }
     Ok(DONE)
 }

@@ -3,22 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sqlx::Row;
+
 use super::engine::{LocalEngine, Tx};
+use super::faults::Faults;
+use super::import::importable;
 use super::model::{Stack, StoredChangeSet};
 use super::schedule::Goal;
 use super::target::{Around, GoalError};
-use super::world::{WorldError, all, get, put, remove};
-use crate::domain::cfn::{Template, parse_template};
+use super::world::{WorldError, get, put, remove};
+use crate::domain::cfn::{Template, as_read_back, parse_template_with};
 use crate::domain::model::{StackId, StackName, sha256_hex};
-use crate::domain::plan::{ChangeSetStatus, StackStatus, StatusClass};
-use crate::port::{ChangeSet, Error, Proposal, Proposed, StackRef};
+use crate::domain::plan::{Action, StackStatus, StatusClass};
+use crate::port::{Error, Proposal, Proposed, StackRef};
 
 /// Why a change set failed that would change nothing.
 const NO_CHANGES: &str = "The submitted information didn't contain changes. Submit different information to create a change set.";
 /// The same where a transform ran first.
 const NO_UPDATES: &str = "No updates are to be performed.";
 /// Change sets of one stack: seen by many, promised by nobody.
-const MOST: usize = 1000;
+const MOST: i64 = 1000;
+
+/// Records: change sets, those that are being deleted, and the tokens of the calls that made them.
+const KIND: &str = "change-set";
+const LEAVING: &str = "change-set-leaving";
+const TOKEN: &str = "change-set-token";
 
 impl LocalEngine {
     pub(super) async fn change_set(
@@ -26,15 +35,41 @@ impl LocalEngine {
         tx: &mut Tx,
         arn: &str,
     ) -> Result<StoredChangeSet, Error> {
-        get(tx, "change-set", arn)
-            .await?
+        if let Some(set) = get(tx, KIND, arn).await? {
+            return Ok(set);
+        }
+        let leaving: Option<StoredChangeSet> = get(tx, LEAVING, arn).await?;
+        leaving
+            .filter(|s| !self.is_gone(s))
             .ok_or_else(|| Error::NotFound(format!("ChangeSet [{arn}]")))
     }
 
+    fn is_gone(&self, set: &StoredChangeSet) -> bool {
+        set.gone_at.is_some_and(|at| at <= self.world.clock.now())
+    }
+
+    /// The ARN follows from stack and name, so a name is looked up by it.
+    fn arn(&self, stack: &StackId, name: &str) -> String {
+        let hash = sha256_hex(format!("{stack}|{name}").as_bytes());
+        format!(
+            "arn:aws:cloudformation:{}:{}:changeSet/{name}/{}",
+            self.region,
+            self.account,
+            &hash[..32]
+        )
+    }
+
+    /// How long a change set takes to be made, and its name to be free again.
+    fn lag(&self, more_ms: u64) -> Duration {
+        Duration::from_micros((20_000.0 * self.world.pace) as u64) + Duration::from_millis(more_ms)
+    }
+
     pub(super) async fn proposed_template(&self, change_set: &str) -> Result<String, Error> {
-        self.world.count("GetTemplate").await?;
+        self.world.call("GetTemplate").await?;
         let mut tx = self.world.begin().await?;
-        Ok(self.change_set(&mut tx, change_set).await?.template)
+        Ok(as_read_back(
+            &self.change_set(&mut tx, change_set).await?.template,
+        ))
     }
 
     /// Refuses a proposal that the API would refuse, and finds or makes the stack.
@@ -75,12 +110,15 @@ impl LocalEngine {
     }
 
     pub(super) async fn create_change_set(&self, proposal: &Proposal) -> Result<Proposed, Error> {
-        self.world.count("CreateChangeSet").await?;
+        let faults = self.world.call("CreateChangeSet").await?;
         let template = self.body_of(&proposal.template_url).await?;
         // Bodies are read outside the transaction: reading an object counts a call, which is a write.
         let mut bodies = BTreeMap::new();
         loop {
-            match self.try_create(proposal, &template, &bodies).await? {
+            match self
+                .try_create(proposal, &template, &bodies, &faults)
+                .await?
+            {
                 Ok(proposed) => return Ok(proposed),
                 Err(url) => {
                     let body = self.body_of(&url).await?;
@@ -90,48 +128,58 @@ impl LocalEngine {
         }
     }
 
+    async fn count_of(&self, tx: &mut Tx, stack: &StackId) -> Result<i64, WorldError> {
+        Ok(
+            sqlx::query("SELECT COUNT(*) FROM records WHERE kind = $1 AND parent = $2")
+                .bind(KIND)
+                .bind(stack.as_str())
+                .fetch_one(&mut **tx)
+                .await?
+                .try_get(0)?,
+        )
+    }
+
     /// Makes a change set, or asks for the body of a nested template.
     async fn try_create(
         &self,
         proposal: &Proposal,
         text: &str,
         bodies: &BTreeMap<String, String>,
+        faults: &Faults,
     ) -> Result<Result<Proposed, String>, Error> {
         let mut tx = self.world.begin().await?;
         let known = self
             .load(&mut tx, &StackRef::Name(proposal.stack.clone()))
             .await?;
-        let siblings: Vec<StoredChangeSet> = match &known {
-            Some(stack) => all(&mut tx, "change-set", Some(stack.id.as_str())).await?,
-            None => Vec::new(),
-        };
         // By token first: a repeat of the same call is the same change set.
-        if let Some(same) = siblings.iter().find(|s| s.token == proposal.token) {
-            return Ok(Ok(Proposed {
-                change_set: same.arn.clone(),
-                stack_id: same.stack.clone(),
-            }));
+        if let Some(stack) = &known {
+            let key = format!("{}|{}", stack.id, proposal.token);
+            if let Some(arn) = get::<String>(&mut tx, TOKEN, &key).await?
+                && let Some(same) = get::<StoredChangeSet>(&mut tx, KIND, &arn).await?
+            {
+                return Ok(Ok(Proposed {
+                    change_set: same.arn,
+                    stack_id: same.stack,
+                }));
+            }
         }
         let stack = self.admit(&mut tx, proposal).await?;
-        if siblings.iter().any(|s| s.name == proposal.name) {
-            return Err(Error::Exists(format!("ChangeSet {}", proposal.name)));
+        let arn = self.arn(&stack.id, &proposal.name);
+        if self.change_set(&mut tx, &arn).await.is_ok() {
+            // Also while it is being deleted.
+            return Err(Error::Exists(format!(
+                "ChangeSet {} cannot be created due to a mismatch with existing attribute ClientToken: it",
+                proposal.name
+            )));
         }
-        if siblings.len() >= MOST {
+        if self.count_of(&mut tx, &stack.id).await? >= MOST {
             return Err(Error::Refused(
                 "LimitExceededException: too many change sets".into(),
             ));
         }
-        let template = readable(text)?;
+        let template = readable(text, &proposal.parameters)?;
         capable(&template, &proposal.capabilities)?;
-        let hash = sha256_hex(format!("{}|{}", stack.id, proposal.name).as_bytes());
-        let arn = format!(
-            "arn:aws:cloudformation:{}:{}:changeSet/{}/{}",
-            self.region,
-            self.account,
-            proposal.name,
-            &hash[..32]
-        );
-        let delay = Duration::from_micros((20_000.0 * self.world.pace) as u64);
+        let delay = self.lag(faults.making_ms);
         let mut set = StoredChangeSet {
             arn: arn.clone(),
             name: proposal.name.clone(),
@@ -146,6 +194,7 @@ impl LocalEngine {
             base: stack.operations,
             proposal: proposal.into(),
             executed: false,
+            gone_at: None,
         };
         for (name, value) in &mut set.proposal.parameters {
             if template.parameters.get(name).is_some_and(|p| p.no_echo) {
@@ -153,7 +202,12 @@ impl LocalEngine {
             }
         }
         match self.goal_of(&mut tx, &stack, &set, &template).await? {
-            Ok(goal) => {
+            Ok(mut goal) => {
+                if proposal.import.is_empty() {
+                    same_types(&stack, &goal)?;
+                } else {
+                    importable(&stack, &template, &mut goal, proposal)?;
+                }
                 if !set.create && is_idle(&stack, &goal) {
                     let text = if template.transforms.is_empty() {
                         NO_CHANGES
@@ -167,8 +221,13 @@ impl LocalEngine {
             Err(GoalError::Evaluate(error)) => set.failed = Some(error.message),
             Err(GoalError::Needs(url)) => return Ok(Err(url)),
         }
+        if known.is_none() {
+            self.remember(&mut tx, &stack.id, None).await?;
+        }
         self.save(&mut tx, &stack).await?;
-        put(&mut tx, "change-set", &arn, stack.id.as_str(), &set).await?;
+        put(&mut tx, KIND, &arn, stack.id.as_str(), &set).await?;
+        let key = format!("{}|{}", stack.id, proposal.token);
+        put(&mut tx, TOKEN, &key, stack.id.as_str(), &arn).await?;
         tx.commit().await.map_err(WorldError::from)?;
         Ok(Ok(Proposed {
             change_set: arn,
@@ -210,46 +269,17 @@ impl LocalEngine {
         stack: &StackName,
         name: &str,
     ) -> Result<Option<Proposed>, Error> {
-        self.world.count("ListChangeSets").await?;
+        self.world.call("ListChangeSets").await?;
         let mut tx = self.world.begin().await?;
         let Some(found) = self.load(&mut tx, &StackRef::Name(stack.clone())).await? else {
             return Ok(None);
         };
-        let sets: Vec<StoredChangeSet> =
-            all(&mut tx, "change-set", Some(found.id.as_str())).await?;
+        let set: Option<StoredChangeSet> = get(&mut tx, KIND, &self.arn(&found.id, name)).await?;
         tx.commit().await.map_err(WorldError::from)?;
-        Ok(sets.into_iter().find(|s| s.name == name).map(|s| Proposed {
+        Ok(set.map(|s| Proposed {
             change_set: s.arn,
             stack_id: s.stack,
         }))
-    }
-
-    pub(super) async fn review_change_set(&self, change_set: &str) -> Result<ChangeSet, Error> {
-        self.world.count("DescribeChangeSet").await?;
-        let mut tx = self.world.begin().await?;
-        let set = self.change_set(&mut tx, change_set).await?;
-        let stack = self.load(&mut tx, &StackRef::Id(set.stack.clone())).await?;
-        tx.commit().await.map_err(WorldError::from)?;
-        let moved = stack.as_ref().is_none_or(|s| s.operations != set.base);
-        let status = match &set.failed {
-            _ if self.world.clock.now() < set.ready_at => ChangeSetStatus::Creating,
-            Some(reason) if reason == NO_CHANGES || reason == NO_UPDATES => {
-                ChangeSetStatus::NoChanges
-            }
-            Some(_) => ChangeSetStatus::Failed,
-            None if set.executed && stack.as_ref().is_some_and(|s| s.running.is_some()) => {
-                ChangeSetStatus::Executing
-            }
-            None if set.executed => ChangeSetStatus::Executed,
-            None if moved => ChangeSetStatus::Obsolete,
-            None => ChangeSetStatus::Available,
-        };
-        Ok(ChangeSet {
-            status,
-            reason: set.failed,
-            changes: set.changes,
-            complete: true,
-        })
     }
 
     pub(super) async fn execute_change_set(
@@ -257,7 +287,7 @@ impl LocalEngine {
         change_set: &str,
         token: &str,
     ) -> Result<(), Error> {
-        self.world.count("ExecuteChangeSet").await?;
+        self.world.call("ExecuteChangeSet").await?;
         let mut tx = self.world.begin().await?;
         let mut set = self.change_set(&mut tx, change_set).await?;
         let mut stack = self.stack(&mut tx, &set.stack).await?;
@@ -266,6 +296,7 @@ impl LocalEngine {
         }
         if set.failed.is_some()
             || set.executed
+            || set.gone_at.is_some()
             || self.world.clock.now() < set.ready_at
             || stack.operations != set.base
         {
@@ -273,7 +304,7 @@ impl LocalEngine {
                 "InvalidChangeSetStatus: ChangeSet [{change_set}] cannot be executed in its current status"
             )));
         }
-        let template = readable(&set.template)?;
+        let template = readable(&set.template, &set.proposal.parameters)?;
         let goal = match self.goal_of(&mut tx, &stack, &set, &template).await? {
             Ok(goal) => goal,
             Err(GoalError::Evaluate(error)) => return Err(Error::Refused(error.message)),
@@ -297,35 +328,57 @@ impl LocalEngine {
         })
         .await?;
         // Executing one change set deletes the stack's others.
-        for other in all::<StoredChangeSet>(&mut tx, "change-set", Some(stack.id.as_str()))
-            .await?
-            .iter()
-            .filter(|s| s.arn != set.arn)
-        {
-            remove(&mut tx, "change-set", &other.arn).await?;
-        }
+        self.drop_change_sets(&mut tx, &stack.id, &set.arn).await?;
         set.executed = true;
-        put(&mut tx, "change-set", &set.arn, stack.id.as_str(), &set).await?;
+        put(&mut tx, KIND, &set.arn, stack.id.as_str(), &set).await?;
         tx.commit().await.map_err(WorldError::from)?;
         Ok(())
     }
 
     pub(super) async fn delete_change_set(&self, change_set: &str) -> Result<(), Error> {
-        self.world.count("DeleteChangeSet").await?;
+        self.world.call("DeleteChangeSet").await?;
         let mut tx = self.world.begin().await?;
-        if let Some(set) = get::<StoredChangeSet>(&mut tx, "change-set", change_set).await?
-            && !set.executed
-        {
-            remove(&mut tx, "change-set", change_set).await?;
+        // To delete what is not there works; an executed one is history.
+        let found: Option<StoredChangeSet> = get(&mut tx, KIND, change_set).await?;
+        if let Some(mut set) = found.filter(|s| !s.executed) {
+            remove(&mut tx, KIND, change_set).await?;
+            remove(&mut tx, TOKEN, &format!("{}|{}", set.stack, set.token)).await?;
+            sqlx::query("DELETE FROM records WHERE kind = $1 AND parent = $2 AND json_extract(body, '$.gone_at') <= $3")
+                .bind(LEAVING)
+                .bind(set.stack.as_str())
+                .bind(self.world.clock.now().0)
+                .execute(&mut *tx)
+                .await
+                .map_err(WorldError::from)?;
+            set.gone_at = Some(self.world.clock.now().plus(self.lag(0)));
+            put(&mut tx, LEAVING, change_set, set.stack.as_str(), &set).await?;
         }
         tx.commit().await.map_err(WorldError::from)?;
+        Ok(())
+    }
+
+    /// Forgets every change set of a stack but one.
+    pub(super) async fn drop_change_sets(
+        &self,
+        tx: &mut Tx,
+        stack: &StackId,
+        but: &str,
+    ) -> Result<(), WorldError> {
+        sqlx::query("DELETE FROM records WHERE kind IN ($1, $2, $3) AND parent = $4 AND id <> $5")
+            .bind(KIND)
+            .bind(LEAVING)
+            .bind(TOKEN)
+            .bind(stack.as_str())
+            .bind(but)
+            .execute(&mut **tx)
+            .await?;
         Ok(())
     }
 }
 
 /// The API refuses a template that it cannot read at once, with a text that names the first fault.
-fn readable(text: &str) -> Result<Template, Error> {
-    parse_template("template", text).map_err(|findings| {
+fn readable(text: &str, given: &BTreeMap<String, String>) -> Result<Template, Error> {
+    parse_template_with("template", text, given).map_err(|findings| {
         let first = findings
             .first()
             .map(|f| f.message.clone())
@@ -363,4 +416,27 @@ fn is_idle(stack: &Stack, goal: &Goal) -> bool {
         && new.notification_arns == old.notification_arns
         && new.rollback_triggers == old.rollback_triggers
         && new.monitoring_minutes == old.monitoring_minutes
+}
+
+/// A resource cannot become one of another type under the same logical id.
+fn same_types(stack: &Stack, goal: &Goal) -> Result<(), Error> {
+    let other: Vec<&str> = goal
+        .changes
+        .iter()
+        .filter(|c| {
+            c.action == Action::Modify
+                && stack
+                    .resources
+                    .get(&c.logical)
+                    .is_some_and(|r| r.kind != c.kind)
+        })
+        .map(|c| c.logical.as_str())
+        .collect();
+    if other.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "Update of resource type is not permitted. The new template modifies resource type of the following resources: [{}]",
+        other.join(", ")
+    )))
 }

@@ -4,11 +4,13 @@
 //! The calls themselves are in `reads`, `changesets` and `lifecycle`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{Row, Sqlite, Transaction};
 
-use super::model::{Effect, Form, Stack};
+use super::faults::Faults;
+use super::model::{Before, Effect, Form, Stack};
 use super::schedule::{Neighbours, Schedule};
 use super::world::{Failure, World, WorldError, all, get, put, remove};
 use crate::domain::model::{AccountId, Region, StackId, StackName, sha256_hex};
@@ -74,6 +76,45 @@ impl LocalEngine {
             return Ok(None);
         }
         Ok(Some(found))
+    }
+
+    /// Reads a stack as a call that only reads does: perhaps as it was a moment ago.
+    pub(super) async fn read(
+        &self,
+        tx: &mut Tx,
+        stack: &StackRef,
+        faults: &Faults,
+    ) -> Result<Option<Stack>, WorldError> {
+        let found = self.load(tx, stack).await?;
+        let (true, Some(now)) = (faults.stale_ms > 0, &found) else {
+            return Ok(found);
+        };
+        match get::<Before>(tx, "before", now.id.as_str()).await? {
+            Some(before) if self.world.clock.now() < before.until => Ok(before.stack),
+            _ => Ok(found),
+        }
+    }
+
+    /// Remembers how a stack is before it moves, where reads are to be stale.
+    pub(super) async fn remember(
+        &self,
+        tx: &mut Tx,
+        id: &StackId,
+        stack: Option<&Stack>,
+    ) -> Result<(), WorldError> {
+        let faults: Option<Faults> = get(tx, "setting", "faults").await?;
+        let Some(faults) = faults.filter(|f| f.stale_ms > 0) else {
+            return Ok(());
+        };
+        let before = Before {
+            until: self
+                .world
+                .clock
+                .now()
+                .plus(Duration::from_millis(faults.stale_ms)),
+            stack: stack.cloned(),
+        };
+        put(tx, "before", id.as_str(), "", &before).await
     }
 
     /// Loads a stack that must be there.
@@ -235,6 +276,7 @@ impl LocalEngine {
         goal: Option<&Form>,
         plan: impl FnOnce(&mut Schedule<'_>),
     ) -> Result<(), WorldError> {
+        self.remember(tx, &stack.id, Some(&*stack)).await?;
         let tree = self.tree(tx, stack).await?;
         let shares = !stack.form.exports.is_empty() || goal.is_some_and(|g| !g.exports.is_empty());
         let neighbours = if shares {

@@ -1,9 +1,9 @@
 //! Operations without a change set: deleting, cancelling, rolling back, protecting, and meddling.
 
 use super::engine::LocalEngine;
-use super::model::{Effect, Stack, StoredChangeSet};
+use super::model::{Effect, Stack};
 use super::policy::StackPolicy;
-use super::world::{WorldError, all, remove};
+use super::world::WorldError;
 use crate::domain::model::{StackId, StackName};
 use crate::domain::plan::{StackStatus as S, StatusClass};
 use crate::port::{Error, StackRef};
@@ -22,7 +22,7 @@ impl LocalEngine {
         token: &str,
         retain: &[String],
     ) -> Result<(), Error> {
-        self.world.count("DeleteStack").await?;
+        self.world.call("DeleteStack").await?;
         let mut tx = self.world.begin().await?;
         // To delete what is not there works.
         let Some(mut found) = self.load(&mut tx, &StackRef::Id(stack.clone())).await? else {
@@ -64,17 +64,13 @@ impl LocalEngine {
             schedule.delete("User Initiated", retain, true);
         })
         .await?;
-        for set in all::<StoredChangeSet>(&mut tx, "change-set", Some(stack.as_str())).await? {
-            if !set.executed {
-                remove(&mut tx, "change-set", &set.arn).await?;
-            }
-        }
+        self.drop_change_sets(&mut tx, stack, "").await?;
         tx.commit().await.map_err(WorldError::from)?;
         Ok(())
     }
 
     pub(super) async fn cancel_update(&self, stack: &StackId, token: &str) -> Result<(), Error> {
-        self.world.count("CancelUpdateStack").await?;
+        self.world.call("CancelUpdateStack").await?;
         let mut tx = self.world.begin().await?;
         let mut found = self.stack(&mut tx, stack).await?;
         if found.token.as_deref() == Some(token) {
@@ -99,7 +95,7 @@ impl LocalEngine {
         token: &str,
         skip: &[String],
     ) -> Result<(), Error> {
-        self.world.count("ContinueUpdateRollback").await?;
+        self.world.call("ContinueUpdateRollback").await?;
         let mut tx = self.world.begin().await?;
         let mut found = self.stack(&mut tx, stack).await?;
         if found.token.as_deref() == Some(token) {
@@ -127,7 +123,7 @@ impl LocalEngine {
     }
 
     pub(super) async fn rollback_stack(&self, stack: &StackId, token: &str) -> Result<(), Error> {
-        self.world.count("RollbackStack").await?;
+        self.world.call("RollbackStack").await?;
         let mut tx = self.world.begin().await?;
         let mut found = self.stack(&mut tx, stack).await?;
         if found.token.as_deref() == Some(token) {
@@ -152,7 +148,7 @@ impl LocalEngine {
     }
 
     pub(super) async fn put_policy(&self, stack: &StackId, policy: &str) -> Result<(), Error> {
-        self.world.count("SetStackPolicy").await?;
+        self.world.call("SetStackPolicy").await?;
         if policy.len() > 16_384 || StackPolicy::parse(policy).is_none() {
             return Err(Error::Refused(
                 "Error validating stack policy: Invalid stack policy".into(),
@@ -163,7 +159,7 @@ impl LocalEngine {
     }
 
     pub(super) async fn policy_of(&self, stack: &StackId) -> Result<Option<String>, Error> {
-        self.world.count("GetStackPolicy").await?;
+        self.world.call("GetStackPolicy").await?;
         let mut tx = self.world.begin().await?;
         let found = self.load(&mut tx, &StackRef::Id(stack.clone())).await?;
         tx.commit().await.map_err(WorldError::from)?;
@@ -171,7 +167,7 @@ impl LocalEngine {
     }
 
     pub(super) async fn protect(&self, stack: &StackId, on: bool) -> Result<(), Error> {
-        self.world.count("UpdateTerminationProtection").await?;
+        self.world.call("UpdateTerminationProtection").await?;
         self.edit(stack, |s| s.protected = on).await
     }
 

@@ -8,6 +8,8 @@
 mod changesets;
 mod drift;
 mod engine;
+mod faults;
+mod import;
 mod keys;
 mod lifecycle;
 mod model;
@@ -15,11 +17,14 @@ mod objects;
 mod physical;
 mod policy;
 mod reads;
+mod review;
 mod schedule;
 mod target;
 mod world;
 
+pub use drift::ByHand;
 pub use engine::LocalEngine;
+pub use faults::Faults;
 pub use keys::LocalKeys;
 pub use objects::LocalObjects;
 pub use world::{Failure, Phase, World, WorldError};

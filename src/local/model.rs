@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::cfn::as_read_back;
 use crate::domain::model::{StackId, StackName, Timestamp};
 use crate::domain::plan::{Change, Observed, ResourceState, StackStatus};
 use crate::port::{OnFailure, Proposal, StackEvent};
@@ -131,6 +132,16 @@ pub(super) struct StoredChangeSet {
     pub base: u64,
     pub proposal: StoredProposal,
     pub executed: bool,
+    /// Deleted, and its name is taken until then.
+    #[serde(default)]
+    pub gone_at: Option<Timestamp>,
+}
+
+/// How a stack was before its last operation began: what a stale read shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Before {
+    pub until: Timestamp,
+    pub stack: Option<Stack>,
 }
 
 /// What a change set was made of.
@@ -187,7 +198,12 @@ impl Stack {
             operation: self.operation(),
             parameters: self.form.parameters.iter().map(shown).collect(),
             tags: self.form.tags.clone(),
-            outputs: self.form.outputs.clone(),
+            outputs: self
+                .form
+                .outputs
+                .iter()
+                .map(|(n, v)| (n.clone(), as_read_back(v)))
+                .collect(),
             notification_arns: self.form.notification_arns.clone(),
             termination_protection: self.protected,
             last_change_set: self.last_change_set.clone(),

@@ -128,7 +128,7 @@ impl LocalObjects {
 #[async_trait]
 impl ObjectStore for LocalObjects {
     async fn put(&self, key: &str, mut stream: Body, options: &Put) -> Result<ObjectMeta, Error> {
-        self.world.count("PutObject").await?;
+        self.world.call("PutObject").await?;
         if key.is_empty() || key.len() > 1024 {
             return Err(Error::Refused("a key has 1 to 1,024 bytes".into()));
         }
@@ -145,7 +145,7 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn get(&self, key: &str, version: Option<&str>) -> Result<(ObjectMeta, Body), Error> {
-        self.world.count("GetObject").await?;
+        self.world.call("GetObject").await?;
         let missing = || Error::NotFound(key.to_owned());
         let number = match version {
             Some(version) => version
@@ -178,7 +178,7 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, Error> {
-        self.world.count("HeadObject").await?;
+        self.world.call("HeadObject").await?;
         Ok(self
             .newest(key)
             .await?
@@ -187,7 +187,7 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn list(&self, prefix: &str, token: Option<&str>) -> Result<Page<ObjectMeta>, Error> {
-        self.world.count("ListObjects").await?;
+        self.world.call("ListObjects").await?;
         let rows = sqlx::query(
             "SELECT o.name, o.version, o.meta FROM objects o WHERE o.store = $1 AND o.name > $2 AND substr(o.name, 1, length($3)) = $3 \
              AND o.version = (SELECT max(i.version) FROM objects i WHERE i.store = o.store AND i.name = o.name) ORDER BY o.name LIMIT $4",
@@ -218,7 +218,7 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.world.count("DeleteObject").await?;
+        self.world.call("DeleteObject").await?;
         let Some((version, record)) = self.newest(key).await? else {
             return Ok(());
         };

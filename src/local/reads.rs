@@ -6,7 +6,7 @@ use super::engine::LocalEngine;
 use super::model::Stack;
 use super::objects::LocalObjects;
 use super::world::WorldError;
-use crate::domain::cfn::parse_template;
+use crate::domain::cfn::{as_read_back, parse_template};
 use crate::domain::model::StackId;
 use crate::domain::plan::{Observed, StatusClass};
 use crate::port::{Error, Page, StackEvent, StackRef, StackSummary, TemplateSummary, read_all};
@@ -20,12 +20,13 @@ impl LocalEngine {
         &self,
         token: Option<&str>,
     ) -> Result<Page<StackSummary>, Error> {
-        self.world.count("ListStacks").await?;
+        let faults = self.world.call("ListStacks").await?;
+        let page = faults.page.unwrap_or(PAGE).max(1);
         let mut tx = self.world.begin().await?;
         let rows = sqlx::query("SELECT id, body FROM records WHERE kind = 'stack' AND parent = $1 AND id > $2 ORDER BY id LIMIT $3")
             .bind(self.place())
             .bind(token.unwrap_or_default())
-            .bind(PAGE as i64)
+            .bind(page as i64)
             .fetch_all(&mut *tx)
             .await
             .map_err(WorldError::from)?;
@@ -35,8 +36,9 @@ impl LocalEngine {
             last = Some(row.try_get::<String, _>(0).map_err(WorldError::from)?);
             let body: &str = row.try_get(1).map_err(WorldError::from)?;
             let mut stack: Stack = serde_json::from_str(body).map_err(WorldError::from)?;
-            if stack.running.is_some() || stack.root.is_some() {
-                match self.load(&mut tx, &StackRef::Id(stack.id.clone())).await? {
+            if stack.running.is_some() || stack.root.is_some() || faults.stale_ms > 0 {
+                let id = StackRef::Id(stack.id.clone());
+                match self.read(&mut tx, &id, &faults).await? {
                     Some(now) => stack = now,
                     None => continue,
                 }
@@ -55,25 +57,25 @@ impl LocalEngine {
         tx.commit().await.map_err(WorldError::from)?;
         Ok(Page {
             items,
-            next: last.filter(|_| rows.len() == PAGE),
+            next: last.filter(|_| rows.len() == page),
         })
     }
 
     pub(super) async fn describe_stack(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {
-        self.world.count("DescribeStacks").await?;
+        let faults = self.world.call("DescribeStacks").await?;
         let mut tx = self.world.begin().await?;
-        let found = self.load(&mut tx, stack).await?;
+        let found = self.read(&mut tx, stack, &faults).await?;
         tx.commit().await.map_err(WorldError::from)?;
         Ok(found.map(|s| s.observed()))
     }
 
     pub(super) async fn stack_template(&self, stack: &StackRef) -> Result<String, Error> {
-        self.world.count("GetTemplate").await?;
+        self.world.call("GetTemplate").await?;
         let mut tx = self.world.begin().await?;
         let found = self.load(&mut tx, stack).await?;
         tx.commit().await.map_err(WorldError::from)?;
         found
-            .map(|s| s.form.template)
+            .map(|s| as_read_back(&s.form.template))
             .ok_or_else(|| Error::NotFound("Stack".into()))
     }
 
@@ -81,7 +83,7 @@ impl LocalEngine {
         &self,
         template_url: &str,
     ) -> Result<TemplateSummary, Error> {
-        self.world.count("GetTemplateSummary").await?;
+        self.world.call("GetTemplateSummary").await?;
         let template =
             parse_template("template", &self.body_of(template_url).await?).map_err(|f| {
                 Error::Refused(f.first().map(|f| f.message.clone()).unwrap_or_default())
@@ -105,7 +107,7 @@ impl LocalEngine {
         stack: &StackId,
         after: Option<&str>,
     ) -> Result<Vec<StackEvent>, Error> {
-        self.world.count("DescribeStackEvents").await?;
+        self.world.call("DescribeStackEvents").await?;
         let mut tx = self.world.begin().await?;
         self.load(&mut tx, &StackRef::Id(stack.clone())).await?;
         let rows = sqlx::query("SELECT body FROM events WHERE stack = $1 ORDER BY number")

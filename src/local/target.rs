@@ -11,7 +11,7 @@ use super::physical::{Home, attribute, physical_id};
 use super::schedule::{Goal, NESTED};
 use crate::domain::cfn::{
     EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
-    parse_template, unknown,
+    parse_template_with, unknown,
 };
 use crate::domain::model::{KeyedHasher, StackId, StackName};
 use crate::domain::plan::{Change, Replacement, ResourceState, compare, replacement_of};
@@ -238,10 +238,6 @@ impl LocalEngine {
         let Some(text) = around.bodies.get(url) else {
             return Err(GoalError::Needs(url.to_owned()));
         };
-        let template = parse_template("nested template", text).map_err(|f| {
-            let first = f.first().map(|f| f.message.clone()).unwrap_or_default();
-            fail(format!("{logical}: Template format error: {first}"))
-        })?;
         let id: StackId = physical
             .parse()
             .map_err(|_| fail(format!("{logical}: {physical} is not a stack")))?;
@@ -271,6 +267,11 @@ impl LocalEngine {
             on_failure: proposal.on_failure,
             import: BTreeMap::new(),
         };
+        let template =
+            parse_template_with("nested template", text, &inner.parameters).map_err(|f| {
+                let first = f.first().map(|f| f.message.clone()).unwrap_or_default();
+                fail(format!("{logical}: Template format error: {first}"))
+            })?;
         let goal = self.goal(&stack, &inner, text, &template, around)?;
         Ok((Box::new(stack), goal))
     }

@@ -10,6 +10,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row, Sqlite, Transaction};
 
+use super::faults::Faults;
 use crate::clock::Clock;
 use crate::port;
 
@@ -149,10 +150,16 @@ impl World {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
 
-    /// Counts a call, so that tests and `doctor` can see what a look costs.
-    pub(super) async fn count(&self, operation: &'static str) -> Result<(), WorldError> {
-        sqlx::query("INSERT INTO calls (operation, count) VALUES ($1, 1) ON CONFLICT (operation) DO UPDATE SET count = count + 1").bind(operation).execute(&self.pool).await?;
-        Ok(())
+    /// Counts a call, so that tests and `doctor` can see what a look costs; returns how often it was made, and how the
+    /// world misbehaves.
+    pub(super) async fn count(&self, operation: &'static str) -> Result<(u64, Faults), WorldError> {
+        let row = sqlx::query("INSERT INTO calls (operation, count) VALUES ($1, 1) ON CONFLICT (operation) DO UPDATE SET count = count + 1 RETURNING count, (SELECT body FROM records WHERE kind = 'setting' AND id = 'faults')").bind(operation).fetch_one(&self.pool).await?;
+        let count: i64 = row.try_get(0)?;
+        let faults = match row.try_get::<Option<&str>, _>(1)? {
+            Some(body) => serde_json::from_str(body)?,
+            None => Faults::default(),
+        };
+        Ok((count.unsigned_abs(), faults))
     }
 
     /// Returns how often each call was made.

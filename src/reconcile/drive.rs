@@ -389,7 +389,10 @@ impl Line {
         }
         // What will run is what was rendered: the original is read back by the change set's ARN.
         let pinning = self.pinning(&deployment.pinned.payload).await?;
-        if engine.change_set_template(&change_set).await? != pinning.rendered {
+        // What is read back has lost every character outside ASCII.
+        if engine.change_set_template(&change_set).await?
+            != crate::domain::cfn::as_read_back(&pinning.rendered)
+        {
             self.step(guard, target, engine, Step::Discard).await?;
             return self
                 .settle(

@@ -384,8 +384,13 @@ impl StackEngine for FaultyEngine {
         effect("cancel", stack.as_str(), token, self.0.cancel(stack, token)).await
     }
 
-    async fn continue_rollback(&self, stack: &StackId, token: &str) -> Result<(), Error> {
-        let work = self.0.continue_rollback(stack, token);
+    async fn continue_rollback(
+        &self,
+        stack: &StackId,
+        token: &str,
+        skip: &[String],
+    ) -> Result<(), Error> {
+        let work = self.0.continue_rollback(stack, token, skip);
         effect("continue_rollback", stack.as_str(), token, work).await
     }
 

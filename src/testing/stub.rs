@@ -377,7 +377,7 @@ impl StackEngine for Engine {
         Err(Error::Unsupported("CancelUpdateStack"))
     }
 
-    async fn continue_rollback(&self, _: &StackId, _: &str) -> Result<(), Error> {
+    async fn continue_rollback(&self, _: &StackId, _: &str, _: &[String]) -> Result<(), Error> {
         Err(Error::Unsupported("ContinueUpdateRollback"))
     }
 

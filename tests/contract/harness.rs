@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use isoform::domain::model::StackId;
 use isoform::domain::plan::{ChangeSetStatus, Observed};
 use isoform::port::{ChangeSet, Error, OnFailure, Proposal, Proposed, StackEngine, StackRef};
+use serde_json::Value;
 
 /// During what a resource fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,12 @@ pub trait Harness: Send + Sync {
     async fn pass(&self, time: Duration);
     /// Lets a resource fail from now on, or work again. Returns false where the world cannot do that.
     async fn fail(&self, stack: &str, logical: &str, during: During, on: bool) -> bool;
+    /// Updates a stack as somebody else would. Returns false where the world cannot do that.
+    async fn meddle(&self, stack: &str) -> bool;
+    /// Sets properties of a resource by hand, or deletes it. Returns false where the world cannot do that.
+    async fn change(&self, stack: &str, logical: &str, set: Option<Value>) -> bool;
+    /// Whether thousands of calls are nothing here.
+    fn is_cheap(&self) -> bool;
 }
 
 /// Leaves a case whose world lacks an ability, and says so.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use isoform::clock::Clock;
 use isoform::domain::model::Timestamp;
-use isoform::local::{Failure, LocalEngine, LocalObjects, Phase, World};
+use isoform::local::{ByHand, Failure, LocalEngine, LocalObjects, Phase, World};
 use isoform::port::{ObjectStore, Put, StackEngine, body};
+use serde_json::Value;
 
 use crate::harness::{During, Harness};
 
@@ -34,14 +35,25 @@ pub async fn fresh() -> Local {
     }
 }
 
-#[async_trait]
-impl Harness for Local {
-    fn engine(&self) -> Arc<dyn StackEngine> {
-        Arc::new(LocalEngine::new(
+impl Local {
+    /// The engine itself, for what only it can do.
+    pub fn local(&self) -> LocalEngine {
+        LocalEngine::new(
             self.world.clone(),
             "111111111111".parse().unwrap(),
             "eu-west-1".parse().unwrap(),
-        ))
+        )
+    }
+
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+}
+
+#[async_trait]
+impl Harness for Local {
+    fn engine(&self) -> Arc<dyn StackEngine> {
+        Arc::new(self.local())
     }
 
     fn name(&self, word: &str) -> String {
@@ -74,6 +86,25 @@ impl Harness for Local {
             },
         };
         self.world.script(&failure).await.unwrap();
+        true
+    }
+
+    async fn meddle(&self, stack: &str) -> bool {
+        self.local().meddle(&stack.parse().unwrap()).await.unwrap();
+        true
+    }
+
+    async fn change(&self, stack: &str, logical: &str, set: Option<Value>) -> bool {
+        let change = match set {
+            Some(Value::Object(set)) => ByHand::Set(set),
+            _ => ByHand::Delete,
+        };
+        let name = stack.parse().unwrap();
+        self.local().by_hand(&name, logical, &change).await.unwrap();
+        true
+    }
+
+    fn is_cheap(&self) -> bool {
         true
     }
 }

@@ -10,9 +10,14 @@
     reason = "a test fails by panicking, and says why it is skipped"
 )]
 
+mod changesets;
+mod drift;
 mod harness;
+mod import;
 mod lifecycle;
 mod local;
+mod misbehaviour;
+mod nested;
 mod specification;
 
 use harness::Harness;
@@ -66,6 +71,63 @@ mod on_local {
             a_failed_update_and_its_rollback_are_two_operations: "user guide: stack events by operation id; aws-cdk source";
             a_stack_policy_refuses_updates: "user guide: prevent updates to stack resources";
             what_cannot_be_cleaned_up_is_left_behind: "roadmap #744";
+        }
+        changesets {
+            a_create_change_set_makes_a_shell: "API CreateChangeSet: ChangeSetType; cdk-cli #1767; cdk #29265";
+            a_shell_is_used_by_the_next_create_change_set: "API CreateChangeSet: ChangeSetType CREATE";
+            the_type_must_fit_the_stack: "API CreateChangeSet: ChangeSetType; cdk #6674";
+            making_one_takes_time: "API model: ChangeSetStatus";
+            the_same_token_is_the_same_change_set: "API CreateChangeSet: ClientToken";
+            a_name_is_taken_also_while_its_change_set_is_deleted: "cdk-cli #1404";
+            deleting_one_that_is_not_there_is_fine: "ministackorg/ministack #1625, measured against the service";
+            nothing_to_change_is_a_failure_of_its_own: "cdk-cli source; aws-cli #3123";
+            a_transform_says_it_in_other_words: "cdk-cli source; aws-cli #4043";
+            comments_metadata_and_conditions_alone_change_nothing: "roadmap #2027, #552; cdk #28205";
+            outputs_alone_make_an_executable_set_without_changes: "cdk-cli source";
+            executing_one_deletes_the_others: "API ExecuteChangeSet";
+            another_operation_makes_one_obsolete: "API model: ExecutionStatus OBSOLETE";
+            making_or_deleting_one_does_not_move_the_stack: "guess";
+            what_was_executed_last_is_known_by_name: "API model: Stack.ChangeSetId";
+            property_values_are_shown_before_and_after: "API DescribeChangeSet: IncludePropertyValues";
+            a_replacement_is_told_with_its_policy: "API model: ResourceChange.PolicyAction; user guide: UpdateReplacePolicy";
+            a_removed_resource_goes_as_its_policy_says: "user guide: DeletionPolicy attribute";
+            a_type_cannot_change_under_its_logical_id: "guess";
+            capabilities_must_be_acknowledged: "API CreateChangeSet: Capabilities";
+            a_secret_parameter_reads_as_stars: "user guide: NoEcho; mapbox/cfn-config #177";
+            a_parameter_that_is_not_named_falls_back_to_its_default: "API model: Parameter.UsePreviousValue";
+            what_is_outside_ascii_reads_back_as_question_marks: "roadmap #814, #1220; cdk #33285";
+            an_import_that_nobody_exports_fails_the_change_set: "user guide: Fn::ImportValue";
+            a_broken_template_is_refused_at_once: "API: ValidationError";
+            a_stack_that_moves_takes_no_change_set: "Clickstream guidance #573";
+            tags_and_topics_are_the_stacks: "API CreateChangeSet: Tags, NotificationARNs";
+            a_thousand_are_the_most: "SAM translator #3807; aws-cli #4534; seed-farmer #441";
+            listings_come_in_pages: "API ListStacks: NextToken; aws-nuke #240";
+            events_after_a_known_one_are_told: "API DescribeStackEvents: reverse order, all events";
+        }
+        drift {
+            a_stack_that_nobody_touched_has_not_drifted: "API DetectStackDrift";
+            a_property_changed_by_hand_is_found: "user guide: detecting drift";
+            a_property_that_the_template_does_not_set_is_not_compared: "user guide: detecting drift, considerations";
+            a_resource_deleted_by_hand_is_found_and_cannot_be_updated: "API model: StackResourceDriftStatus DELETED";
+            an_update_overwrites_only_what_it_changes: "guess";
+            what_cannot_be_read_is_said_not_to_be_checked: "roadmap #2546; API model: NOT_CHECKED";
+            a_stack_that_moves_is_not_looked_at: "user guide: detecting drift, stack states";
+            a_skipped_resource_has_drifted: "API ContinueUpdateRollback: ResourcesToSkip";
+        }
+        import {
+            a_resource_is_taken_in: "user guide: resource import";
+            a_new_stack_can_begin_with_what_exists: "user guide: create a stack from existing resources";
+            an_import_is_the_only_change: "cdk #38708; aws-security-assessment-solution #6; quickstart-awx #38";
+            a_failed_import_lets_go_again: "API model: StackStatus IMPORT_ROLLBACK_COMPLETE";
+            letting_go_can_fail_too: "API model: StackStatus IMPORT_ROLLBACK_FAILED";
+        }
+        nested {
+            a_nested_stack_lives_with_its_parent: "user guide: nested stacks";
+            another_nested_template_is_a_change: "roadmap #759";
+            a_nested_failure_takes_the_parent_back: "user guide: nested stacks";
+            a_failure_beside_it_takes_a_nested_update_back: "user guide: nested stacks";
+            a_failed_nested_creation_leaves_nothing: "guess";
+            only_the_top_is_cancelled_or_continued: "API ContinueUpdateRollback: root stack only";
         }
     }
 

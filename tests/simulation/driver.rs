@@ -473,6 +473,7 @@ impl Simulation {
                     logical: "Alarm".into(),
                     reason: "it does not work".into(),
                     times: Some(1),
+                    phase: isoform::local::Phase::Make,
                 };
                 self.world.script(&failure).await.unwrap();
                 self.say(format!("the next change of {stack} fails"));
@@ -678,6 +679,7 @@ impl Simulation {
                 logical: "Alarm".into(),
                 reason: String::new(),
                 times: None,
+                phase: isoform::local::Phase::Make,
             };
             self.world.script(&none).await.unwrap();
         }

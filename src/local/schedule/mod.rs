@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::model::{Effect, Operation, Stack, Step};
 use super::world::{Failure, Phase};
-use crate::domain::cfn::{Template, parse_template};
+use crate::domain::cfn::{Template, parse_template_with};
 use crate::domain::model::{StackId, Timestamp, glob_matches};
 use crate::domain::plan::{Change, ResourceState, StackStatus};
 use crate::port::StackEvent;
@@ -211,7 +211,8 @@ impl<'a> Schedule<'a> {
         &self,
         resources: &BTreeMap<String, ResourceState>,
     ) -> Vec<(String, ResourceState)> {
-        let order = parse_template("template", &self.now().form.template)
+        let form = &self.now().form;
+        let order = parse_template_with("template", &form.template, &form.parameters)
             .ok()
             .and_then(|t: Template| t.order().ok())
             .unwrap_or_default();
