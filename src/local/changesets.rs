@@ -9,6 +9,7 @@ use super::engine::{LocalEngine, Tx};
 use super::faults::Faults;
 use super::import::importable;
 use super::model::{Stack, StoredChangeSet};
+use super::physical::own_name;
 use super::schedule::Goal;
 use super::target::{Around, GoalError};
 use super::world::{WorldError, get, put, remove};
@@ -128,6 +129,30 @@ impl LocalEngine {
         }
     }
 
+    /// Early validation: a resource cannot be made under a name that is taken.
+    async fn taken(
+        &self,
+        tx: &mut Tx,
+        goal: &Goal,
+        proposal: &Proposal,
+    ) -> Result<Option<String>, WorldError> {
+        let added = goal.changes.iter().filter(|c| c.action == Action::Add);
+        for change in added.filter(|c| !proposal.import.contains_key(&c.logical)) {
+            let Some(state) = goal.resources.get(&change.logical) else {
+                continue;
+            };
+            if let Some(name) = own_name(&state.kind, &state.properties)
+                && self.exists(tx, &state.kind, &name).await?
+            {
+                return Ok(Some(format!(
+                    "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. Resource of type '{}' with identifier '{name}' already exists. (at /Resources/{})",
+                    state.kind, change.logical
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     async fn count_of(&self, tx: &mut Tx, stack: &StackId) -> Result<i64, WorldError> {
         Ok(
             sqlx::query("SELECT COUNT(*) FROM records WHERE kind = $1 AND parent = $2")
@@ -208,7 +233,9 @@ impl LocalEngine {
                 } else {
                     importable(&stack, &template, &mut goal, proposal)?;
                 }
-                if !set.create && is_idle(&stack, &goal) {
+                if let Some(taken) = self.taken(&mut tx, &goal, proposal).await? {
+                    set.failed = Some(taken);
+                } else if !set.create && is_idle(&stack, &goal) {
                     let text = if template.transforms.is_empty() {
                         NO_CHANGES
                     } else {
@@ -312,6 +339,15 @@ impl LocalEngine {
                 return Err(Error::Refused(format!("{url} was not read")));
             }
         };
+        let mut missing = BTreeSet::new();
+        for logical in set.proposal.import.keys() {
+            if let Some(state) = goal.resources.get(logical)
+                && let Some(physical) = &state.physical
+                && !self.exists(&mut tx, &state.kind, physical).await?
+            {
+                missing.insert(logical.clone());
+            }
+        }
         // What the stack executed last is told from the start of the operation, not from its end.
         stack.last_change_set = Some(set.name.clone());
         let on_failure = set.proposal.on_failure;
@@ -319,7 +355,7 @@ impl LocalEngine {
         let imported: BTreeSet<String> = set.proposal.import.keys().cloned().collect();
         self.begin(&mut tx, &mut stack, token, Some(&goal.form), |schedule| {
             if !imported.is_empty() {
-                schedule.import(&goal, &imported);
+                schedule.import(&goal, &imported, &missing);
             } else if create {
                 schedule.create(&goal, on_failure);
             } else {

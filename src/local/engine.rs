@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::faults::Faults;
-use super::model::{Before, Effect, Form, Stack};
+use super::model::{Before, Effect, Form, Stack, Step};
+use super::physical::own_name;
 use super::schedule::{Neighbours, Schedule};
 use super::world::{Failure, World, WorldError, all, get, put, remove};
 use crate::domain::model::{AccountId, Region, StackId, StackName, sha256_hex};
@@ -26,6 +27,9 @@ pub struct LocalEngine {
     pub(super) account: AccountId,
     pub(super) region: Region,
 }
+
+/// Records of what exists by name.
+const EXISTS: &str = "exists";
 
 pub(super) type Tx = Transaction<'static, Sqlite>;
 
@@ -152,6 +156,7 @@ impl LocalEngine {
                     }
                 }
             }
+            self.note_existence(tx, &step).await?;
             events.entry(id).or_default().push(step.event);
         }
         for (id, events) in &events {
@@ -161,6 +166,44 @@ impl LocalEngine {
             self.save(tx, child).await?;
         }
         self.save(tx, top).await
+    }
+
+    fn existence(&self, kind: &str, physical: &str) -> String {
+        format!("{}|{kind}|{physical}", self.place())
+    }
+
+    /// Keeps what exists in the account and region under a name of its own, or was retained: names can clash, and what
+    /// was retained can be imported.
+    async fn note_existence(&self, tx: &mut Tx, step: &Step) -> Result<(), WorldError> {
+        let event = &step.event;
+        let Some(physical) = event.physical.as_deref() else {
+            return Ok(());
+        };
+        let key = self.existence(&event.kind, physical);
+        let named = step.effects.iter().any(|e| {
+            matches!(e, Effect::Put(_, state) if own_name(&state.kind, &state.properties).is_some())
+        });
+        match event.status.as_str() {
+            "CREATE_COMPLETE" | "IMPORT_COMPLETE" | "UPDATE_COMPLETE" if named => {
+                put(tx, EXISTS, &key, "", &event.logical).await
+            }
+            "DELETE_SKIPPED" | "IMPORT_ROLLBACK_COMPLETE" => {
+                put(tx, EXISTS, &key, "", &event.logical).await
+            }
+            "DELETE_COMPLETE" => remove(tx, EXISTS, &key).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells whether a resource exists under its own name, or was retained.
+    pub(super) async fn exists(
+        &self,
+        tx: &mut Tx,
+        kind: &str,
+        physical: &str,
+    ) -> Result<bool, WorldError> {
+        let key = self.existence(kind, physical);
+        Ok(get::<String>(tx, EXISTS, &key).await?.is_some())
     }
 
     pub(super) async fn save(&self, tx: &mut Tx, stack: &Stack) -> Result<(), WorldError> {

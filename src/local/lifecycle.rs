@@ -168,7 +168,19 @@ impl LocalEngine {
 
     pub(super) async fn protect(&self, stack: &StackId, on: bool) -> Result<(), Error> {
         self.world.call("UpdateTerminationProtection").await?;
+        if self.is_nested(stack).await? {
+            return Err(Error::Refused(format!(
+                "Termination protection cannot be set on the nested stack {stack}; set it on its root"
+            )));
+        }
         self.edit(stack, |s| s.protected = on).await
+    }
+
+    async fn is_nested(&self, stack: &StackId) -> Result<bool, Error> {
+        let mut tx = self.world.begin().await?;
+        let found = self.load(&mut tx, &StackRef::Id(stack.clone())).await?;
+        tx.commit().await.map_err(WorldError::from)?;
+        Ok(found.is_some_and(|s| s.parent.is_some()))
     }
 
     async fn edit(&self, stack: &StackId, change: impl FnOnce(&mut Stack)) -> Result<(), Error> {

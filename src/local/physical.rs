@@ -12,6 +12,15 @@ pub(super) struct Home<'a> {
     pub stack: &'a str,
 }
 
+/// Returns the name that a template gives a resource: its identifier, where all parts of it are properties.
+pub(super) fn own_name(kind: &str, properties: &Value) -> Option<String> {
+    let parts: Option<Vec<&str>> = resource_type(kind)?
+        .identifier()
+        .map(|name| properties.get(name).and_then(Value::as_str))
+        .collect();
+    parts.filter(|p| !p.is_empty()).map(|p| p.join("|"))
+}
+
 /// Makes a physical id. `turn` differs for each replacement.
 pub(super) fn physical_id(
     home: &Home<'_>,
@@ -27,12 +36,8 @@ pub(super) fn physical_id(
         )
         .as_bytes(),
     );
-    let named = resource_type(kind)
-        .and_then(|facts| facts.identifier().next())
-        .and_then(|name| properties.get(name))
-        .and_then(Value::as_str);
-    if let Some(name) = named {
-        return name.to_owned();
+    if let Some(name) = own_name(kind, properties) {
+        return name;
     }
     let service = kind.split("::").nth(1).unwrap_or_default();
     let name = kind.rsplit("::").next().unwrap_or_default();

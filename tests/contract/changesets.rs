@@ -548,3 +548,41 @@ pub async fn events_after_a_known_one_are_told(world: &dyn Harness) {
     assert_eq!(all.len(), before.len() + after.len());
     assert!(all.windows(2).all(|w| w[0].at <= w[1].at));
 }
+
+const NAMED: &str = "Resources:\n  B: {Type: 'AWS::S3::Bucket', DeletionPolicy: Retain, Properties: {BucketName: taken}}\n";
+
+pub async fn a_name_that_is_taken_fails_the_change_set(world: &dyn Harness) {
+    let id = apply(world, &world.name("owner"), NAMED).await.stack_id;
+    let second = world.name("second");
+
+    let (first, read) = propose(world, &proposal(world, &second, NAMED).await).await;
+    assert_eq!(read.status, C::Failed);
+    assert!(read.reason.unwrap().contains("AWS::EarlyValidation"));
+    delete(world, &first.stack_id, &[]).await;
+    // Also what was retained is in the way of a new stack.
+    delete(world, &id, &[]).await;
+    let (_, read) = propose(world, &proposal(world, &second, NAMED).await).await;
+
+    assert_eq!(read.status, C::Failed);
+}
+
+pub async fn a_named_resource_cannot_be_replaced_under_its_name(world: &dyn Harness) {
+    let name = world.name("orders");
+    let text = |path: &str| {
+        format!(
+            "Resources:\n  T: {{Type: 'AWS::IAM::Role', Properties: {{RoleName: r, Path: /{path}/, AssumeRolePolicyDocument: {{}}}}}}\n"
+        )
+    };
+    let id = apply(world, &name, &text("a")).await.stack_id;
+
+    let found = apply(world, &name, &text("b")).await;
+
+    assert_eq!(found.status, S::UpdateRollbackComplete);
+    let events = world.engine().events(&id, None).await.unwrap();
+    assert!(events.iter().any(|e| {
+        e.logical == "T"
+            && e.reason
+                .as_deref()
+                .is_some_and(|r| r.contains("custom-named resource requires replacing"))
+    }));
+}

@@ -10,6 +10,17 @@ use crate::harness::*;
 const TOPIC: &str = "Resources:\n  A: {Type: 'AWS::SNS::Topic'}\n";
 const BOTH: &str = "Resources:\n  A: {Type: 'AWS::SNS::Topic'}\n  B: {Type: 'AWS::S3::Bucket', DeletionPolicy: Retain, Properties: {BucketName: old}}\n";
 
+/// Leaves a bucket behind that no stack has.
+async fn leave_bucket(world: &dyn Harness, bucket: &str) {
+    let text = format!(
+        "Resources:\n  B: {{Type: 'AWS::S3::Bucket', DeletionPolicy: Retain, Properties: {{BucketName: {bucket}}}}}\n"
+    );
+    let id = apply(world, &world.name(&format!("left-{bucket}")), &text)
+        .await
+        .stack_id;
+    delete(world, &id, &[]).await;
+}
+
 async fn importing(world: &dyn Harness, stack: &str, text: &str) -> Proposal {
     let mut proposal = proposal(world, stack, text).await;
     let identifier = BTreeMap::from([("BucketName".to_owned(), "old".to_owned())]);
@@ -20,6 +31,7 @@ async fn importing(world: &dyn Harness, stack: &str, text: &str) -> Proposal {
 }
 
 pub async fn a_resource_is_taken_in(world: &dyn Harness) {
+    leave_bucket(world, "old").await;
     let name = world.name("orders");
     apply(world, &name, TOPIC).await;
     let proposal = importing(world, &name, BOTH).await;
@@ -45,6 +57,7 @@ pub async fn a_resource_is_taken_in(world: &dyn Harness) {
 }
 
 pub async fn a_new_stack_can_begin_with_what_exists(world: &dyn Harness) {
+    leave_bucket(world, "old").await;
     let name = world.name("orders");
     let text = "Resources:\n  B: {Type: 'AWS::S3::Bucket', DeletionPolicy: Retain, Properties: {BucketName: old}}\n";
     let proposal = importing(world, &name, text).await;
@@ -78,6 +91,7 @@ pub async fn an_import_is_the_only_change(world: &dyn Harness) {
 }
 
 pub async fn a_failed_import_lets_go_again(world: &dyn Harness) {
+    leave_bucket(world, "old").await;
     let name = world.name("orders");
     apply(world, &name, TOPIC).await;
     needs!(world.fail(&name, "B", During::Make, true).await, "failures");
@@ -90,7 +104,18 @@ pub async fn a_failed_import_lets_go_again(world: &dyn Harness) {
     assert_eq!(settled(world, &id).await.status, S::ImportComplete);
 }
 
+pub async fn what_does_not_exist_cannot_be_taken_in(world: &dyn Harness) {
+    let name = world.name("orders");
+    apply(world, &name, TOPIC).await;
+
+    let id = begin(world, &importing(world, &name, BOTH).await).await;
+
+    assert_eq!(settled(world, &id).await.status, S::ImportRollbackComplete);
+}
+
 pub async fn letting_go_can_fail_too(world: &dyn Harness) {
+    leave_bucket(world, "old").await;
+    leave_bucket(world, "other").await;
     let name = world.name("orders");
     apply(world, &name, TOPIC).await;
     let text = format!(

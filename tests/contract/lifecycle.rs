@@ -570,3 +570,22 @@ pub async fn what_cannot_be_cleaned_up_is_left_behind(world: &dyn Harness) {
     );
     assert_eq!(delete(world, &id, &[]).await.status, S::DeleteComplete);
 }
+
+pub async fn an_alarm_takes_an_update_back(world: &dyn Harness) {
+    let name = world.name("orders");
+    apply(world, &name, TWO).await;
+    let alarm = "arn:aws:cloudwatch:eu-west-1:111111111111:alarm:errors";
+    needs!(world.fail(&name, alarm, During::Make, true).await, "alarms");
+    let mut update = proposal(world, &name, TWO_CHANGED).await;
+    update.rollback_triggers = vec![alarm.into()];
+    update.monitoring_minutes = 5;
+
+    let id = begin(world, &update).await;
+
+    assert_eq!(settled(world, &id).await.status, S::UpdateRollbackComplete);
+    let completed = steps(world, &id, "B").await;
+    assert!(
+        completed.contains(&"UPDATE_COMPLETE".to_owned()),
+        "{completed:?}"
+    );
+}

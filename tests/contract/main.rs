@@ -71,6 +71,7 @@ mod on_local {
             a_failed_update_and_its_rollback_are_two_operations: "user guide: stack events by operation id; aws-cdk source";
             a_stack_policy_refuses_updates: "user guide: prevent updates to stack resources";
             what_cannot_be_cleaned_up_is_left_behind: "roadmap #744";
+            an_alarm_takes_an_update_back: "API model: RollbackConfiguration";
         }
         changesets {
             a_create_change_set_makes_a_shell: "API CreateChangeSet: ChangeSetType; cdk-cli #1767; cdk #29265";
@@ -101,6 +102,8 @@ mod on_local {
             a_stack_that_moves_takes_no_change_set: "Clickstream guidance #573";
             tags_and_topics_are_the_stacks: "API CreateChangeSet: Tags, NotificationARNs";
             a_thousand_are_the_most: "SAM translator #3807; aws-cli #4534; seed-farmer #441";
+            a_name_that_is_taken_fails_the_change_set: "user guide: early validation; cdk-cli #1767";
+            a_named_resource_cannot_be_replaced_under_its_name: "user guide: Name type";
             listings_come_in_pages: "API ListStacks: NextToken; aws-nuke #240";
             events_after_a_known_one_are_told: "API DescribeStackEvents: reverse order, all events";
         }
@@ -119,6 +122,7 @@ mod on_local {
             a_new_stack_can_begin_with_what_exists: "user guide: create a stack from existing resources";
             an_import_is_the_only_change: "cdk #38708; aws-security-assessment-solution #6; quickstart-awx #38";
             a_failed_import_lets_go_again: "API model: StackStatus IMPORT_ROLLBACK_COMPLETE";
+            what_does_not_exist_cannot_be_taken_in: "guess";
             letting_go_can_fail_too: "API model: StackStatus IMPORT_ROLLBACK_FAILED";
         }
         nested {
@@ -127,6 +131,7 @@ mod on_local {
             a_nested_failure_takes_the_parent_back: "user guide: nested stacks";
             a_failure_beside_it_takes_a_nested_update_back: "user guide: nested stacks";
             a_failed_nested_creation_leaves_nothing: "guess";
+            a_nested_stack_is_protected_by_its_root: "API UpdateTerminationProtection: nested stacks";
             only_the_top_is_cancelled_or_continued: "API ContinueUpdateRollback: root stack only";
         }
     }

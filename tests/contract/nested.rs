@@ -134,3 +134,13 @@ pub async fn only_the_top_is_cancelled_or_continued(world: &dyn Harness) {
     let text = world.engine().template(&StackRef::Id(id)).await.unwrap();
     assert!(text.contains("hello"));
 }
+
+pub async fn a_nested_stack_is_protected_by_its_root(world: &dyn Harness) {
+    let (name, url) = (world.name("orders"), world.put(INNER).await);
+    let id = apply(world, &name, &outer(&url, "hello")).await.stack_id;
+    let inner = child(world, &id).await;
+
+    assert!(is_refused(
+        world.engine().set_protection(&inner, true).await
+    ));
+}

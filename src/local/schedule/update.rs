@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Form, Goal, Schedule, failed};
-use crate::domain::plan::{PolicyAction, ResourceState, StackStatus as S};
+use crate::domain::cfn::resource_type;
+use crate::domain::plan::{
+    PolicyAction, Replacement, ResourceState, StackStatus as S, replacement_of,
+};
 use crate::local::model::{Stable, Stack};
 use crate::local::policy::StackPolicy;
 use crate::local::world::Phase;
 use crate::port::OnFailure;
 
 const INITIATED: &str = "User Initiated";
+const NOT_FOUND: &str =
+    "Resource handler returned message: \"Resource not found\" (HandlerErrorCode: NotFound)";
 
 impl Schedule<'_> {
     /// Creates the stack.
@@ -19,7 +24,10 @@ impl Schedule<'_> {
             Some(INITIATED),
             vec![Effect::Began, self.form_without_outputs(goal)],
         );
-        let made = self.make(goal, on_failure).and_then(|()| self.clash(goal));
+        let made = self
+            .make(goal, on_failure)
+            .and_then(|()| self.clash(goal))
+            .and_then(|()| self.watch(goal));
         match (made, on_failure) {
             (Ok(()), _) => self.status(
                 S::CreateComplete,
@@ -45,6 +53,7 @@ impl Schedule<'_> {
         let done = self
             .make(goal, on_failure)
             .and_then(|()| self.clash(goal))
+            .and_then(|()| self.watch(goal))
             .and_then(|()| {
                 let used =
                     self.used_exports(&self.now().form.exports.clone(), Some(&goal.form.exports));
@@ -62,7 +71,7 @@ impl Schedule<'_> {
     }
 
     /// Takes resources into the stack.
-    pub fn import(&mut self, goal: &Goal, imported: &BTreeSet<String>) {
+    pub fn import(&mut self, goal: &Goal, imported: &BTreeSet<String>, missing: &BTreeSet<String>) {
         let before = Form {
             exports: self.now().form.exports.clone(),
             outputs: self.now().form.outputs.clone(),
@@ -86,7 +95,8 @@ impl Schedule<'_> {
                 vec![],
             );
             self.work(&state.kind);
-            if let Some(reason) = self.fails(Phase::Make, logical) {
+            let absent = missing.contains(logical).then(|| NOT_FOUND.to_owned());
+            if let Some(reason) = absent.or_else(|| self.fails(Phase::Make, logical)) {
                 self.resource(logical, state, "IMPORT_FAILED", Some(&reason), vec![]);
                 self.undo_import(before, &taken, logical);
                 return;
@@ -224,7 +234,8 @@ impl Schedule<'_> {
             let failure = refused
                 .or(inner.err())
                 .or_else(|| self.fails(Phase::Make, logical))
-                .or_else(|| self.vanished(logical, creates));
+                .or_else(|| self.vanished(logical, creates))
+                .or_else(|| same_name(logical, old.as_ref(), state));
             if let Some(reason) = failure {
                 self.resource(
                     logical,
@@ -254,7 +265,20 @@ impl Schedule<'_> {
     /// A resource that somebody deleted by hand cannot be updated.
     fn vanished(&self, logical: &str, creates: bool) -> Option<String> {
         (!creates && matches!(self.now().actual.get(logical), Some(None)))
-            .then(|| "Resource handler returned message: \"Resource not found\" (HandlerErrorCode: NotFound)".to_owned())
+            .then(|| NOT_FOUND.to_owned())
+    }
+
+    /// Watches the alarms of a stack before its change is taken as done.
+    fn watch(&mut self, goal: &Goal) -> Result<(), String> {
+        for alarm in &goal.form.rollback_triggers {
+            self.at = self.at.plus(std::time::Duration::from_millis(
+                goal.form.monitoring_minutes * 20,
+            ));
+            if self.fails(Phase::Make, alarm).is_some() {
+                return Err(format!("Rollback was triggered by the alarm {alarm}. "));
+            }
+        }
+        Ok(())
     }
 
     fn now_put(&mut self, logical: &str, state: &ResourceState) {
@@ -416,4 +440,15 @@ impl Schedule<'_> {
             ))
         })
     }
+}
+
+/// The new copy of a resource comes before the old one goes, so both cannot have one name.
+fn same_name(logical: &str, old: Option<&ResourceState>, new: &ResourceState) -> Option<String> {
+    let old = old.filter(|o| o.kind == new.kind && o.physical == new.physical)?;
+    if resource_type(&new.kind).is_some_and(|facts| facts.deletes_before_create()) {
+        return None;
+    }
+    (replacement_of(&new.kind, &old.properties, &new.properties) == Replacement::Always).then(|| {
+        format!("CloudFormation cannot update a stack when a custom-named resource requires replacing. Rename {logical} and update the stack again.")
+    })
 }
