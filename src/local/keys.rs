@@ -4,6 +4,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
 
 use super::world::{World, WorldError};
@@ -17,19 +18,30 @@ pub const NAMESPACE: &str = "isoform-local";
 pub struct LocalKeys {
     key: RawAesKey,
     name: String,
+    signing: Ed25519KeyPair,
 }
 
 impl LocalKeys {
     /// Opens the world's key, making it where there is none.
     pub fn open(world: &World, name: &str) -> Result<Self, WorldError> {
+        let broken =
+            |e: &dyn std::fmt::Display| WorldError::Database(sqlx::Error::Protocol(e.to_string()));
         let path = world.folder().join(format!("{name}.key"));
         let bytes = read_or_make(&path).map_err(|source| WorldError::Folder { path, source })?;
-        let key = RawAesKey::new(NAMESPACE, name, &bytes[..])
-            .map_err(|e| WorldError::Database(sqlx::Error::Protocol(e.to_string())))?;
+        let key = RawAesKey::new(NAMESPACE, name, &bytes[..]).map_err(|e| broken(&e))?;
+        let path = world.folder().join(format!("{name}.signing.key"));
+        let seed = read_or_make(&path).map_err(|source| WorldError::Folder { path, source })?;
+        let signing = Ed25519KeyPair::from_seed_unchecked(&seed[..]).map_err(|e| broken(&e))?;
         Ok(Self {
             key,
             name: name.to_owned(),
+            signing,
         })
+    }
+
+    /// Returns the public half of the signing key, Ed25519.
+    pub fn public_key(&self) -> &[u8] {
+        self.signing.public_key().as_ref()
     }
 }
 
@@ -97,7 +109,7 @@ impl KeyService for LocalKeys {
         Ok(format!("{NAMESPACE}/{}", self.name))
     }
 
-    async fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Error> {
-        Err(Error::Unsupported("signing with the local key service"))
+    async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(self.signing.sign(bytes).as_ref().to_vec())
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use isoform::domain::model::StackId;
+use isoform::domain::model::{StackId, Timestamp};
 use isoform::domain::plan::{ChangeSetStatus, Observed};
-use isoform::port::{ChangeSet, Error, OnFailure, Proposal, Proposed, StackEngine, StackRef};
+use isoform::port::{
+    ChangeSet, Error, KeyService, ObjectStore, OnFailure, Proposal, Proposed, StackEngine, StackRef,
+};
 use serde_json::Value;
 
 /// During what a resource fails.
@@ -35,6 +37,14 @@ pub trait Harness: Send + Sync {
     async fn meddle(&self, stack: &str) -> bool;
     /// Sets properties of a resource by hand, or deletes it. Returns false where the world cannot do that.
     async fn change(&self, stack: &str, logical: &str, set: Option<Value>) -> bool;
+    /// An empty object store.
+    fn store(&self) -> Arc<dyn ObjectStore>;
+    /// A key service.
+    fn keys(&self) -> Arc<dyn KeyService>;
+    /// Whether a signature of [`Harness::keys`] is one of these bytes.
+    fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool;
+    /// A time that has not come yet.
+    fn later(&self) -> Timestamp;
     /// Whether thousands of calls are nothing here.
     fn is_cheap(&self) -> bool;
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use isoform::clock::Clock;
 use isoform::domain::model::Timestamp;
-use isoform::local::{ByHand, Failure, LocalEngine, LocalObjects, Phase, World};
-use isoform::port::{ObjectStore, Put, StackEngine, body};
+use isoform::local::{ByHand, Failure, LocalEngine, LocalKeys, LocalObjects, Phase, World};
+use isoform::port::{KeyService, ObjectStore, Put, StackEngine, body};
 use serde_json::Value;
 
 use crate::harness::{During, Harness};
@@ -102,6 +103,25 @@ impl Harness for Local {
         let name = stack.parse().unwrap();
         self.local().by_hand(&name, logical, &change).await.unwrap();
         true
+    }
+
+    fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(LocalObjects::new(self.world.clone(), "bundles"))
+    }
+
+    fn keys(&self) -> Arc<dyn KeyService> {
+        Arc::new(LocalKeys::open(&self.world, "bundles").unwrap())
+    }
+
+    fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        let keys = LocalKeys::open(&self.world, "bundles").unwrap();
+        UnparsedPublicKey::new(&ED25519, keys.public_key())
+            .verify(bytes, signature)
+            .is_ok()
+    }
+
+    fn later(&self) -> Timestamp {
+        self.clock.now().plus(Duration::from_secs(3600))
     }
 
     fn is_cheap(&self) -> bool {

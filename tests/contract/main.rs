@@ -14,11 +14,14 @@ mod changesets;
 mod drift;
 mod harness;
 mod import;
+mod keys;
 mod lifecycle;
 mod local;
 mod misbehaviour;
 mod nested;
+mod objects;
 mod specification;
+mod transitions;
 
 use harness::Harness;
 
@@ -124,6 +127,29 @@ mod on_local {
             a_failed_import_lets_go_again: "API model: StackStatus IMPORT_ROLLBACK_COMPLETE";
             what_does_not_exist_cannot_be_taken_in: "guess";
             letting_go_can_fail_too: "API model: StackStatus IMPORT_ROLLBACK_FAILED";
+        }
+        objects {
+            a_second_put_keeps_the_first_object: "S3 user guide: conditional writes, If-None-Match";
+            of_two_puts_at_once_one_wins: "S3 user guide: conditional writes, concurrent requests";
+            a_put_over_a_tag_needs_that_tag: "S3 user guide: conditional writes, If-Match";
+            versions_are_kept: "S3 user guide: versioning";
+            a_wrong_checksum_is_refused: "S3 user guide: checking object integrity";
+            what_is_put_is_described: "S3 API HeadObject";
+            a_key_of_ours_is_asserted: "S3 API PutObject: x-amz-server-side-encryption-aws-kms-key-id";
+            what_is_not_there_is_said_so: "S3 API GetObject, DeleteObject";
+            keys_are_listed_in_order_and_in_pages: "S3 API ListObjectsV2: UTF-8 order, 1,000 keys a page";
+            a_retained_object_is_not_deleted: "S3 user guide: object lock";
+            a_body_is_read_up_to_a_limit: "this project: src/port.rs, read_all";
+            bytes_come_back_as_they_went: "S3 API PutObject, GetObject";
+            cloudformation_reads_a_template_by_its_url: "API GetTemplateSummary: TemplateURL";
+        }
+        keys {
+            a_wrapped_key_opens_under_its_context_only: "KMS developer guide: encryption context";
+            every_data_key_is_new: "KMS API GenerateDataKey";
+            a_rewrapped_key_is_the_same_key: "KMS API ReEncrypt";
+            a_changed_wrapped_key_does_not_open: "KMS API Decrypt: InvalidCiphertextException";
+            the_key_of_another_service_is_passed_over: "AWS Encryption SDK: encrypted data keys of several providers";
+            a_key_is_described_and_signs: "KMS API DescribeKey, Sign";
         }
         nested {
             a_nested_stack_lives_with_its_parent: "user guide: nested stacks";
