@@ -176,12 +176,7 @@ impl LocalEngine {
                 note_nested(&mut goal.changes, &logical, &physical, &child);
                 goal.children.insert(logical.clone(), child);
             }
-            let state = ResourceState {
-                kind: resource.kind.clone(),
-                physical: Some(physical),
-                properties,
-                deletion_policy: resource.deletion_policy,
-            };
+            let state = ResourceState::of(resource, Some(physical), properties);
             live.made
                 .borrow_mut()
                 .insert(logical.clone(), state.clone());

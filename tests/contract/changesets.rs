@@ -586,3 +586,57 @@ pub async fn a_named_resource_cannot_be_replaced_under_its_name(world: &dyn Harn
                 .is_some_and(|r| r.contains("custom-named resource requires replacing"))
     }));
 }
+
+pub async fn a_policy_alone_is_a_change(world: &dyn Harness) {
+    let name = world.name("orders");
+    let text = |policy: &str| {
+        format!("Resources:\n  A: {{Type: 'AWS::SNS::Topic', DeletionPolicy: {policy}}}\n")
+    };
+    let id = apply(world, &name, &text("Delete")).await.stack_id;
+
+    let (_, read) = propose(world, &proposal(world, &name, &text("Retain")).await).await;
+    assert_eq!(read.changes[0].replacement, Replacement::Never);
+    assert_eq!(read.changes[0].properties[0].path, "DeletionPolicy");
+    apply(world, &name, &text("Retain")).await;
+
+    delete(world, &id, &[]).await;
+    assert_eq!(
+        steps(world, &id, "A").await.last().unwrap(),
+        "DELETE_SKIPPED"
+    );
+    // What a resource waits for is not one.
+    let name = world.name("waiting");
+    let two = "Resources:\n  A: {Type: 'AWS::SNS::Topic'}\n  B: {Type: 'AWS::SQS::Queue'}\n";
+    apply(world, &name, two).await;
+    let waiting = two.replace("Queue'}", "Queue', DependsOn: A}");
+    let (_, read) = propose(world, &proposal(world, &name, &waiting).await).await;
+    assert_eq!(read.status, C::NoChanges);
+}
+
+pub async fn metadata_of_a_resource_is_a_change(world: &dyn Harness) {
+    let name = world.name("orders");
+    apply(world, &name, TOPIC).await;
+    let text = "Resources:\n  A: {Type: 'AWS::SNS::Topic', Metadata: {a: b}}\n";
+
+    let (_, read) = propose(world, &proposal(world, &name, text).await).await;
+
+    assert_eq!(read.status, C::Available);
+    assert_eq!(read.changes[0].properties[0].path, "Metadata");
+}
+
+pub async fn parameters_stand_from_the_beginning_and_outputs_at_the_end(world: &dyn Harness) {
+    let name = world.name("orders");
+    let text = "Parameters: {P: {Type: String, Default: one}}\nResources:\n  A: {Type: 'AWS::SNS::Topic', Properties: {DisplayName: !Ref P}}\nOutputs: {O: {Value: !Ref P}}\n";
+    apply(world, &name, text).await;
+    let mut update = proposal(world, &name, text).await;
+    update.parameters = BTreeMap::from([("P".to_owned(), "two".to_owned())]);
+
+    let id = begin(world, &update).await;
+
+    let during = look(world, &id).await;
+    assert_eq!(
+        (&during.parameters["P"][..], &during.outputs["O"][..]),
+        ("two", "one")
+    );
+    assert_eq!(settled(world, &id).await.outputs["O"], "two");
+}

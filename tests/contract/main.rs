@@ -86,6 +86,9 @@ mod on_local {
             deleting_one_that_is_not_there_is_fine: "ministackorg/ministack #1625, measured against the service";
             nothing_to_change_is_a_failure_of_its_own: "cdk-cli source; aws-cli #3123";
             a_transform_says_it_in_other_words: "cdk-cli source; aws-cli #4043";
+            a_policy_alone_is_a_change: "roadmap #1543; ministackorg/ministack #1646, measured against the service";
+            metadata_of_a_resource_is_a_change: "API model: ResourceChange.Scope; ministackorg/ministack #1646";
+            parameters_stand_from_the_beginning_and_outputs_at_the_end: "guess";
             comments_metadata_and_conditions_alone_change_nothing: "roadmap #2027, #552; cdk #28205";
             outputs_alone_make_an_executable_set_without_changes: "cdk-cli source";
             executing_one_deletes_the_others: "API ExecuteChangeSet";

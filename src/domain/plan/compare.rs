@@ -21,6 +21,30 @@ pub struct ResourceState {
     pub properties: Value,
     /// What happens when it leaves the stack.
     pub deletion_policy: DeletionPolicy,
+    /// What happens to the old one when it is replaced.
+    #[serde(default = "deleted")]
+    pub update_replace_policy: DeletionPolicy,
+    /// Metadata, as it stands in the template.
+    #[serde(default)]
+    pub metadata: Value,
+}
+
+fn deleted() -> DeletionPolicy {
+    DeletionPolicy::Delete
+}
+
+impl ResourceState {
+    /// A resource of a template with its properties evaluated.
+    pub fn of(resource: &Resource, physical: Option<String>, properties: Value) -> Self {
+        Self {
+            kind: resource.kind.clone(),
+            physical,
+            properties,
+            deletion_policy: resource.deletion_policy,
+            update_replace_policy: resource.update_replace_policy,
+            metadata: resource.metadata.clone(),
+        }
+    }
 }
 
 /// A longer value is cut in what is shown; the digest of the desired state still covers all of it.
@@ -167,6 +191,7 @@ fn modify(
         Some(&old.properties),
         Some(after),
     );
+    attributes(old, resource, &mut properties);
     if properties.is_empty() {
         return None;
     }
@@ -185,6 +210,36 @@ fn modify(
             .then(|| replace_policy(resource.update_replace_policy)),
         properties,
     })
+}
+
+/// What stands beside the properties is a change too, without touching the resource: API `ResourceChange.Scope`,
+/// aws-cloudformation/cloudformation-coverage-roadmap #1543.
+fn attributes(old: &ResourceState, new: &Resource, out: &mut Vec<PropertyChange>) {
+    let word = |policy: DeletionPolicy| Value::String(format!("{policy:?}"));
+    let pairs = [
+        (
+            "DeletionPolicy",
+            word(old.deletion_policy),
+            word(new.deletion_policy),
+        ),
+        (
+            "UpdateReplacePolicy",
+            word(old.update_replace_policy),
+            word(new.update_replace_policy),
+        ),
+        ("Metadata", old.metadata.clone(), new.metadata.clone()),
+    ];
+    for (name, before, after) in pairs {
+        if before != after {
+            let shown = |v: &Value| (!v.is_null()).then(|| v.clone());
+            out.push(property(
+                name.to_owned(),
+                shown(&before).as_ref(),
+                shown(&after).as_ref(),
+                Replacement::Never,
+            ));
+        }
+    }
 }
 
 /// Tells whether a change from known to known values replaces a resource of this type.

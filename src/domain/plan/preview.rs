@@ -186,12 +186,7 @@ fn states(
             evaluate(&resource.properties, &scope).unwrap_or_else(|_| resource.properties.clone());
         out.insert(
             logical.clone(),
-            ResourceState {
-                kind: resource.kind.clone(),
-                physical: None,
-                properties,
-                deletion_policy: resource.deletion_policy,
-            },
+            ResourceState::of(resource, None, properties),
         );
     }
     out
@@ -305,5 +300,30 @@ mod tests {
             vec![]
         );
         assert_eq!(changes(None, &topic)[0].1, Action::Add);
+    }
+
+    #[test]
+    fn policies_and_metadata_are_changes_of_their_own() {
+        let topic = |more: &str| format!("{HEAD}  T: {{Type: 'AWS::SNS::Topic'{more}}}\n");
+
+        for (more, path) in [
+            (
+                ", DeletionPolicy: Retain",
+                "DeletionPolicy \"Delete\" → \"Retain\"",
+            ),
+            (
+                ", UpdateReplacePolicy: Retain",
+                "UpdateReplacePolicy \"Delete\" → \"Retain\"",
+            ),
+            (", Metadata: {a: b}", "Metadata  → {\"a\":\"b\"}"),
+        ] {
+            let found = changes(Some(&topic("")), &topic(more));
+            assert_eq!(found.len(), 1, "{more}");
+            assert_eq!(
+                (found[0].2, &found[0].3[..]),
+                (Replacement::Never, &[path.to_owned()][..])
+            );
+        }
+        assert_eq!(changes(Some(&topic("")), &topic(", DependsOn: []")), vec![]);
     }
 }

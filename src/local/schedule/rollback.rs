@@ -126,7 +126,10 @@ impl Schedule<'_> {
         let nested = self
             .child(old)
             .filter(|c| self.tree.get(c).is_some_and(|s| s.stable.is_some()));
-        if found == Some(old) && nested.is_none() {
+        let untouched =
+            found.is_some_and(|f| f.physical == old.physical && f.properties == old.properties);
+        if untouched && nested.is_none() {
+            self.now_put(logical, old);
             return true;
         }
         if skip.iter().any(|s| s == logical) {

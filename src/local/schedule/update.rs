@@ -281,7 +281,8 @@ impl Schedule<'_> {
         Ok(())
     }
 
-    fn now_put(&mut self, logical: &str, state: &ResourceState) {
+    /// Takes over what stands beside the properties: no event tells of it.
+    pub(super) fn now_put(&mut self, logical: &str, state: &ResourceState) {
         if self.now().resources.get(logical) != Some(state)
             && let Some(last) = self.steps.last_mut()
         {
