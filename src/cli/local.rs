@@ -262,3 +262,68 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
     }
     Ok(DONE)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        faults: FaultArgs,
+    }
+
+    fn after(before: Faults, words: &[&str]) -> anyhow::Result<Faults> {
+        let line = Line::try_parse_from(std::iter::once(&"x").chain(words)).unwrap();
+        misbehaviour(before, line.faults)
+    }
+
+    #[test]
+    fn faults_are_added_changed_and_taken_back() {
+        let one = after(
+            Faults::default(),
+            &[
+                "--stale",
+                "2s",
+                "--throttle",
+                "Describe*=5",
+                "--withhold",
+                "Fn*",
+            ],
+        )
+        .unwrap();
+        assert_eq!((one.stale_ms, one.throttle["Describe*"]), (2_000, 5));
+        let two = after(one, &["--delay", "50ms", "--throttle", "Describe*=0"]).unwrap();
+        assert_eq!(
+            (two.stale_ms, two.delay_ms, two.throttle.len()),
+            (2_000, 50, 0)
+        );
+        assert_eq!(two.withhold, ["Fn*"]);
+
+        assert_eq!(after(two, &["--off"]).unwrap(), Faults::default());
+        for bad in [["--throttle", "x"], ["--stale", "soon"], ["--page", "0"]] {
+            assert!(after(Faults::default(), &bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_json_or_text() {
+        let all = [
+            "A=1".to_owned(),
+            "B=x=y".into(),
+            "C=null".into(),
+            "D={\"e\":[2]}".into(),
+        ];
+
+        let read = Value::Object(assignments(&all).unwrap());
+
+        assert_eq!(
+            read,
+            json!({ "A": 1, "B": "x=y", "C": null, "D": { "e": [2] } })
+        );
+        assert!(assignments(&["A".into()]).is_err());
+    }
+}

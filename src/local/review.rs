@@ -163,7 +163,49 @@ impl LocalEngine {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::local::model::StoredProposal;
+    use crate::port::OnFailure;
+
+    #[test]
+    fn the_reason_of_a_failure_is_missing_where_values_are_asked_for() {
+        let set = StoredChangeSet {
+            arn: "a".into(),
+            name: "n".into(),
+            token: "t".into(),
+            stack: "arn:aws:cloudformation:r:1:stack/s/u".parse().unwrap(),
+            create: false,
+            ready_at: Timestamp(0),
+            template: String::new(),
+            bodies: BTreeMap::new(),
+            failed: Some("No export named x found.".into()),
+            changes: Vec::new(),
+            base: 0,
+            proposal: StoredProposal {
+                parameters: BTreeMap::new(),
+                tags: BTreeMap::new(),
+                notification_arns: Vec::new(),
+                rollback_triggers: Vec::new(),
+                monitoring_minutes: 0,
+                on_failure: OnFailure::Delete,
+                import: BTreeMap::new(),
+            },
+            executed: false,
+            gone_at: None,
+        };
+        let answer = |values| describe(&set, None, Timestamp(1), &Faults::default(), values);
+
+        assert_eq!((answer(true).status, answer(true).reason), ("FAILED", None));
+        assert_eq!(answer(false).reason, set.failed);
+        let joined = join(answer(true), || answer(false));
+
+        assert_eq!(
+            (joined.status, joined.reason),
+            (ChangeSetStatus::Failed, set.failed.clone())
+        );
+    }
 
     #[test]
     fn marks_of_secrets_are_masked_and_other_characters_lost() {

@@ -48,7 +48,7 @@ mod on_local {
             by_name_a_deleted_stack_is_absent_and_by_id_it_is_described: "API DescribeStacks: deleted stacks are found by id for 90 days";
             a_protected_stack_is_not_deleted: "API UpdateTerminationProtection";
             deleting_twice_or_what_is_not_there_is_fine: "API DeleteStack: returns nothing where there is nothing";
-            a_stack_that_updates_is_not_deleted: "aws/copilot-cli #1180; aws-toolkit-azure-devops #317";
+            a_stack_that_updates_is_not_deleted: "aws/copilot-cli #1180; aws-amplify/amplify-backend #2366";
             a_creation_in_motion_can_be_deleted: "user guide: DeleteStack is how a creation is given up";
             what_is_retained_stays_when_its_stack_goes: "user guide: DeletionPolicy attribute";
             a_resource_that_does_not_go_leaves_the_deletion_failed: "user guide: troubleshooting, delete stack fails; roadmap #1508";

@@ -10,7 +10,7 @@ use crate::harness::*;
 use crate::local::{Local, fresh};
 
 /// From a state to those that can follow it. `docs/reference-model.md` has the same table.
-const EDGES: &[(&str, &[&str])] = &[
+pub const EDGES: &[(&str, &[&str])] = &[
     (
         "REVIEW_IN_PROGRESS",
         &[

@@ -29,3 +29,15 @@ pub use template::{
     DeletionPolicy, Limit, Output, Parameter, Resource, Template, parse_template,
     parse_template_with,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::as_read_back;
+
+    #[test]
+    fn a_character_of_any_plane_is_one_question_mark() {
+        for (text, read) in [("plain", "plain"), ("請交月報", "????"), ("a🙂b", "a?b")] {
+            assert_eq!(as_read_back(text), read);
+        }
+    }
+}
