@@ -418,7 +418,7 @@ impl Line {
             let known = |a: &Address| outputs.get(a).map(|o| (**o).clone());
             let expired = move || clock.now().since(started) > Duration::from_secs(10);
             let limits = Limits {
-                expired: &expired,
+                expired: Some(Arc::new(expired)),
                 ..Limits::default()
             };
             target.render(&Context {

@@ -1,7 +1,7 @@
 """Renders templates with stock Jinja2, as the oracle of isoform's renderer.
 
-Reads a JSON list of {"template": text, "data": namespaces} from standard input and writes a JSON list of
-{"text": …} or {"error": …}. The four filters are written from Proton's guide, apart from isoform's.
+Reads JSON lists of {"template": text, "data": namespaces} from standard input, one a line, and answers each with a
+line: a JSON list of {"text": …} or {"error": …}. The four filters are written from Proton's guide, apart from isoform's.
 """
 
 import json
@@ -28,6 +28,8 @@ def scalar(value):
         plain = False
     except ValueError:
         pass
+    # isoform quotes this too, as a reader could take it for a merge key.
+    plain = plain and not text.startswith("<")
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
@@ -80,10 +82,11 @@ environment.filters.update(
     proton_cfn_iam_policy_arns=policies,
     proton_cfn_sanitize=sanitize,
 )
-results = []
-for case in json.load(sys.stdin):
-    try:
-        results.append({"text": indent(environment.from_string(case["template"]).render(case["data"]))})
-    except Exception as error:  # every failure of the oracle is an expected failure
-        results.append({"error": type(error).__name__})
-json.dump(results, sys.stdout)
+for line in sys.stdin:
+    results = []
+    for case in json.loads(line):
+        try:
+            results.append({"text": indent(environment.from_string(case["template"]).render(case["data"]))})
+        except Exception as error:  # every failure of the oracle is an expected failure
+            results.append({"error": f"{type(error).__name__}: {error}"})
+    print(json.dumps(results), flush=True)

@@ -132,7 +132,7 @@ pub struct Context<'a> {
     /// Outputs of a target, where it has any; and names of outputs that will come.
     pub outputs: &'a dyn Fn(&Address) -> Option<BTreeMap<String, String>>,
     /// Limits of one rendering.
-    pub limits: Limits<'a>,
+    pub limits: Limits,
 }
 
 /// What a rendering came to.

@@ -124,13 +124,18 @@ fn block(lines: impl Iterator<Item = String>) -> Value {
 }
 
 /// Replaces the marks by line breaks with the indentation of the place where the text begins.
-pub(super) fn indent(text: &str) -> String {
+///
+/// Stops soon after `limit`: a list far to the right grows by its column with every line.
+pub(super) fn indent(text: String, limit: usize) -> String {
     if !text.contains(MARKS) {
-        return text.to_owned();
+        return text;
     }
     let mut out = String::with_capacity(text.len());
     let (mut column, mut begin) = (0usize, 0usize);
     for c in text.chars() {
+        if out.len() > limit {
+            break;
+        }
         match c {
             BEGIN => begin = column,
             BREAK => {

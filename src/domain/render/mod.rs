@@ -9,40 +9,44 @@ mod data;
 mod filters;
 mod source;
 
+pub use compat::Expired;
 pub use data::{
     ComponentData, EnvironmentData, InstanceData, PipelineData, PipelineInstance, ServiceData,
 };
 pub use source::line_map;
 
-use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use minijinja::{Environment, ErrorKind};
+use minijinja::machinery::{eval, make_string_output};
+use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde_json::Value;
 
 use super::model::{Finding, Place, Span, closest};
 
 /// The renderer's epoch: counted up whenever the same inputs may give other bytes.
-pub const EPOCH: u32 = 1;
+pub const EPOCH: u32 = 2;
 
 /// What one rendering may cost.
-#[derive(Clone, Copy)]
-pub struct Limits<'a> {
+#[derive(Clone)]
+pub struct Limits {
     /// Instructions.
     pub fuel: u64,
     /// Bytes of output. CloudFormation takes 1 MB.
     pub output: usize,
-    /// Tells that the time is up; asked whenever something is written.
-    pub expired: &'a dyn Fn() -> bool,
+    /// Bytes that may be read and made on the way; an item of a list counts as 32.
+    pub work: u64,
+    /// Tells that the time is up; asked after each MiB of work.
+    pub expired: Option<Expired>,
 }
 
-impl Default for Limits<'_> {
+impl Default for Limits {
     fn default() -> Self {
         // Enough for every public bundle a hundred times over, and too little to nest values deeper than the stack.
         Self {
             fuel: 200_000,
             output: 1 << 20,
-            expired: &|| false,
+            work: 64 << 20,
+            expired: None,
         }
     }
 }
@@ -63,7 +67,7 @@ pub fn render(
     file: &str,
     text: &str,
     data: &Value,
-    limits: &Limits<'_>,
+    limits: &Limits,
 ) -> Result<Rendered, Box<Finding>> {
     Prepared::new(file, text)?
         .compile(limits.fuel)?
@@ -85,6 +89,7 @@ pub struct Prepared {
 pub struct Compiled<'a> {
     prepared: &'a Prepared,
     environment: Environment<'a>,
+    program: compat::Program<'a>,
 }
 
 fn marked(file: &str) -> Box<Finding> {
@@ -127,21 +132,16 @@ impl Prepared {
         environment.set_fuel(Some(fuel));
         compat::install(&mut environment);
         filters::install(&mut environment);
-        let mut environment: Environment<'_> = environment;
-        if let Err(error) = environment.add_template("template", &self.text) {
-            let help = "this is Jinja: see docs/formats/rendering.md; a `{{` that is meant as text stands in {% raw %}…{% endraw %}";
-            return Err(Box::new(
-                Finding::error(
-                    "render.syntax",
-                    self.place(&error),
-                    format!("the template does not parse: {}", reason(&error)),
-                )
-                .help(help),
-            ));
-        }
+        let result = catch_unwind(|| compat::compile("template", &self.text));
+        let program = match result {
+            Ok(Ok(program)) => program,
+            Ok(Err(error)) => return Err(Box::new(syntax(self.place(&error), &error))),
+            Err(_) => return Err(Box::new(panicked(&self.file))),
+        };
         Ok(Compiled {
             prepared: self,
             environment,
+            program,
         })
     }
 
@@ -152,7 +152,7 @@ impl Prepared {
 
 impl Compiled<'_> {
     /// Renders the template with the complete data.
-    pub fn render(&self, data: &Value, limits: &Limits<'_>) -> Result<Rendered, Box<Finding>> {
+    pub fn render(&self, data: &Value, limits: &Limits) -> Result<Rendered, Box<Finding>> {
         let Prepared {
             file,
             normal,
@@ -162,39 +162,31 @@ impl Compiled<'_> {
         if data.to_string().contains(filters::MARKS) {
             return Err(marked(file));
         }
-        let mut out = Capped {
-            bytes: Vec::new(),
-            limits,
-        };
+        let meter = compat::Meter::open(limits.work, limits.expired.clone());
         let context = compat::from_json(data);
+        let mut text = String::new();
         let result = catch_unwind(AssertUnwindSafe(|| {
-            self.environment
-                .get_template("template")?
-                .render_captured_to(context, &mut out)
-                .map(drop)
+            let mut out = make_string_output(&mut text);
+            eval(
+                &self.environment,
+                &self.program.instructions,
+                context,
+                &self.program.blocks,
+                &mut out,
+                AutoEscape::None,
+            )
+            .map(drop)
         }));
+        drop(meter);
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let place = self.prepared.place(&error);
-                return Err(Box::new(explain(file, source, data, &error, place)));
+                return Err(Box::new(explain(source, data, &error, place)));
             }
-            Err(_) => {
-                return Err(Box::new(Finding::error(
-                    "render.refused",
-                    Place::file(file),
-                    "the template makes the renderer fail",
-                )));
-            }
+            Err(_) => return Err(Box::new(panicked(file))),
         }
-        let text = String::from_utf8(out.bytes).map_err(|_| {
-            Box::new(Finding::error(
-                "render.output",
-                Place::file(file),
-                "the output is not UTF-8",
-            ))
-        })?;
-        let text = filters::indent(&text);
+        let text = filters::indent(text, limits.output);
         if text.len() > limits.output {
             return Err(Box::new(Finding::error(
                 "render.output",
@@ -223,78 +215,52 @@ pub fn check(file: &str, text: &str) -> Result<(), Box<Finding>> {
     let (prepared, _) = source::pass_dynamic_references(&normal);
     compat::check_source(&prepared)
         .map_err(|error| Box::new(source::refused(file, &normal, &error)))?;
-    let mut environment = Environment::new();
-    environment.set_debug(false);
-    compat::install(&mut environment);
-    filters::install(&mut environment);
-    match environment.template_from_named_str("template", &prepared) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Box::new(Finding::error(
-            "render.syntax",
-            source::place(file, &prepared, &normal, &error),
-            format!("the template does not parse: {}", reason(&error)),
-        ))),
+    let place = |error: &minijinja::Error| source::place(file, &prepared, &normal, error);
+    match catch_unwind(|| compat::compile("template", &prepared).map(drop)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Box::new(syntax(place(&error), &error))),
+        Err(_) => Err(Box::new(panicked(file))),
     }
 }
 
-struct Capped<'a> {
-    bytes: Vec<u8>,
-    limits: &'a Limits<'a>,
+fn panicked(file: &str) -> Finding {
+    let message = "the template makes the renderer fail";
+    Finding::error("render.refused", Place::file(file), message)
 }
 
-impl Write for Capped<'_> {
-    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + more.len() > self.limits.output {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "the output is too large",
-            ));
-        }
-        if (self.limits.expired)() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the time is up"));
-        }
-        self.bytes.extend_from_slice(more);
-        Ok(more.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn syntax(place: Place, error: &minijinja::Error) -> Finding {
+    let help = "this is Jinja: see docs/formats/rendering.md; a `{{` that is meant as text stands in {% raw %}…{% endraw %}";
+    let message = format!("the template does not parse: {}", reason(error));
+    Finding::error("render.syntax", place, message).help(help)
 }
 
 fn reason(error: &minijinja::Error) -> String {
     match error.detail() {
-        // This one text of the engine holds the operands.
-        Some(detail) if detail.starts_with("unable to calculate") => {
-            "the calculation is not possible".into()
-        }
         Some(detail) => detail.to_owned(),
         None => error.kind().to_string(),
     }
 }
 
-fn explain(
-    file: &str,
-    text: &str,
-    data: &Value,
-    error: &minijinja::Error,
-    place: Place,
-) -> Finding {
+fn explain(text: &str, data: &Value, error: &minijinja::Error, place: Place) -> Finding {
     match error.kind() {
         ErrorKind::UndefinedError => undefined(text, data, error, place),
-        // An operator with an undefined side: the engine calls that an operation on unsupported types.
+        // An operation of the engine's own on an undefined value.
         ErrorKind::InvalidOperation if error.detail().is_some_and(|d| d.contains("undefined")) => {
             undefined(text, data, error, place)
         }
-        ErrorKind::OutOfFuel => {
-            Finding::error("render.fuel", place, "the template takes too many steps")
-                .help("a loop that long does not belong into a template")
-        }
-        ErrorKind::WriteFailure => Finding::error(
-            "render.output",
-            Place::file(file),
-            "the output is too large, or it took too long",
-        ),
+        ErrorKind::OutOfFuel => match error.detail() {
+            Some(compat::MEMORY) => Finding::error(
+                "render.memory",
+                place,
+                "the template makes and reads too much text",
+            )
+            .help("a template that large belongs into several"),
+            Some(compat::TIME) => {
+                Finding::error("render.time", place, "the template took too long")
+            }
+            _ => Finding::error("render.fuel", place, "the template takes too many steps")
+                .help("a loop that long does not belong into a template"),
+        },
         _ => Finding::error(
             "render.failed",
             place,
@@ -442,6 +408,71 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn operators_are_pythons() {
+        for (text, expected) in [
+            ("{{ 1e17 ~ '|' ~ 0.00001 ~ '|' ~ 1.0 }}", "1e+17|1e-05|1.0"),
+            (
+                "{{ true > 0 }} {{ 1 == true }} {{ [1] == (1,) }}",
+                "True True False",
+            ),
+            ("{{ {1: 'a', true: 'b', 1.0: 'c'} }}", "{1: 'c'}"),
+            (
+                "{% for c in 'ab' %}{{ c }}{{ loop.length }}{{ loop.last }} {% endfor %}",
+                "a2False b2True ",
+            ),
+            (
+                "{{ [1, 2, 3, 4][3:0:-2] }} {{ 'abcd'[-3:-1] }} {{ 'abc'[-1] }}",
+                "[4, 2] bc c",
+            ),
+            (
+                "{{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** -1 }} {{ -7.5 // 2 }}",
+                "-4 2 3.5 0.5 -4.0",
+            ),
+            ("{{ '%s-%d' % ('a', 7) }} {{ '%(k)s' % {'k': 1} }}", "a-7 1"),
+            (
+                "{{ ('<' | e) + '<' }} {{ ('<' | e) ~ '<' }}",
+                "&lt;&lt; &lt;<",
+            ),
+            (
+                "{% set a, b = 'xy' %}{{ b }}{% filter upper %}{% set a = 'z' %}{{ a }}{% endfilter %}{{ a }}",
+                "yZx",
+            ),
+            ("{{ 9007199254740993 == 9007199254740992.0 }}", "False"),
+        ] {
+            assert_eq!(out(text, json!({})), expected, "{text}");
+        }
+        for text in [
+            "{{ 'a' < 1 }}",
+            "{{ {[1]: 2} }}",
+            "{{ 1 + 'a' }}",
+            "{{ 'a' in 5 }}",
+        ] {
+            assert!(out(text, json!({})).starts_with("render.failed"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_call_with_too_many_arguments_is_refused_and_nothing_panics() {
+        let many = format!("{{{{ range({}) }}}}", "1,".repeat(70_000));
+
+        assert!(out(&many, json!({})).starts_with("render."));
+        assert!(check("t", &many).is_err());
+    }
+
+    #[test]
+    fn the_time_is_asked_for_while_nothing_is_written() {
+        let limits = Limits {
+            expired: Some(std::sync::Arc::new(|| true)),
+            ..Limits::default()
+        };
+        let text = "{% for i in range(90) %}{% set x = 'x' * 1000000 %}{% endfor %}";
+
+        let finding = render("t", text, &json!({}), &limits).unwrap_err();
+
+        assert_eq!(finding.code, "render.time");
     }
 
     #[test]

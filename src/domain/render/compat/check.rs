@@ -115,7 +115,7 @@ pub fn check_source(src: &str) -> Res<()> {
                 format!("line {tag_line}: {what}"),
             ))
         };
-        if let Some(what) = bad_slice(&toks).or_else(|| too_complex(&toks)) {
+        if let Some(what) = too_complex(&toks) {
             return bad(what);
         }
         if toks.windows(5).any(|w| {
@@ -171,9 +171,6 @@ pub fn check_source(src: &str) -> Res<()> {
                     return bad("too many elif branches");
                 }
             }
-            "set" if open.iter().any(|t| t == "filter") => {
-                return bad("set inside filter is not supported");
-            }
             "block" if !open.is_empty() => {
                 return bad("block inside another tag is not supported");
             }
@@ -227,67 +224,6 @@ pub(super) fn too_complex(toks: &[Tok]) -> Option<&'static str> {
         if total > MAX_CHAIN {
             return Some("the expression is too complex");
         }
-    }
-    None
-}
-
-/// Slices with a negative step and bounds are wrong (and overflow) in
-/// minijinja 3.0; `[::-1]` is right.
-pub(super) fn bad_slice(toks: &[Tok]) -> Option<&'static str> {
-    struct Frame {
-        subscript: bool,
-        colons: usize,
-        bounds: bool,
-        step: usize,
-        negative: bool,
-    }
-    let mut stack: Vec<Frame> = Vec::new();
-    let mut prev: Option<&Tok> = None;
-    for t in toks {
-        match t {
-            Tok::Op('(' | '[' | '{') => {
-                let value = matches!(
-                    prev,
-                    Some(Tok::Name(_) | Tok::Str | Tok::Num | Tok::Op(')' | ']' | '}'))
-                );
-                if let Some(f) = stack.last_mut() {
-                    f.bounds |= f.colons < 2;
-                    f.step += usize::from(f.colons >= 2);
-                }
-                stack.push(Frame {
-                    subscript: *t == Tok::Op('[') && value,
-                    colons: 0,
-                    bounds: false,
-                    step: 0,
-                    negative: false,
-                });
-            }
-            Tok::Op(')' | ']' | '}') => {
-                if let Some(f) = stack.pop() {
-                    // the step is a plain positive number, or unbounded -1
-                    let plain = f.step == 1 && !f.negative;
-                    if f.subscript && f.colons == 2 && f.step > 0 && f.bounds && !plain {
-                        return Some("slices with bounds and a negative step are not supported");
-                    }
-                }
-            }
-            Tok::Op(':') => {
-                if let Some(f) = stack.last_mut() {
-                    f.colons += 1;
-                }
-            }
-            other => {
-                if let Some(f) = stack.last_mut() {
-                    if f.colons < 2 {
-                        f.bounds = true;
-                    } else {
-                        f.step += 1;
-                        f.negative |= !matches!(other, Tok::Num);
-                    }
-                }
-            }
-        }
-        prev = Some(t);
     }
     None
 }

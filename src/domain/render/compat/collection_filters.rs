@@ -113,7 +113,7 @@ pub(super) fn min_max(a: &[Value], want: Ordering) -> Res<Value> {
     for item in items_of(&b.val(0))? {
         let key = key_of(&item, &path, case, None)?;
         let better = match &best {
-            Some((k, _)) => py_cmp(&key, k, 0)? == want,
+            Some((k, _)) => py_cmp(&key, k, 0)? == Some(want),
             None => true,
         };
         if better {
@@ -208,6 +208,7 @@ pub(super) fn f_slice(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
         Ok(_) => return too_large(),
         Err(_) => return Ok(Gen::value(Vec::new())),
     };
+    spend_items(n)?;
     let (per, extra) = (seq.len() / n, seq.len() % n);
     let mut rows = Vec::new();
     let mut iter = seq.into_iter();
@@ -319,14 +320,11 @@ pub(super) fn f_groupby(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     for item in items_of(&b.val(0))? {
         rows.push((key_of(&item, &path, case, default)?, item));
     }
-    if rows.len() == 1 && rows.iter().any(|r| r.0.is_undefined()) {
-        return undefined();
-    }
     py_sort(&mut rows, false, |r| &r.0)?;
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
     for (k, item) in rows {
         match groups.last_mut() {
-            Some((last, items)) if *last == k => items.push(item),
+            Some((last, items)) if py_eq(last, &k, 0)? => items.push(item),
             _ => groups.push((k, vec![item])),
         }
     }

@@ -4,18 +4,82 @@ use super::*;
 
 pub(super) type FilterFn = fn(&mut State<'_, '_>, &[Value]) -> Res<Value>;
 
+/// The text, safe where the one that it was made of is.
+pub(super) fn as_safe_as(of: &Value, s: String) -> Value {
+    if of.is_safe() {
+        Value::from_safe_string(s)
+    } else {
+        Value::from(s)
+    }
+}
+
+/// The filters whose result is safe where their input is: those that call a method of the text or take a part of it.
+pub(super) const KEEP_SAFE: &[&str] = &[
+    "capitalize",
+    "center",
+    "indent",
+    "lower",
+    "reverse",
+    "trim",
+    "truncate",
+    "upper",
+];
+
 pub(super) fn text(s: String) -> Res<Value> {
     check_len(&s)?;
+    spend(s.len())?;
     Ok(Value::from(s))
 }
 
 /// Jinja2's `environment.getitem`: item lookup, undefined when missing.
 pub(super) fn getitem(v: &Value, key: &Value) -> Res<Value> {
-    match ty(v) {
-        Ty::Undefined => undefined(),
-        Ty::Gen | Ty::View => Ok(Value::UNDEFINED),
-        _ => v.get_item(key),
+    let at = |len: usize| {
+        let n = int_of(key)?;
+        let n = if n < 0 { n + len as i128 } else { n };
+        usize::try_from(n).ok().filter(|n| *n < len)
+    };
+    let found = match ty(v) {
+        Ty::Undefined => return undefined(),
+        Ty::Str => {
+            let s = v.as_str().unwrap_or_default();
+            if int_of(key).is_none() {
+                None
+            } else {
+                spend(s.len())?;
+                at(s.chars().count())
+                    .and_then(|n| s.chars().nth(n))
+                    .map(|c| as_safe_as(v, c.to_string()))
+            }
+        }
+        Ty::List | Ty::Tuple | Ty::Range => {
+            if key.as_str().is_some() {
+                return v.get_item(key);
+            }
+            match at(v.len().unwrap_or(0)) {
+                Some(n) => Some(v.get_item(&Value::from(n))?),
+                None => None,
+            }
+        }
+        Ty::Dict => dict_get(v, key).unwrap_or(None),
+        Ty::Gen | Ty::View => None,
+        _ => return v.get_item(key),
+    };
+    Ok(found.unwrap_or_default())
+}
+
+/// Looks up a key as Python does: `1`, `1.0` and `true` are one key.
+pub(super) fn dict_get(v: &Value, key: &Value) -> Res<Option<Value>> {
+    if key.as_str().is_some() {
+        return Ok(v.as_object().and_then(|o| o.get_value(key)));
     }
+    let wanted = hash_key(key, 0)?;
+    for (k, value) in pairs_of(v)? {
+        // A text never equals what is not one.
+        if k.as_str().is_none() && hash_key(&k, 0)? == wanted {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn attr_path(attr: &Value) -> Res<Vec<Value>> {

@@ -539,6 +539,7 @@ pub(super) fn str_format(fmt: &str, pos: &[Value], kw: &[(String, Value)]) -> Re
                     Some(_) => return err("Unknown conversion specifier"),
                 };
                 out.push_str(&format_spec(&v, &spec)?);
+                check_len(&out)?;
             }
             c => out.push(c),
         }

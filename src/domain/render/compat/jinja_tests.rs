@@ -2,28 +2,28 @@
 
 use super::*;
 
-pub(super) fn cmp_test(a: &[Value], ok: fn(Ordering) -> bool) -> Res<bool> {
+/// The operators have tests of the same meaning.
+fn compare_test(op: &str, a: &[Value]) -> Res<bool> {
     let b = bind(a, &["a", "b"], 2)?;
-    Ok(ok(py_cmp(&b.val(0), &b.val(1), 0)?))
+    operators::compare(op, &b.val(0), &b.val(1))
 }
 
-pub(super) fn eq_test(a: &[Value]) -> Res<bool> {
-    let b = bind(a, &["a", "b"], 2)?;
-    let (x, y) = (b.val(0), b.val(1));
-    if x.is_undefined() || y.is_undefined() {
-        return undefined();
-    }
-    Ok(x == y)
+/// Pays for reading a text.
+fn counted(v: &Value) -> Res<&Value> {
+    spend(v.as_str().map_or(0, str::len))?;
+    Ok(v)
 }
 
 pub(super) fn contains(item: &Value, seq: &Value) -> Res<bool> {
     match (ty(item), ty(seq)) {
         (_, Ty::Undefined) | (Ty::Undefined, Ty::Str) => undefined(),
-        (Ty::Str, Ty::Str) => Ok(seq
+        (Ty::Str, Ty::Str) => Ok(counted(seq)?
             .as_str()
             .unwrap_or_default()
             .contains(item.as_str().unwrap_or_default())),
         (_, Ty::Str) => err("'in <string>' requires string as left operand"),
+        // A text equals only texts, so the mapping can look it up itself.
+        (Ty::Str, Ty::Dict) => Ok(seq.as_object().and_then(|o| o.get_value(item)).is_some()),
         (_, Ty::Dict) => {
             let key = hash_key(item, 0)?;
             for (k, _) in pairs_of(seq)? {
@@ -33,11 +33,14 @@ pub(super) fn contains(item: &Value, seq: &Value) -> Res<bool> {
             }
             Ok(false)
         }
+        // An item that is missing fails at the first comparison, and not in a list of nothing.
         _ => {
-            if item.is_undefined() {
-                return undefined();
+            for v in items_of(seq)? {
+                if py_eq(&v, item, 0)? {
+                    return Ok(true);
+                }
             }
-            Ok(items_of(seq)?.iter().any(|v| v == item))
+            Ok(false)
         }
     }
 }
@@ -58,12 +61,12 @@ pub(super) fn modulo_test(v: &Value, n: i128, want: i128) -> Res<bool> {
 
 pub(super) fn test(name: &str, a: &[Value]) -> Res<bool> {
     match name {
-        "==" | "eq" | "equalto" => return eq_test(a),
-        "!=" | "ne" => return eq_test(a).map(|b| !b),
-        "<" | "lt" | "lessthan" => return cmp_test(a, Ordering::is_lt),
-        "<=" | "le" => return cmp_test(a, Ordering::is_le),
-        ">" | "gt" | "greaterthan" => return cmp_test(a, Ordering::is_gt),
-        ">=" | "ge" => return cmp_test(a, Ordering::is_ge),
+        "==" | "eq" | "equalto" => return compare_test("==", a),
+        "!=" | "ne" => return compare_test("!=", a),
+        "<" | "lt" | "lessthan" => return compare_test("<", a),
+        "<=" | "le" => return compare_test("<=", a),
+        ">" | "gt" | "greaterthan" => return compare_test(">", a),
+        ">=" | "ge" => return compare_test(">=", a),
         "in" => {
             let b = bind(a, &["value", "seq"], 2)?;
             return contains(&b.val(0), &b.val(1));

@@ -18,6 +18,7 @@ pub(super) fn list_value(items: Vec<String>) -> Res<Value> {
     if items.len() > MAX_ITEMS {
         return too_large();
     }
+    spend_items(items.len())?;
     Ok(items.into_iter().map(Value::from).collect())
 }
 
@@ -30,9 +31,15 @@ pub(super) fn split(s: &str, sep: Option<&str>, max: i64, right: bool) -> Res<Ve
         }
         let n = max.saturating_add(1);
         let mut rv: Vec<String> = if right {
-            s.rsplitn(n, sep).map(String::from).collect()
+            s.rsplitn(n, sep)
+                .take(MAX_ITEMS + 1)
+                .map(String::from)
+                .collect()
         } else {
-            s.splitn(n, sep).map(String::from).collect()
+            s.splitn(n, sep)
+                .take(MAX_ITEMS + 1)
+                .map(String::from)
+                .collect()
         };
         if right {
             rv.reverse();
@@ -47,7 +54,7 @@ pub(super) fn split(s: &str, sep: Option<&str>, max: i64, right: bool) -> Res<Ve
         } else {
             rest.trim_start_matches(is_space)
         };
-        if rest.is_empty() {
+        if rest.is_empty() || rv.len() > MAX_ITEMS {
             break;
         }
         if rv.len() == max {
@@ -180,6 +187,7 @@ pub(super) fn digits(s: &str, numeric: bool) -> Res<bool> {
 
 pub(super) fn str_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
     let s = v.as_str().unwrap_or_default();
+    spend(s.len())?;
     let none = || bind(a, &[], 0);
     match name {
         "upper" => none().and_then(|_| text(s.to_uppercase())),
@@ -233,7 +241,7 @@ pub(super) fn str_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
         }
         "splitlines" => {
             let b = bind(a, &["keepends"], 0)?;
-            list_value(splitlines(s, b.bool_or(0, false)?))
+            list_value(splitlines(s, b.bool_or(0, false)?)?)
         }
         "partition" | "rpartition" => {
             let b = bind(a, &["\0"], 1)?;
@@ -407,8 +415,7 @@ pub(super) fn dict_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
         }
         "get" => {
             let b = bind(a, &["\0", "\0\0"], 1)?;
-            hash_key(&b.val(0), 0)?;
-            let hit = v.as_object().and_then(|o| o.get_value(&b.val(0)));
+            let hit = dict_get(v, &b.val(0))?;
             Ok(hit.unwrap_or_else(|| b.opt(1).cloned().unwrap_or(Value::from(()))))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
@@ -419,15 +426,20 @@ pub(super) fn list_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
     match name {
         "count" => {
             let b = bind(a, &["\0"], 1)?;
-            let n = items_of(v)?.iter().filter(|x| **x == b.val(0)).count();
+            let mut n = 0;
+            for item in items_of(v)? {
+                n += usize::from(py_eq(&item, &b.val(0), 0)?);
+            }
             Ok(Value::from(n))
         }
         "index" => {
             let b = bind(a, &["\0"], 1)?;
-            match items_of(v)?.iter().position(|x| *x == b.val(0)) {
-                Some(i) => Ok(Value::from(i)),
-                None => err("value is not in list"),
+            for (i, item) in items_of(v)?.iter().enumerate() {
+                if py_eq(item, &b.val(0), 0)? {
+                    return Ok(Value::from(i));
+                }
             }
+            err("value is not in list")
         }
         "copy" if ty(v) == Ty::List => {
             bind(a, &[], 0)?;
@@ -437,11 +449,47 @@ pub(super) fn list_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
     }
 }
 
+/// The methods of `Markup`: what is made of a safe text is safe, and what is put into it is escaped.
+fn safe_method(v: &Value, name: &str, args: &[Value]) -> Res<Value> {
+    let put_in = match name {
+        "replace" | "ljust" | "rjust" | "center" => Some(1),
+        "join" => Some(0),
+        _ => None,
+    };
+    let escaped = |v: &Value| match v.as_str() {
+        Some(s) if !v.is_safe() => Value::from_safe_string(html_escape(s)),
+        _ => v.clone(),
+    };
+    let mut args = args.to_vec();
+    if let Some(arg) = put_in.and_then(|i| args.get_mut(i)) {
+        *arg = if name == "join" {
+            items_of(arg)?.iter().map(escaped).collect()
+        } else {
+            escaped(arg)
+        };
+    }
+    let result = str_method(v, name, &args)?;
+    let safe = |v: Value| match v.as_str() {
+        Some(s) => Value::from_safe_string(s.to_owned()),
+        None => v,
+    };
+    Ok(match ty(&result) {
+        Ty::Str => safe(result),
+        Ty::List => items_of(&result)?.into_iter().map(safe).collect(),
+        Ty::Tuple => {
+            let items: Vec<Value> = items_of(&result)?.into_iter().map(safe).collect();
+            Value::from(Tuple::from(items))
+        }
+        _ => result,
+    })
+}
+
 /// Python methods of strings, dicts and lists.  Mutating methods are unknown:
 /// minijinja values are immutable.
 pub fn method(_: &mut State<'_, '_>, v: &Value, name: &str, args: &[Value]) -> Res<Value> {
     match ty(v) {
         Ty::Undefined => undefined(),
+        Ty::Str if v.is_safe() => safe_method(v, name, args),
         Ty::Str => str_method(v, name, args),
         Ty::Dict => dict_method(v, name, args),
         Ty::List | Ty::Tuple | Ty::Range => list_method(v, name, args),

@@ -2,14 +2,15 @@
 //! (`Environment(undefined=StrictUndefined)`, autoescape off).
 //!
 //! Principle: where the two engines cannot be made equal, the result is an
-//! error rather than other bytes, wherever minijinja offers a hook.
-//! Everything here is panic-free and has bounded output.
+//! error rather than other bytes. Everything here is panic-free, and pays for
+//! what it reads and makes (`meter.rs`), so that a rendering is bounded.
 //!
 //! One room for each thing that Jinja2 has: what is shared stands here and in `python`, `arguments` and `strings`, and
 //! every room sees all of it, as they are parts of one language.
 //!
 //! Use: `install(&mut env)` once; per template `normalize_source`, then
-//! `check_source`, then compile that normalised text.
+//! `check_source`, then `compile` that normalised text, and evaluate under an
+//! open `Meter`.
 
 mod arguments;
 mod check;
@@ -17,10 +18,13 @@ mod collection_filters;
 mod filters;
 mod format;
 mod jinja_tests;
+mod meter;
 mod methods;
 mod number_filters;
+mod operators;
 mod output_filters;
 mod python;
+mod rewrite;
 mod strings;
 mod text_filters;
 
@@ -40,11 +44,15 @@ use collection_filters::*;
 use filters::*;
 use format::*;
 use jinja_tests::*;
+pub use meter::Expired;
+pub(super) use meter::{MEMORY, Meter, TIME};
+use meter::{spend, spend_items};
 use methods::*;
 use number_filters::*;
 use output_filters::*;
 pub(super) use python::str_of;
 use python::*;
+pub(super) use rewrite::{Program, compile};
 use strings::*;
 use text_filters::*;
 
@@ -52,9 +60,6 @@ use text_filters::*;
 pub const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// Longest list any filter may produce or consume.
 pub const MAX_ITEMS: usize = 100_000;
-/// Total bytes printed by `{{ }}` in one render, captures (`{% set %}` blocks,
-/// macros, `{% filter %}`) included: the writer's cap does not see those.
-pub const MAX_PRINTED: usize = 64 * 1024 * 1024;
 /// Nesting depth when printing or comparing.
 const MAX_DEPTH: usize = 64;
 
@@ -331,19 +336,23 @@ fn is_silent(state: &State<'_, '_>, v: &Value) -> bool {
     v.is_undefined() && StringInput::new(state, v).is_ok()
 }
 
+/// The value, or the stand-in of a lenient undefined.
+fn marked(state: &State<'_, '_>, v: &Value) -> Value {
+    if is_silent(state, v) {
+        Value::from_object(Silent)
+    } else {
+        v.clone()
+    }
+}
+
 /// Replaces lenient undefined arguments by their stand-in.
 fn mark_silent(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Vec<Value> {
     let mut args = args.into_values();
     for v in args.iter_mut() {
-        if is_silent(state, v) {
-            *v = Value::from_object(Silent);
-        }
+        *v = marked(state, v);
     }
     args
 }
-
-/// Bytes printed so far in this render.
-struct Printed(usize);
 
 // ---------------------------------------------------------------- functions
 
@@ -444,14 +453,16 @@ pub fn install(env: &mut Environment<'static>) {
         if is_silent(state, value) {
             return Ok(());
         }
-        let text = str_of(value)?;
-        let printed = state.get_or_insert_extension_with(|| Printed(0));
-        printed.0 = printed.0.saturating_add(text.len());
-        if printed.0 > MAX_PRINTED {
-            return too_large();
+        // What stands between the tags comes here too, and there is the most of it: no copy.
+        if let (Ty::Str, Some(text)) = (ty(value), value.as_str()) {
+            spend(text.len())?;
+            return out.write_str(text).map_err(Error::from);
         }
+        let text = str_of(value)?;
+        spend(text.len())?;
         out.write_str(&text).map_err(Error::from)
     });
+    operators::install(env);
     for name in NOT_STOCK_FILTERS {
         env.remove_filter(name);
     }
@@ -459,11 +470,19 @@ pub fn install(env: &mut Environment<'static>) {
         env.remove_test(name);
     }
     for &(name, f) in FILTERS {
+        let keeps = KEEP_SAFE.contains(&name);
         env.add_filter(
             name,
             move |st: &mut State<'_, '_>, a: Rest<ValueOrKwargs>| {
+                spend(0)?;
                 let a = mark_silent(st, a);
-                f(st, &a)
+                let result = f(st, &a)?;
+                Ok::<Value, Error>(match (a.first(), result.as_str()) {
+                    (Some(of), Some(s)) if keeps && of.is_safe() && !result.is_safe() => {
+                        as_safe_as(of, s.to_owned())
+                    }
+                    _ => result,
+                })
             },
         );
     }

@@ -199,6 +199,8 @@ pub(super) fn f_pprint(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
         if depth > MAX_DEPTH {
             return err("value is nested too deeply");
         }
+        // A copy of every list, and of what is in it.
+        spend(128)?;
         Ok(match ty(v) {
             Ty::Dict => {
                 let mut p = pairs_of(v)?;

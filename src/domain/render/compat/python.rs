@@ -191,6 +191,7 @@ pub(super) fn repr_into(out: &mut String, v: &Value, depth: usize) -> Res<()> {
         return err("value is nested too deeply");
     }
     check_len(out)?;
+    spend(16)?;
     let seq = |out: &mut String, open: &str, close: &str, one: bool| -> Res<()> {
         out.push_str(open);
         let items = items_of(v)?;
@@ -215,6 +216,7 @@ pub(super) fn repr_into(out: &mut String, v: &Value, depth: usize) -> Res<()> {
         Ty::Float => out.push_str(&float_repr(num_of(v).unwrap_or(f64::NAN))),
         Ty::Str => {
             let s = v.as_str().unwrap_or_default();
+            spend(s.len().saturating_mul(2))?;
             if v.is_safe() {
                 out.push_str("Markup(");
                 repr_str(out, s);
@@ -268,7 +270,11 @@ pub fn str_of(v: &Value) -> Res<String> {
     match ty(v) {
         Ty::Undefined => undefined(),
         Ty::Silent => Ok(String::new()),
-        Ty::Str => Ok(v.as_str().unwrap_or_default().to_string()),
+        Ty::Str => {
+            let s = v.as_str().unwrap_or_default();
+            spend(s.len())?;
+            Ok(s.to_string())
+        }
         _ => repr_of(v),
     }
 }
@@ -284,13 +290,25 @@ pub(super) fn items_of(v: &Value) -> Res<Vec<Value>> {
         Ty::Silent => return Ok(Vec::new()),
         _ => {}
     }
-    if v.len().is_some_and(|n| n > MAX_ITEMS) && ty(v) != Ty::Str {
+    if let Some(s) = v.as_str() {
+        if char_len(s) > MAX_ITEMS as i64 {
+            return too_large();
+        }
+        spend_items(s.len())?;
+        return Ok(s.chars().map(|c| Value::from(c.to_string())).collect());
+    }
+    let known = v.len().unwrap_or(0);
+    if known > MAX_ITEMS {
         return too_large();
     }
-    let mut rv = Vec::new();
+    spend_items(known)?;
+    let mut rv = Vec::with_capacity(known);
     for item in v.try_iter()?.checked() {
         rv.push(item?);
-        if rv.len() > MAX_ITEMS.max(MAX_TEXT) {
+        if rv.len() > known {
+            spend_items(1)?;
+        }
+        if rv.len() > MAX_ITEMS {
             return too_large();
         }
     }
@@ -304,6 +322,7 @@ pub(super) fn pairs_of(v: &Value) -> Res<Vec<(Value, Value)>> {
     if ty(v) != Ty::Dict {
         return err("Can only get item pairs from a mapping.");
     }
+    spend_items(v.len().unwrap_or(0).saturating_mul(2))?;
     match v.as_object().and_then(|o| o.try_iter_pairs()) {
         Some(iter) => Ok(iter.take(MAX_ITEMS).collect()),
         None => Ok(Vec::new()),
@@ -319,36 +338,117 @@ pub(super) fn truth(v: &Value) -> Res<bool> {
     }
 }
 
-/// Python's `<` on two values, as an ordering; other types fail.
-pub(super) fn py_cmp(a: &Value, b: &Value, depth: usize) -> Res<Ordering> {
+/// An integer against a float, exactly; nothing where the float is not a number.
+fn int_cmp(n: i128, x: f64) -> Option<Ordering> {
+    if x.is_nan() {
+        return None;
+    }
+    if x.abs() >= 1.7e38 {
+        return Some(if x > 0.0 {
+            Ordering::Less
+        } else {
+            Ordering::Greater
+        });
+    }
+    let whole = x.floor();
+    Some(n.cmp(&(whole as i128)).then(if x > whole {
+        Ordering::Less
+    } else {
+        Ordering::Equal
+    }))
+}
+
+fn num_cmp(a: &Value, b: &Value) -> Option<Ordering> {
+    match (int_of(a), int_of(b)) {
+        (Some(x), Some(y)) => Some(x.cmp(&y)),
+        (Some(x), None) => int_cmp(x, num_of(b)?),
+        (None, Some(y)) => int_cmp(y, num_of(a)?).map(Ordering::reverse),
+        (None, None) => num_of(a)?.partial_cmp(&num_of(b)?),
+    }
+}
+
+fn is_num(t: Ty) -> bool {
+    matches!(t, Ty::Bool | Ty::Int | Ty::Float)
+}
+
+/// Python's `==`. A view, a generator or an object of the engine equals nothing that could be told: they are refused.
+pub(super) fn py_eq(a: &Value, b: &Value, depth: usize) -> Res<bool> {
     if depth > MAX_DEPTH {
         return err("value is nested too deeply");
     }
+    spend(8)?;
     let (ta, tb) = (ty(a), ty(b));
-    let is_num = |t: Ty| matches!(t, Ty::Bool | Ty::Int | Ty::Float);
     if ta == Ty::Undefined || tb == Ty::Undefined {
         return undefined();
     }
     if is_num(ta) && is_num(tb) {
-        return Ok(match (int_of(a), int_of(b)) {
-            (Some(x), Some(y)) => x.cmp(&y),
-            _ => num_of(a)
-                .unwrap_or(f64::NAN)
-                .partial_cmp(&num_of(b).unwrap_or(f64::NAN))
-                .unwrap_or(Ordering::Equal),
-        });
+        return Ok(num_cmp(a, b) == Some(Ordering::Equal));
     }
     match (ta, tb) {
-        (Ty::Str, Ty::Str) => Ok(a.as_str().cmp(&b.as_str())),
+        (Ty::Str, Ty::Str) => {
+            spend(a.as_str().map_or(0, str::len))?;
+            Ok(a.as_str() == b.as_str())
+        }
+        (Ty::List, Ty::List) | (Ty::Tuple, Ty::Tuple) | (Ty::Range, Ty::Range) => {
+            if a.len() != b.len() {
+                return Ok(false);
+            }
+            for (x, y) in items_of(a)?.iter().zip(&items_of(b)?) {
+                if !py_eq(x, y, depth + 1)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        (Ty::Dict, Ty::Dict) => {
+            if a.len() != b.len() {
+                return Ok(false);
+            }
+            let mut theirs = std::collections::HashMap::new();
+            for (key, value) in pairs_of(b)? {
+                theirs.insert(hash_key(&key, 0)?, value);
+            }
+            for (key, value) in pairs_of(a)? {
+                match theirs.get(&hash_key(&key, 0)?) {
+                    Some(other) if py_eq(&value, other, depth + 1)? => {}
+                    _ => return Ok(false),
+                }
+            }
+            Ok(true)
+        }
+        (Ty::View | Ty::Gen | Ty::Other, x) if x == ta => {
+            err("these objects cannot be compared here")
+        }
+        (x, y) => Ok(x == y),
+    }
+}
+
+/// Python's `<` on two values, as an ordering; nothing where one is not a number, and other types fail.
+pub(super) fn py_cmp(a: &Value, b: &Value, depth: usize) -> Res<Option<Ordering>> {
+    if depth > MAX_DEPTH {
+        return err("value is nested too deeply");
+    }
+    spend(8)?;
+    let (ta, tb) = (ty(a), ty(b));
+    if ta == Ty::Undefined || tb == Ty::Undefined {
+        return undefined();
+    }
+    if is_num(ta) && is_num(tb) {
+        return Ok(num_cmp(a, b));
+    }
+    match (ta, tb) {
+        (Ty::Str, Ty::Str) => {
+            spend(a.as_str().map_or(0, str::len))?;
+            Ok(Some(a.as_str().cmp(&b.as_str())))
+        }
         (Ty::List, Ty::List) | (Ty::Tuple, Ty::Tuple) => {
             let (x, y) = (items_of(a)?, items_of(b)?);
             for (p, q) in x.iter().zip(y.iter()) {
-                if p == q {
-                    continue;
+                if !py_eq(p, q, depth + 1)? {
+                    return py_cmp(p, q, depth + 1);
                 }
-                return py_cmp(p, q, depth + 1);
             }
-            Ok(x.len().cmp(&y.len()))
+            Ok(Some(x.len().cmp(&y.len())))
         }
         _ => err(format!(
             "'<' not supported between instances of '{}' and '{}'",
@@ -365,7 +465,9 @@ pub(super) fn py_sort<T>(items: &mut [T], reverse: bool, key: impl Fn(&T) -> &Va
         if failed.is_some() {
             return Ordering::Equal;
         }
-        match py_cmp(key(a), key(b), 0) {
+        let order = py_cmp(key(a), key(b), 0)
+            .and_then(|o| o.map_or_else(|| err("a value that is not a number has no order"), Ok));
+        match order {
             Ok(o) if reverse => o.reverse(),
             Ok(o) => o,
             Err(e) => {
@@ -382,6 +484,7 @@ pub(super) fn hash_key(v: &Value, depth: usize) -> Res<String> {
     if depth > MAX_DEPTH {
         return err("value is nested too deeply");
     }
+    spend(16 + v.as_str().map_or(0, str::len))?;
     Ok(match ty(v) {
         Ty::Undefined => return undefined(),
         Ty::None => "n".into(),

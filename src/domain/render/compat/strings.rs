@@ -23,7 +23,7 @@ pub(super) fn strip(s: &str, chars: Option<&str>, left: bool, right: bool) -> St
 }
 
 /// Python's `str.splitlines`.
-pub(super) fn splitlines(s: &str, keep: bool) -> Vec<String> {
+pub(super) fn splitlines(s: &str, keep: bool) -> Res<Vec<String>> {
     let mut rv = Vec::new();
     let mut line = String::new();
     let mut iter = s.chars().peekable();
@@ -49,11 +49,15 @@ pub(super) fn splitlines(s: &str, keep: bool) -> Vec<String> {
         }
         rv.push(std::mem::take(&mut line));
         open = false;
+        if rv.len() > MAX_ITEMS {
+            return too_large();
+        }
     }
     if open {
         rv.push(line);
     }
-    rv
+    spend_items(rv.len())?;
+    Ok(rv)
 }
 
 pub(super) fn pad(n: i64, fill: char) -> Res<String> {
@@ -61,6 +65,7 @@ pub(super) fn pad(n: i64, fill: char) -> Res<String> {
     if n.saturating_mul(fill.len_utf8()) > MAX_TEXT {
         return too_large();
     }
+    spend(n * fill.len_utf8())?;
     Ok(std::iter::repeat_n(fill, n).collect())
 }
 
@@ -164,12 +169,12 @@ pub(super) fn is_word(c: char) -> bool {
 }
 
 /// `textwrap`'s word splitter (`wordsep_re`), on characters.
-pub(super) fn wrap_chunks(s: &[char], hyphens: bool) -> Vec<Vec<char>> {
+pub(super) fn wrap_chunks(s: &[char], hyphens: bool) -> Vec<&[char]> {
     let ws = |c: char| matches!(c, '\t' | '\n' | '\x0b' | '\x0c' | '\r' | ' ');
     let at = |i: usize| s.get(i).copied();
     let punct = |c: char| is_word(c) || "!\"'&.,?".contains(c);
     let letter = |c: char| is_word(c) && !c.is_numeric();
-    let mut rv: Vec<Vec<char>> = Vec::new();
+    let mut rv: Vec<&[char]> = Vec::new();
     let mut i = 0;
     while let Some(c) = at(i) {
         let start = i;
@@ -231,7 +236,7 @@ pub(super) fn wrap_chunks(s: &[char], hyphens: bool) -> Vec<Vec<char>> {
                 }
             }
         }
-        rv.push(s.get(start..i).unwrap_or_default().to_vec());
+        rv.push(s.get(start..i).unwrap_or_default());
     }
     rv
 }
@@ -244,7 +249,7 @@ pub(super) fn wrap_line(s: &str, width: usize, long: bool, hyphens: bool) -> Vec
     let blank = |c: &[char]| c.iter().all(|c| is_space(*c));
     let mut lines: Vec<String> = Vec::new();
     while !chunks.is_empty() {
-        let mut cur: Vec<Vec<char>> = Vec::new();
+        let mut cur: Vec<&[char]> = Vec::new();
         let mut len = 0;
         if !lines.is_empty() && chunks.last().is_some_and(|c| blank(c)) {
             chunks.pop();
@@ -276,7 +281,10 @@ pub(super) fn wrap_line(s: &str, width: usize, long: bool, hyphens: bool) -> Vec
                     }
                 }
                 let end = end.min(chunk.len());
-                cur.push(chunk.drain(..end).collect());
+                // A part of the same text, not a copy: a long word under a narrow width must not be moved each time.
+                let (head, tail) = chunk.split_at(end);
+                cur.push(head);
+                *chunk = tail;
             } else if cur.is_empty() {
                 cur.extend(chunks.pop());
             }
@@ -285,7 +293,7 @@ pub(super) fn wrap_line(s: &str, width: usize, long: bool, hyphens: bool) -> Vec
             cur.pop();
         }
         if !cur.is_empty() {
-            lines.push(cur.into_iter().flatten().collect());
+            lines.push(cur.into_iter().flatten().copied().collect());
         }
     }
     lines

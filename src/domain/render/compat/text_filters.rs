@@ -105,20 +105,20 @@ pub(super) fn f_forceescape(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
 
 pub(super) fn f_striptags(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["value"], 1)?;
-    let mut s = str_of(&b.val(0))?;
-    for (open, close) in [("<!--", "-->"), ("<", ">")] {
-        let mut out = String::with_capacity(s.len());
-        let mut rest = s.as_str();
-        while let Some((head, tail)) = rest.split_once(open) {
-            let Some((_, after)) = tail.split_once(close) else {
-                break;
-            };
-            out.push_str(head);
-            rest = after;
-        }
-        out.push_str(rest);
-        s = out;
+    let s = str_of(&b.val(0))?;
+    let (mut out, mut rest) = (String::with_capacity(s.len()), s.as_str());
+    while let Some((head, tail)) = rest.split_once('<') {
+        let close = if tail.starts_with("!--") { "-->" } else { ">" };
+        // The end of a comment begins after its own dashes.
+        let from = if close == ">" { 0 } else { 3 };
+        let Some((_, after)) = tail.get(from..).unwrap_or_default().split_once(close) else {
+            break;
+        };
+        out.push_str(head);
+        rest = after;
     }
+    out.push_str(rest);
+    let s = out;
     let s = s
         .split(is_space)
         .filter(|w| !w.is_empty())
@@ -191,7 +191,7 @@ pub(super) fn f_indent(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
         None => pad(b.int_or(1, 4)?, ' ')?,
     };
     let (first, blank) = (b.bool_or(2, false)?, b.bool_or(3, false)?);
-    let lines = splitlines(&format!("{s}\n"), false);
+    let lines = splitlines(&format!("{s}\n"), false)?;
     if lines
         .len()
         .saturating_mul(by.len() + 1)
@@ -218,7 +218,6 @@ pub(super) fn f_indent(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
 
 pub(super) fn f_truncate(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let b = bind(a, &["s", "length", "killwords", "end", "leeway"], 1)?;
-    let s = b.str(0)?;
     let length = b.int_or(1, 255)?;
     let kill = b.bool_or(2, false)?;
     let end = b.str_or(3, "...")?;
@@ -235,15 +234,23 @@ pub(super) fn f_truncate(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     if leeway < 0 {
         return err(format!("expected leeway >= 0, got {leeway}"));
     }
-    if char_len(&s) <= length.saturating_add(leeway) {
+    // Jinja2 measures whatever has a length, and gives back what is short enough.
+    let whole = py_len(&b.val(0))?;
+    if i64::try_from(whole).is_ok_and(|n| n <= length.saturating_add(leeway)) {
         return Ok(b.val(0));
     }
+    let s = b.str(0)?;
     let keep = usize::try_from(length - char_len(&end)).unwrap_or(0);
     let head: String = s.chars().take(keep).collect();
     let head = if kill {
         head.as_str()
     } else {
         head.rsplit_once(' ').map_or(head.as_str(), |(h, _)| h)
+    };
+    let end = if b.val(0).is_safe() && !b.val(3).is_safe() {
+        html_escape(&end)
+    } else {
+        end
     };
     text(format!("{head}{end}"))
 }
@@ -274,11 +281,22 @@ pub(super) fn f_wordwrap(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     if s.len() > 256 * 1024 {
         return too_large();
     }
-    let lines: Vec<String> = splitlines(&s, false)
-        .iter()
-        .map(|l| wrap_line(l, width, long, hyphens).join(&sep))
-        .collect();
-    text(lines.join(&sep))
+    // A word of one letter is a line; the text as letters, words and lines is well below this.
+    spend(s.len().saturating_mul(64))?;
+    let mut rv = String::new();
+    for (i, line) in splitlines(&s, false)?.iter().enumerate() {
+        if i > 0 {
+            rv.push_str(&sep);
+        }
+        for (j, part) in wrap_line(line, width, long, hyphens).iter().enumerate() {
+            if j > 0 {
+                rv.push_str(&sep);
+            }
+            rv.push_str(part);
+            check_len(&rv)?;
+        }
+    }
+    text(rv)
 }
 
 pub(super) fn f_wordcount(_: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
