@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as ScanSpan, Tag};
 
-use super::{Kind, Node, Style};
+use super::{Kind, Node, Scalar, Style, resolve};
 use crate::domain::model::{Finding, Place, Span};
 
 /// What a file may cost.
@@ -68,6 +68,11 @@ pub fn parse(file: &str, text: &str, limits: &Limits) -> Result<Node, Vec<Findin
         held: Weight::default(),
         anchors: HashMap::new(),
         findings: Vec::new(),
+        open: text
+            .rsplit(['\n', '\r'])
+            .next()
+            .filter(|last| last.starts_with(' '))
+            .map(|_| text.matches('\n').count() + 1),
     };
     if may_grow(text, limits) {
         reader.weigh().map_err(|finding| vec![*finding])?;
@@ -126,6 +131,8 @@ struct Reader<'a> {
     held: Weight,
     anchors: HashMap<usize, (Node, Weight)>,
     findings: Vec<Finding>,
+    /// The last line, where the file ends in it without a line break and it is indented.
+    open: Option<usize>,
 }
 
 type Events<'a> = Parser<'a, saphyr_parser::StrInput<'a>>;
@@ -301,13 +308,20 @@ impl<'a> Reader<'a> {
                 let node = self.anchors[&id].0.clone();
                 return Ok(Node { span, ..node });
             }
-            Event::Scalar(text, style, anchor, tag) => {
+            Event::Scalar(mut text, style, anchor, tag) => {
+                if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded)
+                    && self.open.is_some_and(|line| at.end.line() >= line)
+                    && self.ends_open(&text)
+                {
+                    text.to_mut().pop();
+                }
                 self.count(Weight::of(text.len()), span)?;
                 let style = if style == ScalarStyle::Plain {
                     Style::Plain
                 } else {
                     Style::Quoted
                 };
+                let style = self.typed(&text, style, tag.as_deref(), span)?;
                 let tag = self.tag(tag.as_deref(), span)?;
                 (
                     Node {
@@ -407,9 +421,62 @@ impl<'a> Reader<'a> {
                 self.fault(finding)?;
                 continue;
             }
+            if name == "<<" && matches!(key.kind, Kind::Scalar(_, Style::Plain)) && !merges(&value)
+            {
+                let place = Place::at(self.file, value.span, self.text);
+                let message = "a merge key takes a mapping or a list of mappings";
+                let finding = Finding::error("yaml.merge", place, message);
+                self.fault(finding.help("quote it where a key named `<<` is meant"))?;
+            }
             seen.insert(name, key.span);
             entries.push((key, value));
         }
+    }
+
+    /// Tells whether a block scalar ends with the file, which ends without a line break: then it has none to keep.
+    ///
+    /// The parser adds one there. Rendered templates end like that, as Jinja drops the last line break.
+    fn ends_open(&self, scalar: &str) -> bool {
+        let last = self.text.rsplit(['\n', '\r']).next().unwrap_or_default();
+        let Some(body) = scalar.strip_suffix('\n').filter(|_| last.starts_with(' ')) else {
+            return false;
+        };
+        let content = last.trim_start_matches(' ');
+        if !content.is_empty() {
+            return body.ends_with(content);
+        }
+        // Nothing but spaces: they are a line of the scalar where they reach beyond its indentation, or end it.
+        let line = body.rsplit('\n').next().unwrap_or_default();
+        let breaks = |t: &str| t.len() - t.trim_end_matches('\n').len();
+        let before = &self.text[..self.text.len() - last.len()];
+        breaks(scalar) > breaks(&before.replace('\r', ""))
+            || (!line.is_empty() && line.trim_matches(' ').is_empty() && line.len() < last.len())
+    }
+
+    /// Applies `!!int`, `!!float` and `!!bool`: the text has to read as that without the tag and without quotes.
+    fn typed(
+        &mut self,
+        text: &str,
+        style: Style,
+        tag: Option<&Tag>,
+        span: Span,
+    ) -> Result<Style, Stop> {
+        let Some(tag) = tag.filter(|t| t.is_yaml_core_schema()) else {
+            return Ok(style);
+        };
+        let fits = match (tag.suffix.as_str(), resolve(text, Style::Plain, None)) {
+            ("int", found) => matches!(found, Scalar::Int(_)),
+            ("float", found) => matches!(found, Scalar::Float(_)),
+            ("bool", found) => matches!(found, Scalar::Bool(_)),
+            _ => return Ok(style),
+        };
+        if !fits {
+            let message = format!("this is not what the tag `!!{}` says", tag.suffix);
+            let finding =
+                Finding::error("yaml.tag", Place::at(self.file, span, self.text), message);
+            self.fault(finding.help("leave the tag out, and write the value as that type"))?;
+        }
+        Ok(Style::Plain)
     }
 
     fn tag(&mut self, tag: Option<&Tag>, span: Span) -> Result<Option<String>, Stop> {
@@ -441,6 +508,15 @@ impl<'a> Reader<'a> {
             .help("tags make sense in CloudFormation templates only"),
         )?;
         Ok(None)
+    }
+}
+
+/// Tells whether a value can be merged into a mapping.
+fn merges(value: &Node) -> bool {
+    match &value.kind {
+        Kind::Mapping(_) => true,
+        Kind::Sequence(items) => items.iter().all(Node::is_mapping),
+        Kind::Scalar(..) => false,
     }
 }
 
@@ -598,6 +674,25 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_ends_with_the_file_has_no_line_break_to_keep() {
+        for (text, expected) in [
+            ("a: |\n  x", "x"),
+            ("a: |+\n  x", "x"),
+            ("a: >\n  x\n  y", "x y"),
+            ("a: |\n  x\n", "x\n"),
+            ("a: |\n  x\n  ", "x\n"),
+            ("a: |\n  x\n    ", "x\n  "),
+            ("a: |\n  x\n ", "x\n"),
+            ("a: |+\n  x\n\n ", "x\n\n"),
+            ("a: |\n  # c\n# c", "# c\n"),
+            ("a: |\n  x\nb: |\n  x", "x\n"),
+        ] {
+            let node = parse("f", text, &Limits::SPEC).unwrap();
+            assert_eq!(node.get("a").unwrap().text(), Some(expected), "{text:?}");
+        }
+    }
+
+    #[test]
     fn sec_08_hostile_json_is_refused_or_read_as_text() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
@@ -620,6 +715,28 @@ mod tests {
         for lone in ["{\"a\": \"\\ud800\"}", "{\"a\": \"\\udfff\\ud800\"}"] {
             assert!(parse("f.json", lone, &Limits::TEMPLATE).is_err(), "{lone}");
         }
+    }
+
+    #[test]
+    fn tags_of_types_are_applied_or_refused() {
+        let read = |text: &str| parse("f", text, &Limits::SPEC).map(|n| n.to_json());
+
+        assert_eq!(read("a: !!int '7'").unwrap(), serde_json::json!({"a": 7}));
+        assert_eq!(
+            read("a: !!bool 'yes'").unwrap(),
+            serde_json::json!({"a": true})
+        );
+        assert_eq!(read("a: !!str 7").unwrap(), serde_json::json!({"a": "7"}));
+        assert_eq!(codes("a: !!int x", &Limits::SPEC), ["yaml.tag"]);
+        assert_eq!(codes("a: !!float 1", &Limits::SPEC), ["yaml.tag"]);
+    }
+
+    #[test]
+    fn a_merge_key_with_nothing_to_merge_is_refused() {
+        for text in ["a: {<<: x}", "a: {<<: [{b: 1}, x]}", "a:\n  <<:\n"] {
+            assert_eq!(codes(text, &Limits::SPEC), ["yaml.merge"], "{text}");
+        }
+        assert!(codes("a: {'<<': x}", &Limits::SPEC).is_empty());
     }
 
     #[test]

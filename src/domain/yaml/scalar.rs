@@ -40,9 +40,9 @@ pub fn resolve(text: &str, style: Style, tag: Option<&str>) -> Scalar {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return Scalar::Text(text.to_owned());
     }
-    int(text)
-        .map(Scalar::Int)
-        .or_else(|| float(text).map(Scalar::Float))
+    float(text)
+        .map(Scalar::Float)
+        .or_else(|| int(text).map(Scalar::Int))
         .unwrap_or_else(|| Scalar::Text(text.to_owned()))
 }
 
@@ -60,88 +60,115 @@ pub fn ambiguity(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Tells whether these are digits of the radix and underscores, beginning as told.
+fn is_digits(text: &str, radix: u32, first: impl Fn(char) -> bool) -> bool {
+    text.starts_with(first) && text.chars().all(|c| c == '_' || c.is_digit(radix))
+}
+
+/// PyYAML's pattern of an integer, read by its own constructor.
 fn int(text: &str) -> Option<i128> {
-    let (sign, body) = match text.as_bytes().first()? {
-        b'-' => (-1, &text[1..]),
-        b'+' => (1, &text[1..]),
-        _ => (1, text),
-    };
-    let digits = |body: &str, radix: u32| -> Option<i128> {
-        let clean: String = body.chars().filter(|c| *c != '_').collect();
-        if clean.is_empty() || !clean.chars().all(|c| c.is_digit(radix)) {
+    let (sign, body) = signed(text);
+    let number =
+        |digits: &str, radix: u32| i128::from_str_radix(&digits.replace('_', ""), radix).ok();
+    let any = |_: char| true;
+    let value = if body == "0" {
+        0
+    } else if let Some(rest) = body.strip_prefix("0b") {
+        number(rest, 2).filter(|_| is_digits(rest, 2, any))?
+    } else if let Some(rest) = body.strip_prefix("0x") {
+        number(rest, 16).filter(|_| is_digits(rest, 16, any))?
+    } else if let Some(rest) = body.strip_prefix('0') {
+        // `0_` is nothing but underscores after its zero, and zero to PyYAML.
+        if !is_digits(rest, 8, any) {
             return None;
         }
-        i128::from_str_radix(&clean, radix).ok()
-    };
-    let value = if let Some(rest) = body.strip_prefix("0b") {
-        digits(rest, 2)?
-    } else if let Some(rest) = body.strip_prefix("0x") {
-        digits(rest, 16)?
-    } else if body == "0" {
-        0
-    } else if body.starts_with('0') && body.len() > 1 {
-        digits(&body[1..], 8)?
-    } else if body.contains(':') {
-        sexagesimal(body)?
-    } else if body.starts_with(|c: char| c.is_ascii_digit()) {
-        digits(body, 10)?
+        number(body, 8)?
+    } else if let Some((first, rest)) = body.split_once(':') {
+        let mut value = number(first, 10).filter(|_| is_digits(first, 10, is_one_to_nine))?;
+        for part in rest.split(':') {
+            value = value.checked_mul(60)?.checked_add(sixtieth(part)?)?;
+        }
+        value
     } else {
-        return None;
+        number(body, 10).filter(|_| is_digits(body, 10, is_one_to_nine))?
     };
     value.checked_mul(sign)
 }
 
-fn sexagesimal(body: &str) -> Option<i128> {
-    let mut parts = body.split(':');
-    let first = parts.next()?;
-    if !first.starts_with(|c: char| ('1'..='9').contains(&c))
-        || !first.bytes().all(|b| b.is_ascii_digit() || b == b'_')
-    {
-        return None;
-    }
-    let mut value: i128 = first.replace('_', "").parse().ok()?;
-    for part in parts {
-        if part.is_empty()
-            || part.len() > 2
-            || !part.bytes().all(|b| b.is_ascii_digit())
-            || (part.len() == 2 && part.as_bytes()[0] > b'5')
-        {
-            return None;
-        }
-        value = value.checked_mul(60)?.checked_add(part.parse().ok()?)?;
-    }
-    Some(value)
+fn is_one_to_nine(c: char) -> bool {
+    ('1'..='9').contains(&c)
 }
 
+fn signed(text: &str) -> (i128, &str) {
+    match text.strip_prefix('-') {
+        Some(body) => (-1, body),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    }
+}
+
+/// Minutes or seconds: `[0-5]?[0-9]`.
+fn sixtieth(part: &str) -> Option<i128> {
+    let fine = match part.as_bytes() {
+        [unit] => unit.is_ascii_digit(),
+        [ten, unit] => (b'0'..=b'5').contains(ten) && unit.is_ascii_digit(),
+        _ => false,
+    };
+    if fine { part.parse().ok() } else { None }
+}
+
+/// PyYAML's pattern of a float. It wants a dot in every float and a sign in every exponent: `1e3` stays text. A float
+/// that begins with its dot has no sign.
 fn float(text: &str) -> Option<f64> {
-    let body = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
+    let (sign, body) = signed(text);
+    let sign = sign as f64;
     match body {
         ".inf" | ".Inf" | ".INF" => return Some(sign * f64::INFINITY),
-        ".nan" | ".NaN" | ".NAN" => return Some(f64::NAN),
+        ".nan" | ".NaN" | ".NAN" if body == text => return Some(f64::NAN),
         _ => {}
     }
-    // PyYAML wants a dot in every float, and a sign in every exponent: `1e3` stays text.
-    let (mantissa, exponent) = match body.split_once(['e', 'E']) {
-        Some((m, e)) => (m, Some(e)),
-        None => (body, None),
+    let digit = |c: char| c.is_ascii_digit();
+    let (whole, rest) = body.split_once('.')?;
+    let (fraction, exponent) = match rest.find(['e', 'E']) {
+        Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+        None => (rest, None),
     };
-    let (whole, fraction) = mantissa.split_once('.')?;
-    let fine = |t: &str| t.bytes().all(|b| b.is_ascii_digit() || b == b'_');
-    if !fine(whole)
-        || !fine(fraction)
-        || (whole.is_empty() && fraction.is_empty())
-        || (whole.is_empty() && fraction.starts_with('_'))
-    {
-        return None;
-    }
-    if let Some(e) = exponent {
-        let digits = e.strip_prefix(['+', '-'])?;
+    if let Some(exponent) = exponent {
+        let digits = exponent.strip_prefix(['+', '-'])?;
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
     }
-    body.replace('_', "").parse::<f64>().ok().map(|f| sign * f)
+    if !fraction.is_empty() && !is_digits(fraction, 10, |_| true) {
+        return None;
+    }
+    if whole.is_empty() {
+        if body != text || !fraction.starts_with(digit) {
+            return None;
+        }
+    } else if let Some((first, minutes)) = whole.split_once(':') {
+        if exponent.is_some() || !is_digits(first, 10, digit) {
+            return None;
+        }
+        let parts: Option<Vec<i128>> = minutes.split(':').map(sixtieth).collect();
+        return Some(sign * base_60(first, &parts?, fraction)?);
+    } else if !is_digits(whole, 10, digit) {
+        return None;
+    }
+    let plain = body.replace('_', "");
+    plain.parse::<f64>().ok().map(|f| sign * f)
+}
+
+/// Adds up from the last part, in floats, as PyYAML does: another order would round otherwise.
+fn base_60(first: &str, parts: &[i128], fraction: &str) -> Option<f64> {
+    let (last, middle) = parts.split_last()?;
+    let clean = |t: &str| t.replace('_', "");
+    let seconds = format!("{last}.{}", clean(fraction)).parse::<f64>().ok()?;
+    let (mut value, mut base) = (0.0 + seconds, 60.0);
+    for part in middle.iter().rev() {
+        value += *part as f64 * base;
+        base *= 60.0;
+    }
+    Some(value + clean(first).parse::<f64>().ok()? * base)
 }
 
 #[cfg(test)]
@@ -186,6 +213,19 @@ mod tests {
             ("-", text("-")),
             (".", text(".")),
             (".inf", Scalar::Float(f64::INFINITY)),
+            ("-.inf", Scalar::Float(f64::NEG_INFINITY)),
+            ("-.nan", text("-.nan")),
+            ("+.5", text("+.5")),
+            ("-0.5", Scalar::Float(-0.5)),
+            ("+_1.5", text("+_1.5")),
+            ("._5", text("._5")),
+            ("0_", int(0)),
+            ("0x", text("0x")),
+            ("-1:30.5", Scalar::Float(-90.5)),
+            ("190:20:30.15", Scalar::Float(685_230.15)),
+            ("1:60.5", text("1:60.5")),
+            ("0:30", text("0:30")),
+            ("1:30.5e+3", text("1:30.5e+3")),
             ("12e03", text("12e03")),
         ] {
             assert_eq!(resolve(written, Style::Plain, None), expected, "{written}");

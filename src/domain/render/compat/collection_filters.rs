@@ -228,6 +228,10 @@ pub(super) fn f_map(st: &mut State<'_, '_>, a: &[Value]) -> Res<Value> {
     let Some(v) = pos.first() else {
         return Err(Error::from(ErrorKind::MissingArgument));
     };
+    // What is false is nothing to map, also where it cannot be iterated.
+    if !truth(v)? {
+        return Ok(Gen::value(Vec::new()));
+    }
     let mut rv = Vec::new();
     if pos.len() == 1 {
         let attr = kw.iter().find(|(k, _)| k == "attribute");
@@ -262,6 +266,9 @@ pub(super) fn select(st: &mut State<'_, '_>, a: &[Value], attr: bool, keep: bool
     let Some(v) = pos.first() else {
         return Err(Error::from(ErrorKind::MissingArgument));
     };
+    if !truth(v)? {
+        return Ok(Gen::value(Vec::new()));
+    }
     let mut off = 1;
     let mut path = Vec::new();
     if attr {

@@ -39,7 +39,7 @@ pub(super) fn getitem(v: &Value, key: &Value) -> Res<Value> {
         usize::try_from(n).ok().filter(|n| *n < len)
     };
     let found = match ty(v) {
-        Ty::Undefined => return undefined(),
+        Ty::Undefined | Ty::Silent => return undefined(),
         Ty::Str => {
             let s = v.as_str().unwrap_or_default();
             if int_of(key).is_none() {

@@ -456,16 +456,19 @@ fn safe_method(v: &Value, name: &str, args: &[Value]) -> Res<Value> {
         "join" => Some(0),
         _ => None,
     };
-    let escaped = |v: &Value| match v.as_str() {
-        Some(s) if !v.is_safe() => Value::from_safe_string(html_escape(s)),
-        _ => v.clone(),
+    let escaped = |v: &Value| -> Res<Value> {
+        if v.is_safe() {
+            return Ok(v.clone());
+        }
+        Ok(Value::from_safe_string(html_escape(&str_of(v)?)))
     };
     let mut args = args.to_vec();
     if let Some(arg) = put_in.and_then(|i| args.get_mut(i)) {
         *arg = if name == "join" {
-            items_of(arg)?.iter().map(escaped).collect()
+            let items: Res<Vec<Value>> = items_of(arg)?.iter().map(escaped).collect();
+            Value::from(items?)
         } else {
-            escaped(arg)
+            escaped(arg)?
         };
     }
     let result = str_method(v, name, &args)?;

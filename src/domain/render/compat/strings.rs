@@ -100,6 +100,15 @@ pub(super) fn replace(s: &str, old: &str, new: &str, count: i64) -> Res<String> 
 }
 
 pub(super) fn upper_first(c: char) -> String {
+    // Letters that are two in one have a title case of their own, and Georgian ones are their own.
+    match c {
+        'Ǆ'..='ǆ' => return "ǅ".into(),
+        'Ǉ'..='ǉ' => return "ǈ".into(),
+        'Ǌ'..='ǌ' => return "ǋ".into(),
+        'Ǳ'..='ǳ' => return "ǲ".into(),
+        '\u{10d0}'..='\u{10ff}' => return c.into(),
+        _ => {}
+    }
     // title case; a multi-letter expansion keeps only its first letter upper
     let mut it = c.to_uppercase();
     let mut rv: String = it.next().into_iter().collect();
