@@ -19,6 +19,7 @@ const REFUSED: &[&str] = &[
     "are not supported",
     "these objects cannot be compared here",
     "unhashable type: 'dict view'",
+    "unhashable type: 'generator'",
     // Constants are folded by another way of lookup, which takes this for a missing key.
     "'dict' object cannot be sliced",
 ];

@@ -59,8 +59,8 @@ impl Bound {
     pub(super) fn str(&self, i: usize) -> Res<String> {
         let v = self.val(i);
         match ty(&v) {
-            Ty::Str | Ty::Silent => str_of(&v),
-            Ty::Undefined => undefined(),
+            Ty::Str => str_of(&v),
+            Ty::Undefined | Ty::Silent => undefined(),
             _ => err(format!("expected str, got {}", type_name(&v))),
         }
     }

@@ -184,7 +184,7 @@ pub(super) fn percent_format(
                 v
             }
         };
-        if arg.is_undefined() {
+        if arg.is_undefined() && kind != 'r' {
             return undefined();
         }
         let (neg, body, number) = match kind {

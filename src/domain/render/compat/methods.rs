@@ -2,16 +2,25 @@
 
 use super::*;
 
+/// Unicode's third case: one letter for two, of which the first is upper.
+fn is_title(c: char) -> bool {
+    matches!(c, 'ǅ' | 'ǈ' | 'ǋ' | 'ǲ' | '\u{1f88}'..='\u{1f8f}' | '\u{1f98}'..='\u{1f9f}')
+        || matches!(
+            c,
+            '\u{1fa8}'..='\u{1faf}' | '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}'
+        )
+}
+
 pub(super) fn is_cased(c: char) -> bool {
-    c.is_lowercase() || c.is_uppercase()
+    c.is_lowercase() || c.is_uppercase() || is_title(c)
 }
 
 pub(super) fn is_lower(s: &str) -> bool {
-    s.chars().any(is_cased) && !s.chars().any(char::is_uppercase)
+    s.chars().any(char::is_lowercase) && !s.chars().any(|c| c.is_uppercase() || is_title(c))
 }
 
 pub(super) fn is_upper(s: &str) -> bool {
-    s.chars().any(is_cased) && !s.chars().any(char::is_lowercase)
+    s.chars().any(char::is_uppercase) && !s.chars().any(|c| c.is_lowercase() || is_title(c))
 }
 
 pub(super) fn list_value(items: Vec<String>) -> Res<Value> {
@@ -207,8 +216,10 @@ pub(super) fn str_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
             for c in s.chars() {
                 if c.is_uppercase() {
                     rv.extend(c.to_lowercase());
-                } else {
+                } else if c.is_lowercase() {
                     rv.extend(c.to_uppercase());
+                } else {
+                    rv.push(c);
                 }
             }
             text(rv)
@@ -380,7 +391,8 @@ pub(super) fn str_method(v: &Value, name: &str, a: &[Value]) -> Res<Value> {
             none()?;
             let (mut prev, mut any) = (false, false);
             for c in s.chars() {
-                if (c.is_uppercase() && prev) || (c.is_lowercase() && !prev) {
+                let upper = c.is_uppercase() || is_title(c);
+                if (upper && prev) || (c.is_lowercase() && !prev) {
                     return Ok(Value::from(false));
                 }
                 prev = is_cased(c);

@@ -281,7 +281,6 @@ fn rem(a: &Value, b: &Value) -> Res<Value> {
 fn percent(format: &str, args: &Value) -> Res<Value> {
     spend(format.len())?;
     match ty(args) {
-        Ty::Undefined => undefined(),
         Ty::Tuple => text(percent_format(format, &items_of(args)?, &[], false)?),
         Ty::Dict => {
             let mut named = Vec::new();

@@ -123,7 +123,7 @@ pub(super) fn title_method(s: &str) -> String {
     let mut rv = String::with_capacity(s.len());
     let mut prev = false;
     for c in s.chars() {
-        let cased = c.is_lowercase() || c.is_uppercase();
+        let cased = is_cased(c);
         if prev {
             rv.extend(c.to_lowercase());
         } else {
