@@ -245,6 +245,9 @@ enum Command {
         #[command(subcommand)]
         what: local::LocalCommand,
     },
+    /// Speak to one remote, for the daemon: see `errand.rs`.
+    #[command(hide = true)]
+    GitErrand,
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -311,6 +314,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
         }
     };
+    if matches!(cli.command, Command::GitErrand) {
+        crate::git::errand::run();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(16 << 20)
@@ -401,6 +407,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Schema { format } => offline::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,
         Command::Local { what } => local::local(&global, what).await,
+        Command::Local { what } => offline::local(&global, what).await,
+        // Handled before there was a runtime.
+        Command::GitErrand => Ok(FAILED),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

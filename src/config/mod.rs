@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
-use crate::git::{Auth, Remote};
+use crate::git::{Auth, Patience, Remote};
 pub use raw::{Encryption, ForcePush};
 
 /// Where the file is looked for when nothing else is said.
@@ -329,7 +329,17 @@ fn sources(
         } else {
             raw.url.clone()
         };
-        let remote = Remote::new(&url, &raw.branch, auth);
+        let mut remote = Remote::new(&url, &raw.branch, auth);
+        match raw.deadline.as_deref().map(parse_duration) {
+            None => {}
+            Some(Ok(total)) if total >= Duration::from_secs(1) => {
+                if let Ok(remote) = &mut remote {
+                    remote.patience = Patience::of(total);
+                }
+            }
+            Some(Ok(_)) => faults.push(format!("{at}.deadline: less than 1s is no time to answer")),
+            Some(Err(error)) => faults.push(format!("{at}.deadline: {error}")),
+        }
         if let Err(error) = &remote {
             faults.push(format!("{at}.url: {error}"));
         }

@@ -118,6 +118,8 @@ pub struct Source {
     pub auth: Auth,
     #[serde(default)]
     pub force_push: ForcePush,
+    #[serde(default)]
+    pub deadline: Option<String>,
 }
 
 fn main() -> String {

@@ -31,7 +31,7 @@ pub(super) async fn tip(
             client
                 .get(url)
                 .header("Git-Protocol", "version=2")
-                .timeout(DEADLINE),
+                .timeout(DEADLINE.min(remote.patience.total)),
         )
         .send()
         .await?,
@@ -54,7 +54,7 @@ pub(super) async fn tip(
         .header("Git-Protocol", "version=2")
         .header("Content-Type", "application/x-git-upload-pack-request")
         .header("Accept", "application/x-git-upload-pack-result")
-        .timeout(DEADLINE)
+        .timeout(DEADLINE.min(remote.patience.total))
         .body(body);
     parse(&read(authorised(request).send().await?).await?, &wanted)
 }

@@ -1,11 +1,13 @@
 //! Mirrors: bare repositories that hold what was fetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use git2::{FetchOptions, ObjectType, Oid, Repository};
 
+use super::errand::{self, Task};
 use super::remote::callbacks;
 use super::{Error, Remote};
 use crate::domain::bundle::{Limits, check_path};
@@ -23,6 +25,9 @@ const OBJECT: usize = 16 << 20;
 const TOLD: usize = 200;
 /// How much of a refused name is told.
 const SHOWN: usize = 200;
+
+/// Where the branch was when it was fetched last.
+const TIP: &str = "refs/isoform/tip";
 
 /// A bare repository that belongs to isoform.
 pub struct Mirror {
@@ -103,28 +108,53 @@ impl Mirror {
 
     /// Fetches the branch of a remote and checks that the commit is there and readable.
     ///
-    /// A mirror that turns out to be damaged is discarded; the next try makes it anew.
+    /// A remote over the network is spoken to by a process of its own (`errand.rs`). A mirror that is damaged is
+    /// discarded and made anew; one that is not stays as it was, whatever the remote sends.
     pub fn fetch(path: &Path, remote: &Remote, wanted: &Revision) -> Result<(), Error> {
-        let first = Self::open(path)?.fetch_once(remote, wanted);
-        match first {
-            Err(Error::Git { source, .. })
-                if matches!(
-                    source.class(),
-                    git2::ErrorClass::Odb
-                        | git2::ErrorClass::Object
-                        | git2::ErrorClass::Indexer
-                        | git2::ErrorClass::Zlib
-                        | git2::ErrorClass::Reference
-                ) =>
-            {
-                discard(path)?;
-                Self::open(path)?.fetch_once(remote, wanted)
-            }
-            other => other,
+        let first = Self::fetch_any(path, remote, wanted);
+        if first.is_ok() || Self::is_sound(path) {
+            return first;
         }
+        discard(path)?;
+        Self::fetch_any(path, remote, wanted)
     }
 
-    fn fetch_once(&self, remote: &Remote, wanted: &Revision) -> Result<(), Error> {
+    /// Fetches once. Where that fails, the mirror is put back as it was.
+    fn fetch_any(path: &Path, remote: &Remote, wanted: &Revision) -> Result<(), Error> {
+        // Made here, so that it has its mode and its place whatever becomes of the errand.
+        let mirror = Self::open(path)?;
+        let before = Before::of(&mirror, path);
+        let fetched = if remote.local_path().is_some() {
+            mirror.fetch_here(remote, wanted)
+        } else {
+            let task = Task::Fetch {
+                mirror: path.to_owned(),
+                wanted: wanted.clone(),
+            };
+            // What a stranger's bytes became is looked at by the daemon itself before it is believed.
+            errand::send(remote, task).and_then(|_| Self::open(path)?.tree_of(wanted).map(drop))
+        };
+        if fetched.is_err() {
+            before.restore(&mirror);
+        }
+        fetched
+    }
+
+    /// Tells whether what was fetched last can still be read; true where nothing was.
+    fn is_sound(path: &Path) -> bool {
+        let Ok(repository) = Repository::open_bare(path) else {
+            return false;
+        };
+        let tip = match repository.find_reference(TIP) {
+            Ok(reference) => reference.target(),
+            Err(error) => return error.code() == git2::ErrorCode::NotFound,
+        };
+        let tip = tip.and_then(|id| id.to_string().parse().ok());
+        tip.is_some_and(|revision| Self { repository }.has(&revision))
+    }
+
+    /// Fetches in this process.
+    pub(super) fn fetch_here(&self, remote: &Remote, wanted: &Revision) -> Result<(), Error> {
         let mut connection = self
             .repository
             .remote_anonymous(&remote.url)
@@ -134,11 +164,11 @@ impl Mirror {
             .remote_callbacks(callbacks(remote))
             .download_tags(git2::AutotagOption::None);
         options.follow_redirects(git2::RemoteRedirect::None);
-        let refspec = format!("+{}:refs/isoform/tip", remote.reference());
+        let refspec = format!("+{}:{TIP}", remote.reference());
         connection
             .fetch(&[refspec], Some(&mut options), None)
             .map_err(git("fetching"))?;
-        self.tree_of(wanted).map(|_| ())
+        self.tree_of(wanted).map(drop)
     }
 
     fn oid(revision: &Revision) -> Result<Oid, Error> {
@@ -335,6 +365,52 @@ impl Tree {
             self.findings.push(finding);
         }
     }
+}
+
+/// What a mirror held before a fetch.
+struct Before {
+    folder: PathBuf,
+    packs: BTreeSet<OsString>,
+    tip: Option<Oid>,
+}
+
+impl Before {
+    fn of(mirror: &Mirror, path: &Path) -> Self {
+        let folder = path.join("objects/pack");
+        Self {
+            packs: names(&folder).collect(),
+            folder,
+            tip: mirror.repository.refname_to_id(TIP).ok(),
+        }
+    }
+
+    /// Removes what came since, half of it or whole: libgit2 keeps packs that it cannot read later, and the parts of a
+    /// process that was ended.
+    fn restore(&self, mirror: &Mirror) {
+        for name in names(&self.folder).filter(|name| !self.packs.contains(name)) {
+            let _ = std::fs::remove_file(self.folder.join(name));
+        }
+        let now = mirror.repository.refname_to_id(TIP).ok();
+        let restored = match (self.tip, now) {
+            (Some(tip), now) if now != Some(tip) => {
+                let reference = mirror.repository.reference(TIP, tip, true, "");
+                reference.map(drop)
+            }
+            (None, Some(_)) => mirror
+                .repository
+                .find_reference(TIP)
+                .and_then(|mut reference| reference.delete()),
+            _ => Ok(()),
+        };
+        if let Err(error) = restored {
+            tracing::warn!("a mirror cannot be put back: {}", error.message());
+        }
+    }
+}
+
+fn names(folder: &Path) -> impl Iterator<Item = OsString> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.file_name())
 }
 
 fn discard(path: &Path) -> Result<(), Error> {

@@ -4,12 +4,13 @@
 //! is followed; a mirror is a cache and is made anew when it cannot be read. Everything here blocks, except [`tip`]
 //! over http(s).
 
+pub mod errand;
 mod lsrefs;
 mod mirror;
 mod remote;
 
 pub use mirror::{CommitInfo, Mirror, Tree};
-pub use remote::{Auth, Remote, UrlError};
+pub use remote::{Auth, Patience, Remote, UrlError};
 
 use crate::domain::model::Revision;
 
@@ -28,6 +29,9 @@ pub enum Error {
     /// The remote answered what cannot be used.
     #[error("the remote answered {0}")]
     Protocol(String),
+    /// A process that spoke to the remote says no.
+    #[error("{0}")]
+    Errand(String),
     /// The network, or TLS.
     #[error("asking the remote")]
     Http(#[from] reqwest::Error),
@@ -54,7 +58,7 @@ pub async fn tip(remote: &Remote, client: &reqwest::Client) -> Result<Option<Rev
         return lsrefs::tip(remote, client).await;
     }
     let remote = remote.clone();
-    tokio::task::spawn_blocking(move || remote::list_tip(&remote))
+    tokio::task::spawn_blocking(move || errand::send(&remote, errand::Task::Tip))
         .await
         .map_err(|_| Error::Thread)?
 }

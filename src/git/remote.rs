@@ -1,10 +1,14 @@
 //! Remotes: what a URL may be, and how libgit2 connects.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
 use git2::{CertificateCheckStatus, Cred, CredentialType, RemoteCallbacks};
 
 use super::Error;
+use super::errand::Meter;
 use crate::domain::model::Revision;
 
 /// Why a URL is refused.
@@ -25,6 +29,29 @@ pub struct Auth {
     pub user: Option<String>,
 }
 
+/// How long a remote is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// One whole exchange.
+    pub total: Duration,
+    /// How long nothing may move within it.
+    pub still: Duration,
+}
+
+impl Patience {
+    /// Waits so long for an exchange, and gives it up earlier when nothing moves for a tenth of that.
+    pub fn of(total: Duration) -> Self {
+        let still = (total / 10).clamp(Duration::from_secs(1), Duration::from_secs(30));
+        Self { total, still }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::of(Duration::from_secs(300))
+    }
+}
+
 /// A repository and the branch that is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
@@ -34,6 +61,8 @@ pub struct Remote {
     pub branch: String,
     /// How to authenticate.
     pub auth: Auth,
+    /// How long it is waited for.
+    pub patience: Patience,
 }
 
 impl Remote {
@@ -63,6 +92,7 @@ impl Remote {
             url: url.to_owned(),
             branch: branch.to_owned(),
             auth,
+            patience: Patience::default(),
         };
         if remote.local_path().is_some() {
             return Ok(remote);
@@ -129,6 +159,10 @@ impl Remote {
 /// Connects libgit2 with credentials from files and strict host keys.
 pub(super) fn callbacks(remote: &Remote) -> RemoteCallbacks<'static> {
     let mut callbacks = RemoteCallbacks::new();
+    let meter = Rc::new(RefCell::new(Meter::default()));
+    let chatter = meter.clone();
+    callbacks.sideband_progress(move |text| chatter.borrow_mut().text(text.len()));
+    callbacks.transfer_progress(move |progress| meter.borrow_mut().transfer(&progress));
     let auth = remote.auth.clone();
     let owner = remote.clone();
     let mut tries = 0;

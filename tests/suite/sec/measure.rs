@@ -1,7 +1,7 @@
 //! Runs a program that may hang or eat memory, and tells what it took.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a run came to.
@@ -27,7 +27,7 @@ pub fn run(command: &mut Command) -> Measured {
     let begun = Instant::now();
     let mut peak_kib = 0;
     let status = loop {
-        peak_kib = peak_kib.max(resident_peak(&child).unwrap_or(0));
+        peak_kib = peak_kib.max(resident_peak_of(child.id()).unwrap_or(0));
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
@@ -50,8 +50,8 @@ pub fn run(command: &mut Command) -> Measured {
 }
 
 /// Returns the high-water mark of a running program's resident memory; absent where the system does not tell.
-pub fn resident_peak(child: &Child) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+pub fn resident_peak_of(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }

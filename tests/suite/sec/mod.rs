@@ -3,4 +3,5 @@
 mod content;
 mod host;
 mod measure;
+mod servers;
 mod transport;
