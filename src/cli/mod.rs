@@ -407,7 +407,6 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Schema { format } => offline::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,
         Command::Local { what } => local::local(&global, what).await,
-        Command::Local { what } => offline::local(&global, what).await,
         // Handled before there was a runtime.
         Command::GitErrand => Ok(FAILED),
         Command::Completions { shell } => {

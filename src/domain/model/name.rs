@@ -7,9 +7,12 @@ pub fn folded_name(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }
-    // Upper case first: it is what makes one of `ß` and `SS`, and of the three sigmas.
-    let upper: String = name.nfc().collect::<String>().to_uppercase();
-    upper.to_lowercase().replace('ς', "σ").nfc().collect()
+    // Through upper case, which makes one of `ß` and `SS` and of the three sigmas, and before it through lower case, which
+    // makes one of the two sizes of `ß`.
+    let name: String = name.nfc().collect();
+    let upper = name.to_lowercase().to_uppercase();
+    let lower = upper.to_lowercase().replace('ς', "σ");
+    lower.nfc().collect()
 }
 
 #[cfg(test)]
@@ -22,6 +25,7 @@ mod tests {
             ("README", "readme"),
             ("caf\u{e9}", "CAFE\u{301}"),
             ("stra\u{df}e", "STRASSE"),
+            ("\u{1e9e}", "ss"),
             ("\u{3bf}\u{3c2}", "\u{39f}\u{3a3}"),
         ] {
             assert_eq!(folded_name(one), folded_name(other), "{one} {other}");
