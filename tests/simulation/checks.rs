@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use isoform::domain::audit::{Body, Checkpoint, Entry, verify};
+use isoform::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
 use isoform::domain::deployment::{EventKind, Outcome, Pinned, Step};
-use isoform::domain::model::{Digest, TargetUid};
+use isoform::domain::model::{Address, Digest, TargetUid};
 use isoform::reconcile::{Error, Snapshot};
 use isoform::testing::faults::Effect;
 
@@ -24,7 +24,8 @@ pub struct Checks {
     blind: bool,
     /// What the looks that read everything found to be asked for, newest last.
     asked: Vec<BTreeSet<String>>,
-    strangers: BTreeSet<String>,
+    /// Stacks that a stranger changed, and the newest entry of the log at that time.
+    strangers: Vec<(String, u64)>,
 }
 
 /// One deployment, as the log tells it.
@@ -55,8 +56,8 @@ impl Checks {
     }
 
     /// Notes that a stranger touched a stack.
-    pub fn meddled(&mut self, stack: &str) {
-        self.strangers.insert(stack.to_owned());
+    pub fn meddled(&mut self, stack: &str, seq: u64) {
+        self.strangers.push((stack.to_owned(), seq));
     }
 
     /// Holds what a step did against what the driver knows.
@@ -166,7 +167,138 @@ impl Checks {
                 return Err(format!("deleted without an entry before it: {effect:?}"));
             }
         }
-        self.waves(entries, &told, commits)
+        self.waves(entries, &told, commits)?;
+        self.words(entries, &told)?;
+        self.removals(entries)
+    }
+
+    /// What people said holds: a suspension, a change by hand, a failure that nobody asked to try again.
+    fn words(&self, entries: &[Entry], told: &[Told<'_>]) -> Result<(), String> {
+        let mut suspended: BTreeSet<&TargetUid> = BTreeSet::new();
+        let mut failed: BTreeMap<&TargetUid, &Digest> = BTreeMap::new();
+        for entry in entries {
+            let (Stream::Target(uid), Body::Target(kind)) = (&entry.stream, &entry.body) else {
+                continue;
+            };
+            match kind {
+                EventKind::Suspended { .. } => {
+                    suspended.insert(uid);
+                }
+                EventKind::Resumed => {
+                    suspended.remove(uid);
+                }
+                EventKind::Announced(Step::Execute { .. } | Step::Delete { .. })
+                    if suspended.contains(uid) =>
+                {
+                    return Err(format!("entry {}: it moves while suspended", entry.seq));
+                }
+                EventKind::Retried => {
+                    failed.remove(uid);
+                }
+                EventKind::Begun(pinned) => {
+                    if failed.get(uid) == Some(&&pinned.digest) {
+                        return Err(format!("entry {}: what failed is tried again", entry.seq));
+                    }
+                }
+                EventKind::Settled(settled) => {
+                    let of = told.iter().rfind(|t| {
+                        t.uid == *uid
+                            && t.settled
+                                .is_some_and(|(at, _)| entries[at].seq == entry.seq)
+                    });
+                    match of {
+                        Some(t) if settled.outcome.has_failed() => {
+                            failed.insert(uid, &t.pinned.digest);
+                        }
+                        Some(_) if settled.outcome != Outcome::Superseded => {
+                            failed.remove(uid);
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        // After a change by hand nothing of that stack runs that began later, until somebody has decided.
+        for (stack, seq) in self.strangers.iter().filter(|_| !self.lost) {
+            for t in told {
+                let begun = entries[t.begun].seq;
+                let runs = t.announced
+                    && t.pinned
+                        .watermark
+                        .as_ref()
+                        .is_some_and(|w| w.stack_id.as_str() == stack);
+                let decided = entries.iter().any(|e| {
+                    e.seq > *seq
+                        && e.seq < begun
+                        && e.stream == Stream::Target(t.uid.clone())
+                        && matches!(e.body, Body::Target(EventKind::DriftResolved { .. }))
+                });
+                if runs && begun > *seq && !decided {
+                    return Err(format!(
+                        "deployment {} overwrites what a stranger did",
+                        t.pinned.deployment
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is deleted goes in order and within the budget.
+    fn removals(&self, entries: &[Entry]) -> Result<(), String> {
+        let mut address: BTreeMap<&TargetUid, &Address> = BTreeMap::new();
+        let mut uses: BTreeMap<&TargetUid, &[Address]> = BTreeMap::new();
+        let mut owned: BTreeSet<&TargetUid> = BTreeSet::new();
+        let mut approved: BTreeSet<&TargetUid> = BTreeSet::new();
+        let mut gone = Vec::new();
+        for entry in entries {
+            let (Stream::Target(uid), Body::Target(kind)) = (&entry.stream, &entry.body) else {
+                continue;
+            };
+            match kind {
+                EventKind::Minted { address: a, .. } | EventKind::Moved { address: a } => {
+                    address.insert(uid, a);
+                }
+                EventKind::Begun(pinned) => {
+                    approved.remove(uid);
+                    if let Some(placed) = &pinned.placed {
+                        uses.insert(uid, &placed.uses);
+                    }
+                }
+                EventKind::Owned { .. } => {
+                    owned.insert(uid);
+                }
+                EventKind::Approved { .. } => {
+                    approved.insert(uid);
+                }
+                EventKind::Announced(Step::Delete { .. }) => {
+                    let here = address.get(uid).copied();
+                    let user = owned.iter().find(|other| {
+                        **other != uid
+                            && here.is_some_and(|a| uses.get(*other).is_some_and(|u| u.contains(a)))
+                    });
+                    if let Some(user) = user {
+                        return Err(format!("{here:?} goes before {:?}", address.get(user)));
+                    }
+                }
+                EventKind::Settled(settled) if settled.outcome == Outcome::Removed => {
+                    owned.remove(uid);
+                    let by_hand = settled.cause.is_some();
+                    if !approved.contains(uid) && !by_hand {
+                        gone.push(entry.at);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let crowded = gone
+            .windows(2)
+            .any(|w| w[1].since(w[0]).as_secs() < 24 * 3600);
+        if crowded && !self.jumped {
+            return Err("more went within a day than may go without a person".into());
+        }
+        Ok(())
     }
 
     /// No wave before the one before it has settled and baked, none after a halt, nothing older after newer.
@@ -179,10 +311,9 @@ impl Checks {
         let address: BTreeMap<&TargetUid, String> = entries
             .iter()
             .filter_map(|e| match (&e.stream, &e.body) {
-                (
-                    isoform::domain::audit::Stream::Target(uid),
-                    Body::Target(EventKind::Minted { address, .. }),
-                ) => Some((uid, address.to_string())),
+                (Stream::Target(uid), Body::Target(EventKind::Minted { address, .. })) => {
+                    Some((uid, address.to_string()))
+                }
                 _ => None,
             })
             .collect();
@@ -264,7 +395,7 @@ fn tell(entries: &[Entry]) -> Vec<Told<'_>> {
     let mut all: Vec<Told<'_>> = Vec::new();
     let mut open: BTreeMap<TargetUid, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
-        let isoform::domain::audit::Stream::Target(uid) = &entry.stream else {
+        let Stream::Target(uid) = &entry.stream else {
             continue;
         };
         let Body::Target(kind) = &entry.body else {

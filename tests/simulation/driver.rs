@@ -481,14 +481,20 @@ impl Simulation {
             Step::Meddle => {
                 if let Some((engine, stack)) = self.some_stack().await {
                     let done = engine.meddle(&stack.name).await.is_ok();
-                    self.checks.meddled(stack.stack_id.as_str());
+                    let seq = self.line().map_or(0, |l| *l.store.watch().borrow());
+                    if done {
+                        self.checks.meddled(stack.stack_id.as_str(), seq);
+                    }
                     self.say(format!("somebody changes {}: {done}", stack.name));
                 }
             }
             Step::Vanish => {
                 if let Some((engine, stack)) = self.some_stack().await {
                     let done = engine.delete(&stack.stack_id, "by-hand", &[]).await.is_ok();
-                    self.checks.meddled(stack.stack_id.as_str());
+                    let seq = self.line().map_or(0, |l| *l.store.watch().borrow());
+                    if done {
+                        self.checks.meddled(stack.stack_id.as_str(), seq);
+                    }
                     self.say(format!("somebody deletes {}: {done}", stack.name));
                 }
             }
@@ -656,6 +662,10 @@ impl Simulation {
                 .after_step(&faults::ledger()[before..], frozen && self.frozen)?;
         }
         self.calm().await?;
+        self.settle_accounts().await
+    }
+
+    async fn settle_accounts(&mut self) -> Result<(), String> {
         let line = self.line().ok_or("no daemon")?;
         let entries = line
             .store
@@ -665,6 +675,33 @@ impl Simulation {
         let checkpoints = line.store.checkpoints().await.map_err(|e| e.to_string())?;
         self.checks
             .whole(&entries, &checkpoints, &faults::ledger(), &self.commits)
+    }
+
+    /// Deploys everything and changes everything, with one fault at the given call; returns how many calls there were.
+    pub async fn nth(&mut self, fault: Option<(u64, Kind)>) -> Result<u64, String> {
+        if let Some((call, kind)) = fault {
+            faults::arm(call, kind);
+        }
+        for round in 0..2 {
+            for _ in 0..60 {
+                if self.built.is_none() {
+                    self.start().await?;
+                }
+                self.look().await;
+                while self.work().await {}
+                self.clock.advance(Duration::from_secs(30));
+            }
+            if round == 0 {
+                self.step(Step::Drop).await;
+                let mut model = self.model();
+                (model.environment, model.service) = (9, 9);
+                self.commit(model, None);
+            }
+        }
+        let calls = faults::calls();
+        self.calm().await?;
+        self.settle_accounts().await?;
+        Ok(calls)
     }
 
     /// The faults stop; everything must come to rest as Git asks, with what an operator does about what he is told.

@@ -136,7 +136,7 @@ pub const CONFIG: &str = "\
 isoform: 1
 accounts: { a: { id: \"000000000001\" }, b: { id: \"000000000002\" } }
 placements:
-  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50, prune: { policy: auto, targets: 5, percent: 100 } }
+  beta: { account: a, regions: [us-east-1], mode: auto, blast_radius: 50, prune: { policy: auto, targets: 1, percent: 100 } }
   prod: { account: b, regions: [us-east-1, eu-west-1], mode: auto, blast_radius: 50 }
 sources:
   s: { url: ./origin.git, force_push: approve, may: { templates: ['*'], environments: ['*'], services: ['*'], stacks: ['*'], placements: ['*'], stack_names: ['*'] } }
