@@ -10,8 +10,10 @@
     reason = "a test fails by panicking, and says why it is skipped"
 )]
 
+mod changes;
 mod changesets;
 mod drift;
+mod failures;
 mod harness;
 mod import;
 mod keys;
@@ -56,6 +58,8 @@ mod on_local {
             an_export_in_use_lets_the_deletion_fall_back: "USSBA/aws-cft-tools #27; aws/aws-cdk #604; boto/botocore #2590";
             an_export_in_use_cannot_be_dropped_or_changed_by_an_update: "user guide: exporting stack output values; anomalyco/sst #1256";
             an_export_has_one_owner: "user guide: export names are unique within a region";
+        }
+        failures {
             a_failed_creation_deletes_the_stack: "API CreateChangeSet: OnStackFailure=DELETE";
             a_failed_creation_is_rolled_back: "API CreateChangeSet: OnStackFailure=ROLLBACK";
             a_rollback_that_fails_leaves_the_creation_stuck: "API model: StackStatus ROLLBACK_FAILED";
@@ -86,15 +90,21 @@ mod on_local {
             deleting_one_that_is_not_there_is_fine: "ministackorg/ministack #1625, measured against the service";
             nothing_to_change_is_a_failure_of_its_own: "cdk-cli source; aws-cli #3123";
             a_transform_says_it_in_other_words: "cdk-cli source; aws-cli #4043";
+            executing_one_deletes_the_others: "API ExecuteChangeSet";
+            another_operation_makes_one_obsolete: "API model: ExecutionStatus OBSOLETE";
+            making_or_deleting_one_does_not_move_the_stack: "guess";
+            what_was_executed_last_is_known_by_name: "API model: Stack.ChangeSetId";
+            a_stack_that_moves_takes_no_change_set: "Clickstream guidance #573";
+            a_thousand_are_the_most: "SAM translator #3807; aws-cli #4534; seed-farmer #441";
+            listings_come_in_pages: "API ListStacks: NextToken; aws-nuke #240";
+            events_after_a_known_one_are_told: "API DescribeStackEvents: reverse order, all events";
+        }
+        changes {
             a_policy_alone_is_a_change: "roadmap #1543; ministackorg/ministack #1646, measured against the service";
             metadata_of_a_resource_is_a_change: "API model: ResourceChange.Scope; ministackorg/ministack #1646";
             parameters_stand_from_the_beginning_and_outputs_at_the_end: "guess";
             comments_metadata_and_conditions_alone_change_nothing: "roadmap #2027, #552; cdk #28205";
             outputs_alone_make_an_executable_set_without_changes: "cdk-cli source";
-            executing_one_deletes_the_others: "API ExecuteChangeSet";
-            another_operation_makes_one_obsolete: "API model: ExecutionStatus OBSOLETE";
-            making_or_deleting_one_does_not_move_the_stack: "guess";
-            what_was_executed_last_is_known_by_name: "API model: Stack.ChangeSetId";
             property_values_are_shown_before_and_after: "API DescribeChangeSet: IncludePropertyValues";
             a_replacement_is_told_with_its_policy: "API model: ResourceChange.PolicyAction; user guide: UpdateReplacePolicy";
             a_removed_resource_goes_as_its_policy_says: "user guide: DeletionPolicy attribute";
@@ -105,13 +115,9 @@ mod on_local {
             what_is_outside_ascii_reads_back_as_question_marks: "roadmap #814, #1220; cdk #33285";
             an_import_that_nobody_exports_fails_the_change_set: "user guide: Fn::ImportValue";
             a_broken_template_is_refused_at_once: "API: ValidationError";
-            a_stack_that_moves_takes_no_change_set: "Clickstream guidance #573";
             tags_and_topics_are_the_stacks: "API CreateChangeSet: Tags, NotificationARNs";
-            a_thousand_are_the_most: "SAM translator #3807; aws-cli #4534; seed-farmer #441";
             a_name_that_is_taken_fails_the_change_set: "user guide: early validation; cdk-cli #1767";
             a_named_resource_cannot_be_replaced_under_its_name: "user guide: Name type";
-            listings_come_in_pages: "API ListStacks: NextToken; aws-nuke #240";
-            events_after_a_known_one_are_told: "API DescribeStackEvents: reverse order, all events";
         }
         drift {
             a_stack_that_nobody_touched_has_not_drifted: "API DetectStackDrift";
