@@ -18,6 +18,21 @@ use crate::port::{self, StackEngine, StackEvent, StackRef};
 use crate::testing::{crash_point, guard as guard_stands};
 use crate::workqueue::TargetGuard;
 
+/// How long a read may show a stack as it was before an operation that was accepted.
+const LAG: Duration = Duration::from_secs(60);
+
+/// Tells whether a stack reads as if nothing had been executed yet.
+fn as_before(observed: Option<&Observed>, deployment: &Deployment) -> bool {
+    match observed {
+        None => true,
+        Some(stack) if stack.status.class() == StatusClass::Gone => false,
+        Some(stack) => {
+            let watermark = stack.watermark();
+            watermark.is_none() || watermark == deployment.pinned.watermark
+        }
+    }
+}
+
 impl Line {
     /// Carries a deployment on until it waits, settles or the daemon stops. Returns when to look again.
     pub(super) async fn drive(
@@ -715,6 +730,7 @@ impl Line {
             .clone()
             .ok_or_else(|| Error::Broken("no stack to watch".into()))?;
         let mut wait = Duration::from_millis(20);
+        let patience = self.clock.now().plus(LAG);
         let total = match &deployment.review {
             Some((_, payload)) => self.review_of(payload).await?.changes.len(),
             None => 0,
@@ -722,7 +738,9 @@ impl Line {
         let observed = loop {
             let observed = engine.describe(&StackRef::Id(stack.clone())).await?;
             let settled = observed.as_ref().is_none_or(|o| o.status.is_settled());
-            if settled {
+            // Reads lag behind what was caused: a stack that is as it was before is read again, for a bounded time.
+            let lags = as_before(observed.as_ref(), deployment) && self.clock.now() < patience;
+            if settled && !lags {
                 break observed;
             }
             let events = self.operation_events(engine, &stack, deployment).await?;

@@ -15,3 +15,4 @@ mod sec;
 mod story;
 mod support;
 mod tamper;
+mod world;

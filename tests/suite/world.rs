@@ -1,0 +1,113 @@
+//! The embedded engine's world under the real daemon: what it does on its own, and what an operator does to it.
+
+use crate::support::{Bench, PLACEMENTS};
+
+fn topic(name: &str) -> String {
+    format!("Resources:\n  T: {{Type: 'AWS::SNS::Topic', Properties: {{DisplayName: '{name}'}}}}\n")
+}
+
+/// A bench with one stack of this template, deployed.
+fn one(template: &str) -> Bench {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.write("topic.yaml", template);
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta, stack_name: topic }\n",
+    );
+    bench.push("a topic");
+    bench.start();
+    bench.settle();
+    bench
+}
+
+#[test]
+fn a_template_that_reads_back_otherwise_is_not_taken_for_another_one() {
+    let bench = one(&topic("請交月報"));
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+
+    bench.write("topic.yaml", &topic("grün"));
+    bench.push("another language");
+    bench.settle();
+
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 2);
+}
+
+#[test]
+fn a_resource_that_was_deleted_by_hand_takes_the_update_back() {
+    let bench = one(&topic("one"));
+    bench.cli(
+        &["local", "change", "topic", "T", "--set", "DisplayName=x"],
+        0,
+    );
+    bench.cli(&["local", "change", "topic", "Nothing", "--delete"], 64);
+    bench.cli(&["local", "change", "topic", "T", "--delete"], 0);
+
+    bench.write("topic.yaml", &topic("two"));
+    bench.push("two");
+    bench.settle();
+
+    assert_eq!(bench.condition("stack/topic"), "Failed(StackRolledBack)");
+    bench.cli(&["local", "change", "topic", "T", "--restore"], 0);
+    bench.cli(&["retry", "stack/topic"], 0);
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+}
+
+#[test]
+fn throttles_delays_and_small_pages_are_lived_through() {
+    let bench = one(&topic("one"));
+    let shown = bench.cli(
+        &[
+            "local",
+            "faults",
+            "--throttle",
+            "*ChangeSet*=3",
+            "--throttle",
+            "DescribeStacks=4",
+            "--delay",
+            "5ms",
+            "--making",
+            "100ms",
+            "--page",
+            "1",
+        ],
+        0,
+    );
+    assert!(shown.contains("\"making_ms\": 100"), "{shown}");
+
+    for turn in 0..3 {
+        bench.write("topic.yaml", &topic(&format!("turn {turn}")));
+        bench.push("again");
+        bench.settle();
+        bench.becomes("stack/topic", "InSync(Settled)");
+    }
+
+    // A review without its values is not let through by itself.
+    bench.cli(&["local", "faults", "--off", "--withhold", "T"], 0);
+    bench.write("topic.yaml", &topic("hidden"));
+    bench.push("hidden");
+    bench.becomes("stack/topic", "Pending(Approval)");
+}
+
+#[test]
+fn stale_reads_are_lived_through() {
+    let bench = one(&topic("one"));
+    bench.cli(&["local", "faults", "--stale", "400ms"], 0);
+
+    for turn in 0..4 {
+        bench.write("topic.yaml", &topic(&format!("turn {turn}")));
+        bench.push("again");
+        bench.settle();
+        assert_eq!(
+            bench.condition("stack/topic"),
+            "InSync(Settled)",
+            "turn {turn}"
+        );
+    }
+    bench.cli(&["local", "faults", "--off"], 0);
+    bench.write("topic.yaml", &topic("last"));
+    bench.push("last");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+}
