@@ -9,6 +9,7 @@
 )]
 
 mod choices;
+mod functions;
 mod jinja;
 mod memory;
 mod oracle;
