@@ -384,6 +384,29 @@ fn customer_managed(bundle: &Bundle, full: &dyn Fn(&str) -> String, findings: &m
     }
 }
 
+/// Points at a file that was meant as the registration: without one, no environment fits the template, and nothing says why.
+fn misnamed(own: &Files, full: &dyn Fn(&str) -> String, findings: &mut Vec<Finding>) {
+    const NAMES: [&str; 2] = [".compatible-envs", ".template-registration.yaml"];
+    let plain = |name: &str| name.replace('_', "-").trim_end_matches(".yml").to_owned();
+    for file in own.keys().filter(|f| !f.contains('/')) {
+        let meant = NAMES.into_iter().find(|name| {
+            plain(file) == name.trim_end_matches(".yaml")
+                || plain(file) == *name
+                || format!(".{file}") == *name
+        });
+        if let Some(name) = meant {
+            findings.push(
+                Finding::warning(
+                    "registration.name",
+                    Place::file(full(file)),
+                    format!("this file is not read; the name is `{name}`"),
+                )
+                .help("rename it"),
+            );
+        }
+    }
+}
+
 fn registration(
     own: &Files,
     full: &dyn Fn(&str) -> String,
@@ -406,7 +429,10 @@ fn registration(
     } else {
         ".compatible-envs"
     };
-    own.get(name)?;
+    if !own.contains_key(name) {
+        misnamed(own, full, findings);
+        return None;
+    }
     match text_of(own, name) {
         Ok(text) => {
             let (registration, more) = parse_registration(&full(name), text);
@@ -582,6 +608,27 @@ mod tests {
         format!(
             "schema:\n  format: {{openapi: '3.0.0'}}\n  {input}: In\n  types:\n    In: {{type: object, properties: {{a: {{type: string}}}}}}\n"
         )
+    }
+
+    #[test]
+    fn a_registration_under_another_name_is_pointed_out() {
+        for (name, expected) in [
+            (".compatible_envs", true),
+            ("compatible-envs", true),
+            (".template-registration.yml", true),
+            (".template_registration.yaml", true),
+            (".compatible-envs", false),
+            (".gitignore", false),
+            ("README.md", false),
+        ] {
+            let schema = schema("service_input_type");
+            let tree = files(&[("schema/schema.yaml", &schema), (name, "env:1\n")]);
+
+            let (_, findings) = load_bundle(&tree, "");
+
+            let found = findings.iter().any(|f| f.code == "registration.name");
+            assert_eq!(found, expected, "{name}: {findings:?}");
+        }
     }
 
     #[test]
