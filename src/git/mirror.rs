@@ -16,8 +16,8 @@ use crate::domain::template::{Blob, Files};
 
 /// Limits of one tree. Proton: a synced repository has at most 250 MB.
 const FILES: usize = 100_000;
-const BYTES: usize = 250 << 20;
-const BLOB: usize = 16 << 20;
+pub(super) const BYTES: usize = 250 << 20;
+pub(super) const BLOB: usize = 16 << 20;
 const DEPTH: usize = 64;
 /// One object that is no file: a tree of 100,000 entries fits, and so does every commit that a person wrote.
 const OBJECT: usize = 16 << 20;
@@ -56,7 +56,7 @@ pub struct CommitInfo {
     pub at: Timestamp,
 }
 
-fn git(action: &str) -> impl FnOnce(git2::Error) -> Error {
+pub(super) fn git(action: &str) -> impl FnOnce(git2::Error) -> Error {
     let action = action.to_owned();
     move |source| Error::Git { action, source }
 }
@@ -188,7 +188,11 @@ impl Mirror {
         Ok(())
     }
 
-    fn tree_of(&self, revision: &Revision) -> Result<git2::Tree<'_>, Error> {
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(super) fn tree_of(&self, revision: &Revision) -> Result<git2::Tree<'_>, Error> {
         self.check_size(Self::oid(revision)?, "the commit")?;
         let commit = self
             .repository

@@ -4,6 +4,7 @@
 //! is followed; a mirror is a cache and is made anew when it cannot be read. Everything here blocks, except [`tip`]
 //! over http(s).
 
+mod difference;
 pub mod errand;
 mod lsrefs;
 mod mirror;

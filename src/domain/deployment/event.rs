@@ -31,6 +31,9 @@ pub struct Pinned {
     pub epoch: u32,
     /// Digest of the inputs that the rendering used.
     pub inputs: Digest,
+    /// Digest of what was given, the rendered text among it: the same once more needs no reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Digest>,
     /// What the stack was.
     pub watermark: Option<Watermark>,
     /// The stack's name.

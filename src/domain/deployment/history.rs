@@ -95,6 +95,8 @@ pub struct Applied {
     pub epoch: u32,
     /// Digest of the inputs.
     pub inputs: Digest,
+    /// Digest of what was given; absent in what was begun before there was one.
+    pub given: Option<Digest>,
     /// Payload with inputs, parameters and rendered text.
     pub payload: Digest,
     /// The stack's mark afterwards.
@@ -372,6 +374,7 @@ impl History {
                     digest: pinned.digest.clone(),
                     epoch: pinned.epoch,
                     inputs: pinned.inputs.clone(),
+                    given: pinned.given.clone(),
                     payload: pinned.payload.clone(),
                     watermark: settlement.watermark.clone(),
                     outputs: settlement.outputs.clone(),
@@ -459,6 +462,7 @@ mod tests {
             digest: Digest::of("d1", b"x"),
             epoch: 1,
             inputs: Digest::of("i1", b""),
+            given: None,
             watermark: None,
             stack_name: "s".parse().unwrap(),
             rendered: "rendered/x".into(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::memory::{Memory, Part, templates_of};
 use super::target::{StagePosition, Target, TargetKind};
 use super::{Grant, May, Placement, TemplateVersion, Templates};
 use crate::domain::graph::Graph;
@@ -14,8 +15,8 @@ use crate::domain::model::{
 use crate::domain::render::ServiceData;
 use crate::domain::schema::InputType;
 use crate::domain::spec::{
-    ComponentEntry, EnvironmentEntry, Fragment, InstanceSpec, Moved, ServiceEntry, ServiceSpec,
-    StackEntry, StackOptions, Stage, SyncFile, TemplateRef, parse_deployment,
+    CURRENT_VALUE, ComponentEntry, EnvironmentEntry, Fragment, InstanceSpec, Moved, ServiceEntry,
+    ServiceSpec, StackEntry, StackOptions, Stage, SyncFile, TemplateRef, parse_deployment,
     parse_environment_spec, parse_ops, parse_service_spec, parse_sync,
 };
 use crate::domain::template::{BundleKind, Files, load_component, parent, text_of};
@@ -86,13 +87,27 @@ pub fn compile(
     templates: &Templates,
     stored: &Stored<'_>,
 ) -> Compiled {
+    compile_after(trees, placements, templates, stored, &mut Memory::default())
+}
+
+/// As [`compile()`]; a service whose files are those of an earlier compilation is taken from there.
+///
+/// `placements` and the grants of the sources must be the same for as long as a memory is used.
+pub fn compile_after(
+    trees: &[SourceTree<'_>],
+    placements: &BTreeMap<PlacementName, Placement>,
+    templates: &Templates,
+    stored: &Stored<'_>,
+    memory: &mut Memory,
+) -> Compiled {
     let mut out = Compiled::default();
     // Environments of all sources first: a service may run in an environment that another source defines.
     let mut read = Vec::new();
     for tree in trees {
         let before = out.findings.iter().filter(|f| f.is_error()).count();
-        let (sync, more) = read_sync(tree.files);
-        out.findings.extend(more);
+        let both = memory.sync(&tree.grant.source, tree.files, read_sync);
+        let (sync, more) = &*both;
+        out.findings.extend(more.iter().cloned());
         for (name, stages) in &sync.rollouts {
             out.rollouts
                 .entry(name.clone())
@@ -103,15 +118,18 @@ pub fn compile(
             placements,
             templates,
             stored,
-            sync: &sync,
+            sync,
             out: &mut out,
             environments: BTreeMap::new(),
+            memory,
+            recorded: Recorded::default(),
         };
         pass.environments();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
-        read.push((tree, sync));
+        read.push((tree, both));
     }
-    for (tree, sync) in &read {
+    for (tree, both) in &read {
+        let sync = &both.0;
         let before = out.findings.iter().filter(|f| f.is_error()).count();
         let mut pass = Pass {
             tree,
@@ -121,6 +139,8 @@ pub fn compile(
             sync,
             out: &mut out,
             environments: BTreeMap::new(),
+            memory,
+            recorded: Recorded::default(),
         };
         pass.rest();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
@@ -140,7 +160,7 @@ pub fn compile(
             }
         }
     }
-    link(&mut out);
+    link(&mut out, memory);
     out
 }
 
@@ -195,6 +215,18 @@ struct Pass<'a> {
     out: &'a mut Compiled,
     /// Environments of this source and of those before it: name, with the targets by region.
     environments: BTreeMap<String, Vec<Address>>,
+    memory: &'a mut Memory,
+    /// What the service at hand has read and made.
+    recorded: Recorded,
+}
+
+/// What a service has read and made.
+#[derive(Default)]
+struct Recorded {
+    read: Vec<(String, String)>,
+    made: Vec<Address>,
+    /// Whether a file asks for values that are stored elsewhere.
+    stored: bool,
 }
 
 impl Pass<'_> {
@@ -219,8 +251,13 @@ impl Pass<'_> {
                     .push(address.clone());
             }
         }
+        let hosts = self.out.targets.values();
+        let hosts = hosts.filter(|t| t.address.kind() == "env").cloned();
+        self.memory.on(&self.tree.grant.source, hosts.collect());
         for entry in &self.sync.services {
-            self.service(entry);
+            if !self.as_before(entry) {
+                self.service_anew(entry);
+            }
         }
         for entry in &self.sync.components {
             self.component(entry);
@@ -228,6 +265,52 @@ impl Pass<'_> {
         for entry in &self.sync.stacks {
             self.stack(entry);
         }
+    }
+
+    /// Takes a service from an earlier compilation, if it would come to the same.
+    fn as_before(&mut self, entry: &ServiceEntry) -> bool {
+        let source = &self.tree.grant.source;
+        let known = self
+            .memory
+            .service(source, &entry.name, self.tree.files, self.templates);
+        let targets = &self.out.targets;
+        let Some(part) =
+            known.filter(|p| p.targets.iter().all(|t| !targets.contains_key(&t.address)))
+        else {
+            return false;
+        };
+        self.out.findings.extend(part.findings.iter().cloned());
+        for (path, _) in &part.read {
+            self.out.bound.insert(path.clone());
+        }
+        for target in &part.targets {
+            self.out
+                .targets
+                .insert(target.address.clone(), target.clone());
+        }
+        true
+    }
+
+    /// Reads a service, and keeps what it came to where nothing is wrong with it.
+    fn service_anew(&mut self, entry: &ServiceEntry) {
+        self.recorded = Recorded::default();
+        let before = self.out.findings.len();
+        self.service(entry);
+        let recorded = std::mem::take(&mut self.recorded);
+        let findings = &self.out.findings[before..];
+        let templates = templates_of(entry, self.templates);
+        let fine = !recorded.stored && !findings.iter().any(Finding::is_error);
+        let part = templates.filter(|_| fine).map(|templates| Part {
+            read: recorded.read,
+            templates,
+            targets: recorded
+                .made
+                .iter()
+                .filter_map(|a| self.out.targets.get(a).cloned())
+                .collect(),
+            findings: findings.to_vec(),
+        });
+        self.memory.keep(&self.tree.grant.source, &entry.name, part);
     }
 
     fn place(&self, at: &(String, Span)) -> Place {
@@ -247,6 +330,9 @@ impl Pass<'_> {
 
     fn text(&mut self, path: &str, faults: &mut Vec<Finding>) -> Option<String> {
         self.out.bound.insert(path.to_owned());
+        if let Some(blob) = self.tree.files.get(path) {
+            self.recorded.read.push((path.to_owned(), blob.id.clone()));
+        }
         match text_of(self.tree.files, path) {
             Ok(text) => Some(text.to_owned()),
             Err(finding) => {
@@ -365,6 +451,7 @@ impl Pass<'_> {
             self.out.findings.push(finding);
             return;
         }
+        self.recorded.made.push(target.address.clone());
         self.out
             .targets
             .insert(target.address.clone(), Arc::new(target));
@@ -520,7 +607,7 @@ impl Pass<'_> {
         reason = "a spec's values have a file, a text, a node and a place"
     )]
     fn effective(
-        &self,
+        &mut self,
         input: &InputType,
         address: &Address,
         file: &str,
@@ -530,7 +617,11 @@ impl Pass<'_> {
         faults: &mut Vec<Finding>,
     ) -> Value {
         let mut values = node.map_or_else(|| json!({}), Node::to_json);
-        let stored = (self.stored)(address);
+        let asks = values
+            .as_object()
+            .is_some_and(|o| o.values().any(|v| v.as_str() == Some(CURRENT_VALUE)));
+        let stored = asks.then(|| (self.stored)(address)).flatten();
+        self.recorded.stored |= asks;
         let defaults = input.defaults();
         let names: Vec<&str> = defaults.iter().map(String::as_str).collect();
         for missing in crate::domain::spec::resolve_current(&mut values, stored.as_ref(), &names) {
@@ -1269,10 +1360,10 @@ fn compatible(
 }
 
 /// Checks what can only be seen when every target is known: what `after` names, circles, doubled stack names.
-fn link(out: &mut Compiled) {
-    let all: BTreeSet<Address> = out.targets.keys().cloned().collect();
+fn link(out: &mut Compiled, memory: &mut Memory) {
     let mut findings = Vec::new();
     for (stack, pattern, place) in out.after.clone() {
+        let all: BTreeSet<Address> = out.targets.keys().cloned().collect();
         let named = |a: &Address| {
             glob_matches(&pattern, &a.to_string())
                 || (a.region().is_some() && glob_matches(&pattern, &a.base().to_string()))
@@ -1307,14 +1398,29 @@ fn link(out: &mut Compiled) {
         }
         findings.extend(fault);
     }
-    let mut graph = Graph::default();
-    for target in out.targets.values() {
-        graph.add(&target.address);
-        for first in target.needs() {
-            graph.needs(&target.address, &first);
+    let known = memory.linked(out);
+    let circles = match known {
+        Some(graph) => {
+            out.graph = graph;
+            Vec::new()
         }
+        None => {
+            let mut graph = Graph::default();
+            for target in out.targets.values() {
+                graph.add(&target.address);
+                for first in target.needs() {
+                    graph.needs(&target.address, &first);
+                }
+            }
+            let circles = graph.circles();
+            out.graph = Arc::new(graph);
+            circles
+        }
+    };
+    if circles.is_empty() {
+        memory.keep_links(out);
     }
-    for circle in graph.circles() {
+    for circle in circles {
         let path = circle
             .iter()
             .map(Address::to_string)
@@ -1358,7 +1464,6 @@ fn link(out: &mut Compiled) {
     }
     out.contested.extend(doubled);
     out.findings.extend(findings);
-    out.graph = Arc::new(graph);
     out.findings.sort();
     out.findings.dedup();
 }

@@ -5,15 +5,17 @@
 //! stops what it describes and nothing else.
 
 mod compile;
+mod memory;
 mod sheets;
 mod target;
 mod validate;
 
-pub use compile::{Compiled, SourceTree, compile, current_stored, read_sync};
+pub use compile::{Compiled, SourceTree, compile, compile_after, current_stored, read_sync};
+pub use memory::Memory;
 #[cfg(feature = "edge")]
 pub(crate) use sheets::placeholder;
-pub use sheets::{Outputs, Real, Rendered, Sheets};
-pub use target::{Context, Rendering, StagePosition, Target, TargetKind};
+pub use sheets::{Asker, Filled, Outputs, Sheets};
+pub use target::{Context, Draft, Rendering, StagePosition, Target, TargetKind};
 pub use validate::{Checked, rendered, validate};
 
 use std::collections::BTreeMap;

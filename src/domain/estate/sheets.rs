@@ -3,19 +3,36 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Compiled, Context, Rendering, Target, TargetKind};
+use super::{Compiled, Context, Draft, Rendering, Target, TargetKind};
 use crate::domain::model::{Address, Finding, InstallationId, StackName, TargetUid};
-use crate::domain::render::Limits;
+use crate::domain::render::{Compiled as Ready, Limits, Prepared};
 use crate::domain::template::Engine;
 
 /// Outputs of a target.
 pub type Outputs = Arc<BTreeMap<String, String>>;
 
-/// Looks up the outputs of a target as they are deployed.
-pub type Real<'a> = dyn Fn(&Address) -> Option<Outputs> + 'a;
+/// What whoever fills sheets is asked and told.
+pub struct Asker<'a> {
+    /// Looks up the outputs of a target as they are deployed.
+    pub real: &'a dyn Fn(&Address) -> Option<Outputs>,
+    /// Tells whether a target was rendered with the deployed outputs before, and is as that asked.
+    pub settled: &'a dyn Fn(&Arc<Target>) -> bool,
+    /// Tells whether a draft is known to be right, and needs no reading: nobody uses its target's outputs.
+    pub known: &'a mut dyn FnMut(&Arc<Target>, &Draft) -> bool,
+    /// Is told of each rendering, and whether every output that it used is the deployed one.
+    pub on: &'a mut dyn FnMut(&Arc<Target>, Rendering, bool),
+}
 
-/// Is told of each rendering: the target, what came out, and whether every output that it used is the deployed one.
-pub type Rendered<'a> = dyn FnMut(&Arc<Target>, Rendering, bool) + 'a;
+/// How much filling sheets took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Filled {
+    /// How many targets were rendered.
+    pub rendered: usize,
+    /// How many templates were compiled.
+    pub compiled: usize,
+    /// How many renderings were read.
+    pub read: usize,
+}
 
 /// What every target of an estate rendered to, with the outputs that are known and names for those that will come.
 ///
@@ -34,6 +51,8 @@ struct Sheet {
     findings: Vec<Finding>,
     /// Names of its outputs with their values, or names in their place; absent where it could not be rendered.
     outputs: Option<Outputs>,
+    /// Whether what it rendered to was read: only then is it known which outputs it has.
+    read: bool,
     /// Whether some of its outputs are only names yet.
     guessed: bool,
 }
@@ -44,112 +63,200 @@ impl Sheets {
         self.0.values().flat_map(|s| &s.findings)
     }
 
-    /// Renders every target that differs from the one on its sheet. Returns how many were rendered.
-    pub fn fill(&mut self, compiled: &Compiled, real: &Real<'_>, on: &mut Rendered<'_>) -> usize {
+    /// Renders every target that differs from the one on its sheet.
+    pub fn fill(&mut self, compiled: &Compiled, asker: &mut Asker<'_>) -> Filled {
         self.0
             .retain(|address, _| compiled.targets.contains_key(address));
-        let mut count = 0;
-        for address in compiled.graph.levels().into_iter().flatten() {
-            let target = compiled
-                .targets
-                .get(&address)
-                .filter(|t| !t.faults.iter().any(Finding::is_error));
-            let Some(target) = target else {
-                self.0.remove(&address);
-                continue;
-            };
-            // What uses a target that cannot be rendered cannot be judged.
-            let fed: Option<Vec<&Sheet>> = target
-                .producers()
-                .iter()
-                .map(|p| self.0.get(p).filter(|s| s.outputs.is_some()))
+        let mut filled = Filled::default();
+        for level in compiled.graph.levels() {
+            // Nothing of a level uses anything else of it: each template is compiled once for all of them.
+            let todo: Vec<Todo> = level
+                .into_iter()
+                .filter_map(|address| self.differs(compiled, address, asker))
                 .collect();
-            let Some(fed) = fed.filter(|_| target.engine() == Engine::Jinja) else {
-                self.0.remove(&address);
-                continue;
-            };
-            let guessed = fed.iter().any(|s| s.guessed);
-            let certain = fed
+            let mut prepared = BTreeMap::new();
+            for (key, path, text) in todo.iter().filter_map(Todo::template) {
+                prepared
+                    .entry(key)
+                    .or_insert_with(|| Prepared::new(&path, text));
+            }
+            let fuel = Limits::default().fuel;
+            let ready: BTreeMap<_, _> = prepared
                 .iter()
-                .all(|s| s.real.is_none() && !s.guessed || s.real == s.outputs);
-            let fed: Vec<Outputs> = fed.iter().filter_map(|s| s.outputs.clone()).collect();
-            let own = real(&address);
-            if let Some(sheet) = self.0.get_mut(&address)
-                && (Arc::ptr_eq(&sheet.target, target) || sheet.target == *target)
-                && sheet.fed == fed
-                && sheet.real == own
-            {
-                sheet.target = target.clone();
-                continue;
+                // One that does not compile is compiled again by each that uses it, for the words of its fault.
+                .filter_map(|(key, p)| Some((*key, p.as_ref().ok()?.compile(fuel).ok()?)))
+                .collect();
+            filled.compiled += ready.len();
+            filled.rendered += todo.len();
+            for one in &todo {
+                let template = one.template().and_then(|(key, _, _)| ready.get(&key));
+                let (sheet, read) = one.sheet(template, asker);
+                filled.read += usize::from(read);
+                self.0.insert(one.target.address.clone(), sheet);
             }
-            if let TargetKind::CustomerManaged { outputs } = &target.kind {
-                let sheet = Sheet {
-                    target: target.clone(),
-                    fed,
-                    real: own,
-                    findings: Vec::new(),
-                    outputs: Some(Arc::new(outputs.clone())),
-                    guessed: false,
-                };
-                self.0.insert(address, sheet);
-                continue;
-            }
-            count += 1;
-            let sheet = sheet(target, fed, own, (guessed, certain), on);
-            self.0.insert(address, sheet);
         }
-        count
+        filled
+    }
+
+    /// Brings the sheet of a target that needs no rendering up to date; returns one that does.
+    fn differs(
+        &mut self,
+        compiled: &Compiled,
+        address: Address,
+        asker: &Asker<'_>,
+    ) -> Option<Todo> {
+        let target = compiled
+            .targets
+            .get(&address)
+            .filter(|t| !t.faults.iter().any(Finding::is_error));
+        let Some(target) = target else {
+            self.0.remove(&address);
+            return None;
+        };
+        // What uses a target that cannot be rendered cannot be judged.
+        let fed: Option<Vec<&Sheet>> = target
+            .producers()
+            .iter()
+            .map(|p| self.0.get(p).filter(|s| s.outputs.is_some()))
+            .collect();
+        let Some(fed) = fed.filter(|_| target.engine() == Engine::Jinja) else {
+            self.0.remove(&address);
+            return None;
+        };
+        let guessed = fed.iter().any(|s| s.guessed);
+        let certain = fed
+            .iter()
+            .all(|s| s.real.is_none() && !s.guessed || s.real == s.outputs);
+        let fed: Vec<Outputs> = fed.iter().filter_map(|s| s.outputs.clone()).collect();
+        let real = (asker.real)(&address);
+        let used = compiled.graph.users(&address).next().is_some();
+        if let Some(sheet) = self.0.get_mut(&address)
+            && (Arc::ptr_eq(&sheet.target, target) || sheet.target == *target)
+            && (sheet.read || !used)
+            && (sheet.fed == fed || (certain && sheet.outputs.is_some() && (asker.settled)(target)))
+        {
+            sheet.target = target.clone();
+            sheet.fed = fed;
+            if sheet.real != real {
+                sheet.real = real;
+                if let Some(outputs) = sheet.outputs.take() {
+                    sheet.name_outputs(outputs.keys());
+                }
+            }
+            return None;
+        }
+        if let TargetKind::CustomerManaged { outputs } = &target.kind {
+            let sheet = Sheet {
+                target: target.clone(),
+                fed,
+                real,
+                findings: Vec::new(),
+                outputs: Some(Arc::new(outputs.clone())),
+                read: true,
+                guessed: false,
+            };
+            self.0.insert(address, sheet);
+            return None;
+        }
+        Some(Todo {
+            target: target.clone(),
+            fed,
+            real,
+            guessed,
+            certain,
+            used,
+        })
     }
 }
 
-fn sheet(
-    target: &Arc<Target>,
+impl Sheet {
+    /// Gives outputs their values: what is deployed has the real ones; what will come stands as a name.
+    fn name_outputs<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) {
+        self.guessed = false;
+        let mut outputs = BTreeMap::new();
+        for name in names {
+            let deployed = self.real.as_ref().and_then(|o| o.get(name)).cloned();
+            self.guessed |= deployed.is_none();
+            let value = deployed.unwrap_or_else(|| placeholder(&self.target.address, name));
+            outputs.insert(name.clone(), value);
+        }
+        self.outputs = Some(Arc::new(outputs));
+    }
+}
+
+/// A target that is to be rendered.
+struct Todo {
+    target: Arc<Target>,
     fed: Vec<Outputs>,
     real: Option<Outputs>,
-    (guessed, certain): (bool, bool),
-    on: &mut Rendered<'_>,
-) -> Sheet {
-    let nobody = Nobody::new();
-    let producers = target.producers();
-    let known = |a: &Address| {
-        let at = producers.iter().position(|p| p == a)?;
-        fed.get(at).map(|o| (**o).clone())
-    };
-    let rendered = target.render(&Context {
-        installation: &nobody.installation,
-        uid: &nobody.uid,
-        stack_name: &nobody.stack_name,
-        outputs: &known,
-        limits: Limits::default(),
-    });
-    let mut sheet = Sheet {
-        target: target.clone(),
-        fed,
-        real,
-        findings: Vec::new(),
-        outputs: None,
-        guessed: false,
-    };
-    match rendered {
-        Ok(mut rendering) => {
-            sheet.findings = std::mem::take(&mut rendering.notes);
-            // What is deployed has the real values; what will come stands as a name.
-            let mut names = BTreeMap::new();
-            for name in &rendering.outputs {
-                let deployed = sheet.real.as_ref().and_then(|o| o.get(name)).cloned();
-                sheet.guessed |= deployed.is_none();
-                let value = deployed.unwrap_or_else(|| placeholder(&target.address, name));
-                names.insert(name.clone(), value);
-            }
-            sheet.outputs = Some(Arc::new(names));
-            on(target, rendering, certain);
-        }
-        // A template may branch on a value that is only a name yet: then a missing name is certain, and nothing else.
-        Err(more) => sheet.findings.extend(more.into_iter().filter(|f| {
-            !guessed || (f.code == "render.undefined" && f.message.ends_with("is not defined"))
-        })),
+    /// Whether it uses outputs that are only names.
+    guessed: bool,
+    /// Whether every output that it uses is the deployed one.
+    certain: bool,
+    /// Whether somebody uses its outputs.
+    used: bool,
+}
+
+impl Todo {
+    /// Returns the template that it shares with others: what names it, its path and its text.
+    fn template(&self) -> Option<((&str, &str), String, &str)> {
+        let version = self.target.template()?;
+        let (path, text) = self.target.source()?;
+        Some((
+            (version.digest.as_str(), self.target.address.kind()),
+            path,
+            text,
+        ))
     }
-    sheet
+
+    fn sheet(&self, template: Option<&Ready<'_>>, asker: &mut Asker<'_>) -> (Sheet, bool) {
+        let nobody = Nobody::new();
+        let target = &self.target;
+        let producers = target.producers();
+        let known = |a: &Address| {
+            let at = producers.iter().position(|p| p == a)?;
+            self.fed.get(at).map(|o| (**o).clone())
+        };
+        let context = Context {
+            installation: &nobody.installation,
+            uid: &nobody.uid,
+            stack_name: &nobody.stack_name,
+            outputs: &known,
+            limits: Limits::default(),
+        };
+        let mut sheet = Sheet {
+            target: target.clone(),
+            fed: self.fed.clone(),
+            real: self.real.clone(),
+            findings: Vec::new(),
+            outputs: None,
+            read: true,
+            guessed: false,
+        };
+        let draft = target.draft(&context, template);
+        if let Ok(draft) = &draft
+            && self.certain
+            && !self.used
+            && (asker.known)(target, draft)
+        {
+            sheet.outputs = Some(Arc::default());
+            sheet.read = false;
+            return (sheet, false);
+        }
+        match draft.and_then(|draft| target.check(draft)) {
+            Ok(mut rendering) => {
+                sheet.findings = std::mem::take(&mut rendering.notes);
+                sheet.name_outputs(&rendering.outputs);
+                (asker.on)(target, rendering, self.certain);
+            }
+            // A template may branch on a value that is only a name yet: then a missing name is certain, and nothing else.
+            Err(more) => sheet.findings.extend(more.into_iter().filter(|f| {
+                !self.guessed
+                    || (f.code == "render.undefined" && f.message.ends_with("is not defined"))
+            })),
+        }
+        (sheet, true)
+    }
 }
 
 /// Stands for who is not known yet: none of it reaches a rendered text.

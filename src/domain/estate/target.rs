@@ -135,6 +135,16 @@ pub struct Context<'a> {
     pub limits: Limits,
 }
 
+/// What came out of the renderer and is not checked yet.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What the stack should be, but for what only reading the template tells: capabilities and names of secrets.
+    pub desired: Desired,
+    path: String,
+    data: Value,
+    notes: Vec<Finding>,
+}
+
 /// What a rendering came to.
 #[derive(Clone, Debug)]
 pub struct Rendering {
@@ -329,34 +339,84 @@ impl Target {
         }
     }
 
+    /// Returns the template that is rendered, where there is one: its path and its text.
+    pub fn source(&self) -> Option<(String, &str)> {
+        self.part().map(|(part, path)| (path, part.text.as_str()))
+    }
+
     /// Renders the target and checks what came out.
     pub fn render(&self, context: &Context<'_>) -> Result<Rendering, Vec<Finding>> {
+        self.check(self.draft(context, None)?)
+    }
+
+    /// Renders the target, with its template already compiled where the caller has many of one.
+    pub fn draft(
+        &self,
+        context: &Context<'_>,
+        compiled: Option<&render::Compiled<'_>>,
+    ) -> Result<Draft, Vec<Finding>> {
         let data = self.data(context.outputs);
-        let (path, source, text, mut notes): (String, Arc<str>, Arc<str>, Vec<Finding>) =
-            match (&self.kind, self.part()) {
-                (TargetKind::Stack { path, text }, _) => {
-                    (path.clone(), text.clone(), text.clone(), Vec::new())
-                }
-                (_, Some((part, path))) => {
-                    let rendered = render::render(&path, &part.text, &data, &context.limits)
-                        .map_err(|f| vec![*f])?;
-                    (
-                        path,
-                        part.text.as_str().into(),
-                        rendered.text.into(),
-                        rendered.notes,
-                    )
-                }
-                _ => return Err(self.faults.clone()),
-            };
-        let given = self.options.parameters.clone();
-        let template = parse_template_with(&path, &text, &given)
+        let (path, text, notes): (String, Arc<str>, Vec<Finding>) = match (&self.kind, self.part())
+        {
+            (TargetKind::Stack { path, text }, _) => (path.clone(), text.clone(), Vec::new()),
+            (_, Some((part, path))) => {
+                let rendered = match compiled {
+                    Some(compiled) => compiled.render(&data, &context.limits),
+                    None => render::render(&path, &part.text, &data, &context.limits),
+                };
+                let rendered = rendered.map_err(|f| vec![*f])?;
+                (path, rendered.text.into(), rendered.notes)
+            }
+            _ => return Err(self.faults.clone()),
+        };
+        let consumed = match self.part() {
+            Some((part, _)) => self.consumed(&part.text, context),
+            None => BTreeMap::new(),
+        };
+        let mut desired = Desired {
+            stack_name: context.stack_name.clone(),
+            template: text,
+            secrets: Vec::new(),
+            parameters: self.options.parameters.clone(),
+            tags: self.options.tags.clone(),
+            notification_arns: self.options.notification_arns.clone(),
+            rollback_triggers: self.options.rollback_triggers.clone(),
+            monitoring_minutes: self.options.monitoring.map_or(0, |d| d.as_secs() / 60),
+            stack_policy: self.stack_policy.clone(),
+            termination_protection: self.options.termination_protection,
+            prune: self.options.prune,
+            capabilities: Vec::new(),
+            consumed,
+        };
+        desired.own(context.installation, context.uid);
+        Ok(Draft {
+            desired,
+            path,
+            data,
+            notes,
+        })
+    }
+
+    /// Checks what came out of the renderer.
+    pub fn check(&self, draft: Draft) -> Result<Rendering, Vec<Finding>> {
+        let Draft {
+            mut desired,
+            path,
+            data,
+            mut notes,
+        } = draft;
+        let text = desired.template.clone();
+        let source: Arc<str> = match self.part() {
+            Some((part, _)) => part.text.as_str().into(),
+            None => text.clone(),
+        };
+        let template = parse_template_with(&path, &text, &desired.parameters)
             .map_err(|findings| relocate(findings, &source, &text))?;
         let at = self
             .values_at
             .clone()
             .unwrap_or_else(|| self.made_by.clone());
-        if let Err(errors) = bind_parameters(&template, &given, &|_| String::new()) {
+        if let Err(errors) = bind_parameters(&template, &desired.parameters, &|_| String::new()) {
             return Err(errors
                 .into_iter()
                 .map(|e| Finding::error("stack.parameter", at.clone(), e.message))
@@ -375,28 +435,13 @@ impl Target {
             )]);
         }
         notes.extend(unknown_properties(&path, &template, &source, &text));
-        let consumed = self.consumed(&source, context);
-        let mut desired = Desired {
-            stack_name: context.stack_name.clone(),
-            template: text,
-            secrets: template
-                .parameters
-                .iter()
-                .filter(|(_, p)| p.no_echo)
-                .map(|(n, _)| n.clone())
-                .collect(),
-            parameters: given,
-            tags: self.options.tags.clone(),
-            notification_arns: self.options.notification_arns.clone(),
-            rollback_triggers: self.options.rollback_triggers.clone(),
-            monitoring_minutes: self.options.monitoring.map_or(0, |d| d.as_secs() / 60),
-            stack_policy: self.stack_policy.clone(),
-            termination_protection: self.options.termination_protection,
-            prune: self.options.prune,
-            capabilities: needed.into_iter().map(str::to_owned).collect(),
-            consumed,
-        };
-        desired.own(context.installation, context.uid);
+        desired.secrets = template
+            .parameters
+            .iter()
+            .filter(|(_, p)| p.no_echo)
+            .map(|(n, _)| n.clone())
+            .collect();
+        desired.capabilities = needed.into_iter().map(str::to_owned).collect();
         Ok(Rendering {
             desired,
             file: (path, source),
@@ -408,13 +453,10 @@ impl Target {
 
     /// Returns the outputs whose names stand in the template: what it can have read.
     fn consumed(&self, source: &str, context: &Context<'_>) -> BTreeMap<String, String> {
-        let words: std::collections::BTreeSet<&str> = source
-            .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
-            .collect();
         let mut out = BTreeMap::new();
         for producer in self.producers() {
             for (name, value) in (context.outputs)(&producer).unwrap_or_default() {
-                if words.contains(name.as_str()) {
+                if has_word(source, &name) {
                     out.insert(
                         format!("{producer}.{name}"),
                         crate::domain::model::sha256_hex(value.as_bytes()),
@@ -424,6 +466,18 @@ impl Target {
         }
         out
     }
+}
+
+/// Tells whether a name stands in a text by itself, not as a part of a longer one.
+fn has_word(text: &str, name: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    !name.is_empty()
+        && name.chars().all(part)
+        && text.match_indices(name).any(|(at, _)| {
+            let before = text[..at].chars().next_back();
+            let after = text[at + name.len()..].chars().next();
+            !before.is_some_and(part) && !after.is_some_and(part)
+        })
 }
 
 fn covers(allowed: &[String], needed: &str) -> bool {
@@ -494,4 +548,27 @@ fn unknown_properties(
         }
     }
     relocate(found, source, rendered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_word;
+
+    #[test]
+    fn a_name_counts_only_by_itself() {
+        let text = "{{ environment.outputs.VpcId }} {{ outputs['Topic-Arn'] }} SubnetIds Ünit";
+        for (name, there) in [
+            ("VpcId", true),
+            ("Vpc", false),
+            ("Topic-Arn", true),
+            ("Topic", false),
+            ("SubnetIds", true),
+            ("SubnetId", false),
+            ("nit", false),
+            ("", false),
+            ("outputs.VpcId", false),
+        ] {
+            assert_eq!(has_word(text, name), there, "{name}");
+        }
+    }
 }

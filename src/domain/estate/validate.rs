@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::compile::{SourceTree, compile, current_stored, read_sync};
-use super::{Grant, May, Placement, Sheets, TemplateVersion, Templates};
+use super::{Asker, Grant, May, Placement, Sheets, TemplateVersion, Templates};
 use crate::domain::bundle;
 use crate::domain::model::{Finding, Place, PlacementName};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
@@ -80,7 +80,15 @@ pub fn validate(
         bound = compiled.bound.clone();
         out.findings.extend(compiled.findings.iter().cloned());
         let mut sheets = Sheets::default();
-        sheets.fill(&compiled, &|_| None, &mut |_, _, _| {});
+        sheets.fill(
+            &compiled,
+            &mut Asker {
+                real: &|_| None,
+                settled: &|_| false,
+                known: &mut |_, _| false,
+                on: &mut |_, _, _| {},
+            },
+        );
         out.findings.extend(sheets.findings().cloned());
     }
     loose_specs(files, &bound, &roots, &mut out);
@@ -115,12 +123,20 @@ pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
         &current_stored,
     );
     let mut texts = BTreeMap::new();
-    Sheets::default().fill(&compiled, &|_| None, &mut |target, rendering, _| {
-        texts.insert(
-            target.address.to_string(),
-            rendering.desired.template.to_string(),
-        );
-    });
+    Sheets::default().fill(
+        &compiled,
+        &mut Asker {
+            real: &|_| None,
+            settled: &|_| false,
+            known: &mut |_, _| false,
+            on: &mut |target, rendering, _| {
+                texts.insert(
+                    target.address.to_string(),
+                    rendering.desired.template.to_string(),
+                );
+            },
+        },
+    );
     texts
 }
 

@@ -39,6 +39,11 @@ impl Graph {
         self.users.get(target).into_iter().flatten()
     }
 
+    /// Returns those whom somebody needs directly.
+    pub fn used(&self) -> impl Iterator<Item = &Address> {
+        self.users.keys()
+    }
+
     /// Returns every circle as its path, the shortest description of each.
     pub fn circles(&self) -> Vec<Vec<Address>> {
         let mut found: Vec<Vec<Address>> = Vec::new();

@@ -49,6 +49,31 @@ impl Desired {
         self.tags.insert("isoform:target".into(), uid.to_string());
     }
 
+    /// Returns the digest of what was given: everything but what follows from the template's text.
+    ///
+    /// It tells, without the text being read, that nothing can have changed. Values of parameters enter as keyed
+    /// digests, for what is secret among them is not known here.
+    pub fn given(&self, keyed: &KeyedHasher) -> Digest {
+        let parameters: BTreeMap<&String, Digest> = self
+            .parameters
+            .iter()
+            .map(|(name, value)| (name, keyed.digest("parameter", value.as_bytes())))
+            .collect();
+        let body = json!([
+            sha256_hex(self.template.as_bytes()),
+            parameters,
+            self.tags,
+            self.notification_arns,
+            self.rollback_triggers,
+            self.monitoring_minutes,
+            self.stack_policy,
+            self.termination_protection,
+            self.prune,
+            self.consumed,
+        ]);
+        keyed.digest("given", body.to_string().as_bytes())
+    }
+
     /// Returns the digest of everything that was asked for.
     ///
     /// Secret values enter as keyed digests; revision and template version stay outside, so that a commit which
