@@ -1,5 +1,6 @@
 //! A look: from the heads of all sources to an accepted, compiled snapshot.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -14,7 +15,8 @@ use crate::domain::bundle;
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
 use crate::domain::estate::{
-    Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile, read_sync,
+    Asker, Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile_after,
+    read_sync,
 };
 use crate::domain::model::{
     Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName,
@@ -43,7 +45,7 @@ pub(super) type Accepted = (
 
 struct Heads {
     revisions: BTreeMap<SourceName, Revision>,
-    trees: BTreeMap<SourceName, Tree>,
+    trees: BTreeMap<SourceName, Arc<Tree>>,
     commits: BTreeMap<SourceName, CommitInfo>,
 }
 
@@ -184,11 +186,13 @@ impl Line {
             new.clone(),
             old.cloned(),
         );
+        let trees = self.trees.clone();
+        let of = name.clone();
         let fetched = tokio::task::spawn_blocking(move || -> Result<bool, git::Error> {
             Mirror::fetch(&path, &remote, &wanted)?;
             let mirror = Mirror::open(&path)?;
             // A tree that cannot be read is refused here, where it stands for one source and not for all.
-            mirror.read(&wanted)?;
+            trees.read(&of, &mirror, &wanted)?;
             before.map_or(Ok(true), |old| mirror.descends(&wanted, &old))
         })
         .await
@@ -261,15 +265,17 @@ impl Line {
             };
             let (path, wanted, remote) =
                 (self.mirror(name), revision.clone(), source.remote.clone());
-            let (tree, commit) =
-                tokio::task::spawn_blocking(move || -> Result<(Tree, CommitInfo), git::Error> {
-                    let mut mirror = Mirror::open(&path)?;
-                    if !mirror.has(&wanted) {
-                        Mirror::fetch(&path, &remote, &wanted)?;
-                        mirror = Mirror::open(&path)?;
-                    }
-                    Ok((mirror.read(&wanted)?, mirror.commit(&wanted)?))
-                })
+            let (trees, of) = (self.trees.clone(), name.clone());
+            let read = move || -> Result<(Arc<Tree>, CommitInfo), git::Error> {
+                let mut mirror = Mirror::open(&path)?;
+                if !mirror.has(&wanted) {
+                    Mirror::fetch(&path, &remote, &wanted)?;
+                    mirror = Mirror::open(&path)?;
+                }
+                let tree = trees.read(&of, &mirror, &wanted)?;
+                Ok((tree, mirror.commit(&wanted)?))
+            };
+            let (tree, commit) = tokio::task::spawn_blocking(read)
                 .await
                 .map_err(|_| git::Error::Thread)??;
             heads.trees.insert(name.clone(), tree);
@@ -280,24 +286,23 @@ impl Line {
 
     /// Rebuilds the snapshots that may still be needed, after a start.
     pub(super) async fn recall(self: &Arc<Self>, accepted: Vec<Accepted>) -> Result<(), Error> {
-        let oldest_needed = {
-            let shared = self.shared();
-            shared
-                .targets
-                .values()
-                .filter_map(|k| k.history.applied.as_ref().map(|a| a.snapshot))
-                .min()
-                .unwrap_or(SnapshotId(0))
-        };
         let skip = accepted.len().saturating_sub(KEPT);
-        let last = accepted.last().map(|a| a.0);
-        for (id, revisions, trigger, at, actor) in accepted
-            .into_iter()
-            .skip(skip)
-            .filter(|a| a.0 >= oldest_needed || Some(a.0) == last)
-        {
+        let mut accepted: Vec<Accepted> = accepted.into_iter().skip(skip).collect();
+        let Some(last) = accepted.pop() else {
+            return Ok(());
+        };
+        // The newest first: where everything is as it asks, nothing older is needed.
+        let (id, revisions, trigger, at, actor) = last;
+        let newest = self
+            .compile_snapshot(id, revisions, &trigger, &actor, at, true)
+            .await;
+        let oldest = match &newest {
+            Ok(newest) => self.shared().oldest_needed(newest),
+            Err(_) => SnapshotId(0),
+        };
+        for (id, revisions, trigger, at, actor) in accepted.into_iter().filter(|a| a.0 >= oldest) {
             match self
-                .compile_snapshot(id, revisions, &trigger, &actor, at, Some(id) == last)
+                .compile_snapshot(id, revisions, &trigger, &actor, at, false)
                 .await
             {
                 Ok(snapshot) => self.shared().snapshots.push(snapshot),
@@ -306,6 +311,13 @@ impl Line {
                     "a snapshot cannot be read again: {error}"
                 ),
             }
+        }
+        match newest {
+            Ok(snapshot) => self.shared().snapshots.push(snapshot),
+            Err(error) => tracing::warn!(
+                snapshot.id = id.0,
+                "the newest snapshot cannot be read again: {error}"
+            ),
         }
         // The daemon may have died between accepting a snapshot and minting what it brought.
         if let Some(newest) = self.newest() {
@@ -354,10 +366,11 @@ impl Line {
         if let Some(before) = self.newest() {
             compiled.share(&before.compiled);
         }
-        let mut uids = Arc::new(self.uids(&compiled));
-        if let Some(before) = self.newest().filter(|b| b.uids == uids) {
-            uids = before.uids.clone();
-        }
+        let before = self.newest();
+        let uids = match before.filter(|b| b.asks_of_the_same(&compiled)) {
+            Some(before) => before.uids.clone(),
+            None => Arc::new(self.uids(&compiled)),
+        };
         let snapshot = Snapshot {
             id,
             revisions,
@@ -376,30 +389,26 @@ impl Line {
         self: &Arc<Self>,
         snapshot: Snapshot,
     ) -> Result<Snapshot, Error> {
-        let graph = &snapshot.compiled.graph;
-        let mut used = snapshot.addresses();
-        used.retain(|a| graph.users(a).next().is_some());
+        let used: Vec<Address> = snapshot.compiled.graph.used().cloned().collect();
         let deployed = self.outputs_of(&snapshot, &used).await?;
         let line = self.clone();
         tokio::task::spawn_blocking(move || {
             let mut snapshot = snapshot;
             let mut sheets = line.sheets.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = sheets.fill(
+            let filled = sheets.fill(
                 &snapshot.compiled,
-                &|address| deployed.get(address).cloned(),
-                &mut |target, mut rendering, certain| {
-                    let Some(uid) = snapshot.uids.get(&target.address).filter(|_| certain) else {
-                        return;
-                    };
-                    let desired = &mut rendering.desired;
-                    desired.own(&line.settings.installation, uid);
-                    let digest = desired.digest(line.store.keyring().hasher());
-                    let mut shared = line.shared();
-                    let fed = shared.fed(&snapshot, target);
-                    shared.remember(uid, target, fed, digest);
+                &mut Asker {
+                    real: &|address| deployed.get(address).cloned(),
+                    settled: &|target| line.is_settled(&snapshot, target),
+                    known: &mut |target, draft| line.is_applied(&snapshot, target, draft),
+                    on: &mut |target, rendering, certain| {
+                        if certain {
+                            line.remember_rendering(&snapshot, target, rendering);
+                        }
+                    },
                 },
             );
-            line.counts.rendered(count);
+            line.counts.filled(filled);
             let compiled = &mut snapshot.compiled;
             compiled.findings.extend(sheets.findings().cloned());
             compiled.findings.sort();
@@ -429,10 +438,28 @@ impl Line {
                 })
             })
             .collect();
-        let stored = self.stored_inputs().await;
-        let mut compiled = compile(&trees, &self.settings.placements, templates, &|address| {
-            stored.get(address).cloned()
-        });
+        let compiled = |stored: &BTreeMap<Address, serde_json::Value>| {
+            let asked = RefCell::new(BTreeSet::new());
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let compiled = compile_after(
+                &trees,
+                &self.settings.placements,
+                templates,
+                &|address| {
+                    asked.borrow_mut().insert(address.clone());
+                    stored.get(address).cloned()
+                },
+                &mut memory,
+            );
+            (compiled, asked.into_inner())
+        };
+        let (mut compiled_once, asked) = compiled(&BTreeMap::new());
+        // Few ask for what is deployed, and reading it back is dear: then everything is compiled once more.
+        if !asked.is_empty() {
+            let stored = self.stored_inputs(&asked).await;
+            (compiled_once, _) = compiled(&stored);
+        }
+        let mut compiled = compiled_once;
         compiled.findings.extend(findings);
         compiled.findings.extend(
             heads
@@ -457,17 +484,18 @@ impl Line {
     }
 
     /// The inputs that are deployed: what `${Proton::CURRENT_VAL}` stands for.
-    async fn stored_inputs(&self) -> BTreeMap<Address, serde_json::Value> {
+    async fn stored_inputs(
+        &self,
+        asked: &BTreeSet<Address>,
+    ) -> BTreeMap<Address, serde_json::Value> {
         let applied: Vec<(Address, Digest)> = {
             let shared = self.shared();
-            shared
-                .targets
-                .values()
-                .filter_map(|k| {
-                    Some((
-                        k.history.address.clone()?,
-                        k.history.applied.as_ref()?.payload.clone(),
-                    ))
+            asked
+                .iter()
+                .filter_map(|address| {
+                    let known = shared.targets.get(shared.by_address.get(address)?)?;
+                    let applied = known.history.applied.as_ref()?;
+                    Some((address.clone(), applied.payload.clone()))
                 })
                 .collect()
         };
@@ -505,10 +533,9 @@ impl Line {
             };
             for path in find_bundles(&tree.files) {
                 let Some(major) = path.major else { continue };
-                let (bundle, more) = load_bundle(&tree.files, &path.root);
-                let broken = more.iter().any(Finding::is_error);
-                findings.extend(more);
-                let Some(bundle) = bundle.filter(|_| !broken) else {
+                let loaded = self.bundles.load(name, &tree.files, &path.root);
+                findings.extend(loaded.findings.iter().cloned());
+                let Some((bundle, digest)) = loaded.bundle.clone() else {
                     continue;
                 };
                 if !May::allows(&source.grant.may.templates, &path.name) {
@@ -543,7 +570,7 @@ impl Line {
                     );
                     continue;
                 }
-                let (kind, digest) = (bundle.kind, bundle::digest(&bundle.files));
+                let kind = bundle.kind;
                 let Some(version) = self
                     .version_of(
                         kind,
@@ -593,7 +620,7 @@ impl Line {
                 let loaded = TemplateVersion {
                     version,
                     digest,
-                    bundle: Arc::new(bundle),
+                    bundle,
                     root: path.root.clone(),
                 };
                 templates.add(kind, &reference, loaded);
@@ -862,10 +889,12 @@ impl Line {
 
     /// Makes a compiled snapshot the newest one, and counts the look that found it if it read every source.
     async fn adopt(&self, snapshot: Arc<Snapshot>, complete: bool) -> Result<(), Error> {
-        let uids = self.mint(&snapshot.compiled, &snapshot.uids).await?;
-        let snapshot = if uids == *snapshot.uids {
+        let known = self.newest();
+        let minted = known.is_some_and(|k| Arc::ptr_eq(&k.uids, &snapshot.uids));
+        let snapshot = if minted {
             snapshot
         } else {
+            let uids = self.mint(&snapshot.compiled, &snapshot.uids).await?;
             Arc::new(snapshot.with_uids(Arc::new(uids)))
         };
         let open = {
@@ -1033,10 +1062,10 @@ impl Line {
         let mut heads = self.heads(&revisions).await?;
         heads.trees.insert(
             source.clone(),
-            Tree {
+            Arc::new(Tree {
                 files,
                 findings: Vec::new(),
-            },
+            }),
         );
         if !heads.revisions.contains_key(source) {
             heads.revisions.insert(
@@ -1147,6 +1176,13 @@ fn minted_name(address: &Address, uid: &TargetUid) -> Result<StackName, Error> {
 }
 
 impl Snapshot {
+    /// Tells whether another compilation has exactly these targets, and each of them has its uid.
+    fn asks_of_the_same(&self, compiled: &Compiled) -> bool {
+        Arc::ptr_eq(&self.compiled.graph, &compiled.graph)
+            && self.compiled.moved == compiled.moved
+            && self.uids.len() == compiled.targets.len()
+    }
+
     fn with_uids(&self, uids: Arc<BTreeMap<Address, TargetUid>>) -> Self {
         Self {
             id: self.id,

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Error, Known, Line, Shared, Snapshot};
 use crate::domain::deployment::History;
-use crate::domain::estate::{Outputs, Rendering, Target, TargetKind};
+use crate::domain::estate::{Draft, Filled, Outputs, Rendering, Target, TargetKind};
 use crate::domain::model::{
     Address, Digest, Finding, SnapshotId, SyncResult, TargetUid, Timestamp, canonical_json,
 };
 
 /// How many commits of forgotten snapshots are still shown.
 const COMMITS: usize = 200;
+/// How many renderings are kept until a deployment takes them.
+const FRESH: usize = 256;
 /// How many passes of a target are kept.
 const PASSES: usize = 64;
 
@@ -20,6 +22,8 @@ const PASSES: usize = 64;
 #[derive(Debug, Default)]
 pub struct Counts {
     renders: AtomicU64,
+    compiled: AtomicU64,
+    read: AtomicU64,
     looked: AtomicU64,
 }
 
@@ -34,8 +38,26 @@ impl Counts {
         self.looked.load(Ordering::Relaxed)
     }
 
-    pub(super) fn rendered(&self, more: usize) {
-        self.renders.fetch_add(more as u64, Ordering::Relaxed);
+    /// How many templates were compiled to render many targets.
+    pub fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// How many renderings were read.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rendered_one(&self) {
+        self.renders.fetch_add(1, Ordering::Relaxed);
+        self.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn filled(&self, filled: Filled) {
+        let add = |to: &AtomicU64, more: usize| to.fetch_add(more as u64, Ordering::Relaxed);
+        add(&self.renders, filled.rendered);
+        add(&self.compiled, filled.compiled);
+        add(&self.read, filled.read);
     }
 
     pub(super) fn looked_at_one(&self) {
@@ -164,6 +186,37 @@ impl Shared {
         rest
     }
 
+    /// Returns the oldest snapshot that somebody may still go to, or that tells under which options something was
+    /// applied; with everything as the newest asks, that is the newest.
+    pub(super) fn oldest_needed(&self, newest: &Snapshot) -> SnapshotId {
+        let as_asked = |uid: &TargetUid, known: &Known| {
+            let target = known
+                .history
+                .address
+                .as_ref()
+                .filter(|a| newest.uids.get(a) == Some(uid))
+                .and_then(|a| newest.compiled.targets.get(a));
+            let applied = known.history.applied.as_ref();
+            known.history.current.is_none()
+                && match (target, applied) {
+                    (Some(target), Some(applied)) => {
+                        self.remembered(uid, newest, target).as_ref() == Some(&applied.digest)
+                    }
+                    // What was never deployed and is not asked for is forgotten.
+                    (None, None) => known.history.owned.is_none(),
+                    (Some(_), None) | (None, Some(_)) => false,
+                }
+        };
+        if self.targets.iter().all(|(uid, known)| as_asked(uid, known)) {
+            return newest.id;
+        }
+        let applied = self
+            .targets
+            .values()
+            .filter_map(|k| k.history.applied.as_ref());
+        applied.map(|a| a.snapshot).min().unwrap_or(SnapshotId(0))
+    }
+
     /// Tells since when a target has been in sync with the snapshot before, if a look at the new one can only find
     /// the same.
     fn still_in_sync(
@@ -239,6 +292,7 @@ impl Shared {
                 None => alike = false,
             }
         }
+        self.fresh.clear();
         let gone = self.snapshots.extract_if(.., |s| !needed.contains(&s.id));
         self.commits
             .extend(gone.flat_map(|s| s.commits.values().cloned().collect::<Vec<_>>()));
@@ -277,9 +331,10 @@ impl Line {
         target: &Arc<Target>,
     ) -> Result<Result<(Digest, Option<Rendering>), Vec<Finding>>, Error> {
         let fed = {
-            let shared = self.shared();
+            let mut shared = self.shared();
             if let Some(digest) = shared.remembered(uid, snapshot, target) {
-                return Ok(Ok((digest, None)));
+                let fresh = shared.fresh.remove(uid).filter(|(d, _)| *d == digest);
+                return Ok(Ok((digest, fresh.map(|(_, rendering)| rendering))));
             }
             shared.fed(snapshot, target)
         };
@@ -290,6 +345,78 @@ impl Line {
         let digest = rendering.desired.digest(self.store.keyring().hasher());
         self.shared().remember(uid, target, fed, digest.clone());
         Ok(Ok((digest, Some(rendering))))
+    }
+
+    /// Tells whether a target is as it was asked for when it was last rendered, and that is what is asked for now.
+    pub(super) fn is_settled(&self, snapshot: &Snapshot, target: &Arc<Target>) -> bool {
+        let shared = self.shared();
+        snapshot.uids.get(&target.address).is_some_and(|uid| {
+            let applied = shared
+                .targets
+                .get(uid)
+                .and_then(|k| k.history.applied.as_ref());
+            applied.is_some_and(|a| {
+                shared.remembered(uid, snapshot, target).as_ref() == Some(&a.digest)
+            })
+        })
+    }
+
+    /// Tells whether a draft is what was applied: its text was read then. Its digest is remembered.
+    pub(super) fn is_applied(
+        &self,
+        snapshot: &Snapshot,
+        target: &Arc<Target>,
+        draft: &Draft,
+    ) -> bool {
+        let Some(uid) = snapshot.uids.get(&target.address) else {
+            return false;
+        };
+        let mut desired = draft.desired.clone();
+        desired.own(&self.settings.installation, uid);
+        let given = desired.given(self.store.keyring().hasher());
+        let mut shared = self.shared();
+        let applied = shared
+            .targets
+            .get(uid)
+            .and_then(|k| k.history.applied.as_ref());
+        let Some(digest) = applied
+            .filter(|a| a.given.as_ref() == Some(&given))
+            .map(|a| a.digest.clone())
+        else {
+            return false;
+        };
+        let fed = shared.fed(snapshot, target);
+        shared.remember(uid, target, fed, digest);
+        true
+    }
+
+    /// Remembers the digest of a rendering that was made with the outputs that are deployed.
+    pub(super) fn remember_rendering(
+        &self,
+        snapshot: &Snapshot,
+        target: &Arc<Target>,
+        mut rendering: Rendering,
+    ) {
+        let Some(uid) = snapshot.uids.get(&target.address) else {
+            return;
+        };
+        rendering.desired.own(&self.settings.installation, uid);
+        let digest = rendering.desired.digest(self.store.keyring().hasher());
+        let mut shared = self.shared();
+        let fed = shared.fed(snapshot, target);
+        shared.remember(uid, target, fed, digest.clone());
+        let Some(history) = shared.targets.get(uid).map(|k| &k.history) else {
+            return;
+        };
+        let differs = history.applied.as_ref().is_none_or(|a| a.digest != digest);
+        if let Some(name) = history.stack_name.clone()
+            && differs
+            && shared.fresh.len() < FRESH
+        {
+            // It was rendered for nobody: the text does not hold the name, and what is asked for does.
+            rendering.desired.stack_name = name;
+            shared.fresh.insert(uid.clone(), (digest, rendering));
+        }
     }
 
     /// Returns the outputs of some targets, of those that have any.

@@ -8,6 +8,7 @@
 mod announce;
 mod bundles;
 mod drive;
+mod files;
 mod look;
 mod memo;
 mod operator;
@@ -20,6 +21,7 @@ mod report;
 mod restore;
 mod ship;
 mod target;
+mod wake;
 
 pub use bundles::{open_bundle, put_bundle};
 pub use memo::Counts;
@@ -41,7 +43,7 @@ use crate::config::{Encryption, Source};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::deployment::{EventKind, History};
-use crate::domain::estate::{Compiled, Placement, Sheets};
+use crate::domain::estate::{Compiled, Memory, Placement, Rendering, Sheets};
 use crate::domain::model::{
     Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision,
     SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp,
@@ -183,6 +185,8 @@ struct Shared {
     /// Heads of sources whose new history was refused, and those that an operator let in.
     refused: BTreeMap<SourceName, (Option<Revision>, String)>,
     let_in: BTreeSet<Revision>,
+    /// What was rendered while its faults were looked for, until a deployment takes it.
+    fresh: BTreeMap<TargetUid, (Digest, Rendering)>,
     /// Bundles that lie in the bundle store, as this process has seen.
     put: BTreeSet<Digest>,
     /// Outputs by payload digest.
@@ -209,6 +213,9 @@ pub struct Line {
     client: reqwest::Client,
     shared: Mutex<Shared>,
     sheets: Mutex<Sheets>,
+    memory: Mutex<Memory>,
+    trees: files::Trees,
+    bundles: files::Bundles,
     looking: tokio::sync::Mutex<()>,
     starting: tokio::sync::Mutex<()>,
     shipping: tokio::sync::Mutex<()>,
@@ -242,6 +249,9 @@ impl Line {
             client,
             shared: Mutex::default(),
             sheets: Mutex::default(),
+            memory: Mutex::default(),
+            trees: files::Trees::default(),
+            bundles: files::Bundles::default(),
             looking: tokio::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             shipping: tokio::sync::Mutex::default(),
@@ -513,40 +523,6 @@ impl Line {
         self.enqueue_these(uids);
     }
 
-    /// Puts into the queue whoever may go on because a target has changed.
-    fn enqueue_waiting(&self, changed: &TargetUid) {
-        let uids: Vec<TargetUid> = {
-            let shared = self.shared();
-            let address = shared
-                .targets
-                .get(changed)
-                .and_then(|k| k.history.address.clone());
-            let users = address.iter().flat_map(|address| {
-                let users = shared
-                    .snapshots
-                    .last()
-                    .map(|s| s.compiled.graph.users(address));
-                users.into_iter().flatten()
-            });
-            let users = users.filter_map(|user| shared.by_address.get(user));
-            let waiting = shared.waiting.iter();
-            let uids: BTreeSet<&TargetUid> = users.chain(waiting).collect();
-            uids.into_iter()
-                .filter(|uid| *uid != changed)
-                .cloned()
-                .collect()
-        };
-        // What runs now has read the state from before this change: it runs once more.
-        let running = self
-            .queue
-            .running()
-            .into_iter()
-            .filter(|uid| uid != changed);
-        for uid in uids.into_iter().chain(running) {
-            self.enqueue(&uid, Duration::ZERO);
-        }
-    }
-
     /// Tells whether the file FREEZE stops every execution.
     fn is_frozen(&self) -> bool {
         self.settings.state.join("FREEZE").exists() && crate::testing::guard("freeze")
@@ -573,23 +549,6 @@ impl Line {
 }
 
 impl Shared {
-    /// Notes whether a target waits for what others do.
-    fn wait(&mut self, uid: &TargetUid, reason: Reason) {
-        let waits = matches!(
-            reason,
-            Reason::Dependency
-                | Reason::Rollout
-                | Reason::RolloutHalted
-                | Reason::NotYet
-                | Reason::Invalid
-        );
-        if waits {
-            self.waiting.insert(uid.clone());
-        } else {
-            self.waiting.remove(uid);
-        }
-    }
-
     fn fold(&mut self, entry: &Entry) -> Result<(), Error> {
         if entry.seq <= self.folded || !self.ahead.insert(entry.seq) {
             return Ok(());

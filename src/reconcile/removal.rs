@@ -379,6 +379,7 @@ impl Line {
             template: None,
             bundle: None,
             inputs: digest.clone(),
+            given: None,
             digest,
             epoch: EPOCH,
             watermark: observed.and_then(Observed::watermark),

@@ -402,7 +402,7 @@ impl Line {
         target: &Target,
     ) -> Result<Result<Rendering, Vec<Finding>>, Error> {
         let outputs = self.outputs_of(snapshot, &target.producers()).await?;
-        self.counts.rendered(1);
+        self.counts.rendered_one();
         let (installation, uid, target) = (
             self.settings.installation.clone(),
             uid.clone(),
@@ -489,7 +489,11 @@ impl Line {
             .await?;
             return Ok(None);
         }
-        let _one = self.starting.lock().await;
+        // One after the other within waves, which count who moves; all others begin together, in one commit.
+        let _one = match &target.stage {
+            Some(_) => Some(self.starting.lock().await),
+            None => None,
+        };
         if let Some(wait) = self.may_begin(uid, snapshot, target) {
             return self.wait(uid, wait).await;
         }
@@ -681,6 +685,7 @@ impl Line {
                     &json!({ "data": hasher.digest("data", &canonical_json(&rendering.data)), "bundle": target.template().map(|t| t.digest.clone()) }),
                 ),
             ),
+            given: Some(rendering.desired.given(hasher)),
             watermark: observed.and_then(Observed::watermark),
             stack_name: rendering.desired.stack_name.clone(),
             rendered,
