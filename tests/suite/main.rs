@@ -9,6 +9,7 @@
 mod canary;
 mod corpus;
 mod crash;
+mod growth;
 mod removal;
 mod sealed;
 mod sec;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use isoform::domain::bundle;
 use isoform::domain::estate::{
-    Context, Grant, May, Placement, Sheets, SourceTree, TemplateVersion, Templates, compile,
+    Asker, Context, Grant, May, Placement, Sheets, SourceTree, TemplateVersion, Templates, compile,
     current_stored,
 };
 use isoform::domain::model::sha256_hex;
 use isoform::domain::policy::{ApprovalRule, Mode, PruneRule};
-use isoform::domain::render::Limits;
+use isoform::domain::render::{Limits, Prepared};
 use isoform::domain::spec::{TemplateRef, parse_service_spec, parse_sync};
 use isoform::domain::template::{find_bundles, load_bundle, text_of};
 use isoform::git::Mirror;
@@ -110,20 +110,26 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     print("compile all targets", &repeated(n, || Ok(compiled()))?, "");
     let compiled = compiled();
     print("levels", &repeated(n, || Ok(compiled.graph.levels()))?, "");
-    let costs = repeated(n, || {
-        let mut sheets = Sheets::default();
-        Ok(sheets.fill(&compiled, &|_| None, &mut |_, _, _| {}))
-    })?;
+    let fill = |sheets: &mut Sheets| {
+        sheets.fill(
+            &compiled,
+            &mut Asker {
+                real: &|_| None,
+                settled: &|_| false,
+                known: &mut |_, _| false,
+                on: &mut |_, _, _| {},
+            },
+        )
+    };
+    let costs = repeated(n, || Ok(fill(&mut Sheets::default())))?;
     print(
         "render and check all targets",
         &costs,
         &format!("{} targets", compiled.targets.len()),
     );
     let mut sheets = Sheets::default();
-    sheets.fill(&compiled, &|_| None, &mut |_, _, _| {});
-    let costs = repeated(n, || {
-        Ok(sheets.fill(&compiled, &|_| None, &mut |_, _, _| {}))
-    })?;
+    fill(&mut sheets);
+    let costs = repeated(n, || Ok(fill(&mut sheets)))?;
     print("the same once more", &costs, "");
     let target = compiled
         .targets
@@ -179,6 +185,28 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         &costs,
         &format!("{} bytes", part.text.len()),
     );
+    let prepared = Prepared::new("t", &part.text).map_err(|f| anyhow::anyhow!(f.message))?;
+    let ready = prepared
+        .compile(200_000)
+        .map_err(|f| anyhow::anyhow!(f.message))?;
+    let costs = repeated(n * 20, || {
+        ready
+            .render(&rendering.data, &Limits::default())
+            .map_err(|f| anyhow::anyhow!("{}", f.message))
+    })?;
+    print("render, compiled", &costs, "");
+    let costs = repeated(n * 20, || {
+        target
+            .draft(&context, Some(&ready))
+            .map_err(|f| anyhow::anyhow!("{f:?}"))
+    })?;
+    print("render, compiled, with the data of the target", &costs, "");
+    let costs = repeated(n * 20, || {
+        Ok(rendering
+            .desired
+            .given(&isoform::domain::model::KeyedHasher::new(b"k")))
+    })?;
+    print("the digest of what was given", &costs, "");
     let costs = repeated(n * 20, || Ok(sha256_hex(text.as_bytes())))?;
     print("SHA-256 of what was rendered", &costs, "");
     let keyed = isoform::domain::model::KeyedHasher::new(b"k");

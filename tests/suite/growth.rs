@@ -1,0 +1,203 @@
+//! How cost grows: counts of what is done, at two sizes. No time is looked at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use isoform::clock::Clock;
+use isoform::config::Config;
+use isoform::daemon;
+use isoform::domain::model::Actor;
+use isoform::reconcile::Line;
+use isoform::store::RootKey;
+use isoform::testing::estate::{Estate, Shape, configure};
+use isoform::testing::stub::Stub;
+use tokio_util::sync::CancellationToken;
+
+struct Running {
+    line: Arc<Line>,
+    stub: Stub,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<anyhow::Result<bool>>,
+}
+
+/// What was done between two moments.
+#[derive(Debug, PartialEq, Eq)]
+struct Done {
+    renders: u64,
+    compiled: u64,
+    read: u64,
+    looked: u64,
+    /// Calls of ports, without those that carry the log away.
+    calls: BTreeMap<&'static str, u64>,
+}
+
+impl Running {
+    async fn start(config: &Path, stub: &Stub) -> Self {
+        let built = daemon::build_on(
+            Config::load(config).unwrap(),
+            Clock::system(),
+            Some(Arc::new(stub.clone())),
+        )
+        .await
+        .unwrap();
+        let (line, stop) = (built.line.clone(), built.stop.clone());
+        let task = tokio::spawn(daemon::run(built, std::future::pending()));
+        let stub = stub.clone();
+        Self {
+            line,
+            stub,
+            stop,
+            task,
+        }
+    }
+
+    fn counted(&self) -> (u64, u64, u64, u64) {
+        let counts = &self.line.counts;
+        (
+            counts.renders(),
+            counts.compiled(),
+            counts.read(),
+            counts.looked(),
+        )
+    }
+
+    /// Looks, waits until the look has ended, and returns what was done.
+    async fn look(&self) -> Done {
+        self.stub.take_calls();
+        let before = self.counted();
+        let (snapshot, _) = self
+            .line
+            .look("push", &Actor::daemon("test"))
+            .await
+            .unwrap();
+        let id = snapshot.unwrap().id;
+        for _ in 0..6000 {
+            if self.line.has_ended(id) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(self.line.has_ended(id), "the look does not end");
+        let after = self.counted();
+        let mut calls = self.stub.take_calls();
+        calls.remove("PutObject");
+        Done {
+            renders: after.0 - before.0,
+            compiled: after.1 - before.1,
+            read: after.2 - before.2,
+            looked: after.3 - before.3,
+            calls,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        assert!(self.task.await.unwrap().unwrap());
+    }
+}
+
+struct Settled {
+    _folder: tempfile::TempDir,
+    config: PathBuf,
+    estate: Estate,
+    running: Running,
+}
+
+/// A daemon that has rolled an estate out.
+async fn settled(services: usize, instances: usize) -> Settled {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = folder.path().join("origin.git");
+    let estate = Estate::make(&origin, Shape::small(services, instances)).unwrap();
+    RootKey::read_or_make(&folder.path().join("root.key")).unwrap();
+    let config = configure(folder.path(), &origin, 8).unwrap();
+    let running = Running::start(&config, &Stub::default()).await;
+    running.look().await;
+    assert_eq!(running.stub.stacks(), estate.shape().targets());
+    Settled {
+        _folder: folder,
+        config,
+        estate,
+        running,
+    }
+}
+
+const NOTHING: Done = Done {
+    renders: 0,
+    compiled: 0,
+    read: 0,
+    looked: 0,
+    calls: BTreeMap::new(),
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_costs_no_call_and_no_rendering() {
+    for (services, instances) in [(2, 2), (6, 4)] {
+        let mut all = settled(services, instances).await;
+        // The source has not moved.
+        assert_eq!(all.running.look().await, NOTHING);
+        // It has moved, and asks for the same.
+        all.estate.idle().unwrap();
+        assert_eq!(all.running.look().await, NOTHING);
+        all.running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_costs_what_it_changes_however_large_the_estate_is() {
+    let mut done = Vec::new();
+    for (services, instances) in [(2, 2), (6, 4)] {
+        let mut all = settled(services, instances).await;
+        all.estate.touch(1).unwrap();
+        let one = all.running.look().await;
+        assert_eq!((one.renders, one.compiled, one.read), (1, 1, 1), "{one:?}");
+        assert_eq!(one.calls["CreateChangeSet"], 1);
+        done.push(one.calls);
+        all.running.stop().await;
+    }
+    assert_eq!(done[0], done[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_template_is_compiled_once_and_rendered_for_its_instances() {
+    for (services, instances) in [(2, 2), (6, 4)] {
+        let mut all = settled(services, instances).await;
+        all.estate.revise(0).unwrap();
+        // Two templates share the services.
+        let of_it = (services / 2 * instances) as u64;
+        let done = all.running.look().await;
+        assert_eq!((done.renders, done.compiled), (of_it, 1), "{done:?}");
+        assert_eq!(done.calls["CreateChangeSet"], of_it);
+        all.running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_any_cache_reads_only_what_others_use() {
+    for (services, instances) in [(2, 2), (6, 4)] {
+        let all = settled(services, instances).await;
+        let (stub, config, targets) = (
+            all.running.stub.clone(),
+            all.config.clone(),
+            all.estate.shape().targets() as u64,
+        );
+        all.running.stop().await;
+        stub.take_calls();
+        let again = Running::start(&config, &stub).await;
+        // Everything is rendered to see that it is what was applied; two environments are read for their outputs.
+        let counts = &again.line.counts;
+        assert_eq!(
+            (counts.renders(), counts.compiled(), counts.read()),
+            (targets, 3, 2)
+        );
+        let before = stub.take_calls();
+        assert_eq!(before.get("CreateChangeSet"), None);
+        assert_eq!(before.get("DescribeStacks"), None);
+        assert_eq!(
+            (again.look().await.renders, stub.stacks() as u64),
+            (0, targets)
+        );
+        again.stop().await;
+    }
+}
