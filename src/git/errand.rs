@@ -158,6 +158,10 @@ fn plain(error: &Error) -> String {
             "the remote sent what takes more than {} MB of memory",
             MEMORY >> 20
         ),
+        // libgit2 says it in words of its own, whatever the check of the certificate said.
+        Error::Git { source, .. } if source.message().contains("ssh hostkey") => {
+            "HOSTKEY_UNKNOWN: the host key is not in the known hosts of this source".into()
+        }
         _ if TEXTS.load(Ordering::Relaxed) > CHATTER => {
             format!("the remote sent more than {CHATTER} bytes of progress text")
         }

@@ -305,6 +305,16 @@ mod tests {
             "relative/path",
             "ftp://host/x",
             "https:///x",
+            "file://host/x",
+            "fd::17/foo",
+            "ssh://host -oProxyCommand=x/y",
+            "git@-oProxyCommand=x:y",
+            "-u@host:x",
+            "https://-host/x",
+            "http://169.254.169.254/latest",
+            "HTTP://example.org/x",
+            "https://host\n/x",
+            "",
         ] {
             assert!(Remote::new(url, "main", Auth::default()).is_err(), "{url}");
         }

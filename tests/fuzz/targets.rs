@@ -26,7 +26,7 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 /// Findings are for people: few, short, and with places that are in the file.
 fn readable(findings: &[Finding], text: &str) {
     assert!(findings.len() <= 2_000, "{} findings", findings.len());
-    let lines = text.split('\n').count();
+    let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();
     for finding in findings {
         assert!(!finding.message.is_empty() && !finding.code.is_empty());
         assert!(

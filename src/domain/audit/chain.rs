@@ -311,6 +311,44 @@ mod tests {
         );
     }
 
+    #[test]
+    fn sec_57_forks_and_backdated_entries_are_named() {
+        let good = chain(6);
+        let signed = vec![sign(&good, 4)];
+        // Another history from the third entry on, whole in itself.
+        let mut fork = good.clone();
+        fork[2].actor.display = "another history".into();
+        rechain(&mut fork, 2);
+        assert_eq!(
+            verify(&fork, &signed, &check),
+            Err(Fault::Rewritten { seq: 4, good: 0 })
+        );
+        // Both histories, one behind the other.
+        let mut both = good.clone();
+        both.extend_from_slice(&fork[3..]);
+        assert!(verify(&both, &signed, &check).is_err());
+        let mut backdated = good.clone();
+        backdated[4].at = Timestamp(-86_400_000);
+        assert_eq!(
+            verify(&backdated, &signed, &check),
+            Err(Fault::Changed { seq: 5 })
+        );
+    }
+
+    #[test]
+    fn sec_58_a_clock_that_was_set_back_breaks_no_chain() {
+        let mut entries = chain(6);
+        let day = 86_400_000;
+        for (entry, at) in entries.iter_mut().zip([0, day, 1, -day, day, 2]) {
+            entry.at = Timestamp(at);
+        }
+        rechain(&mut entries, 0);
+        let signed = vec![sign(&entries, 6)];
+        let verified = verify(&entries, &signed, &check).unwrap();
+        // The order is the number of each entry, and never its time.
+        assert_eq!((verified.entries, verified.signed_to), (6, 6));
+    }
+
     proptest! {
         #[test]
         fn any_edit_is_detected(length in 1u64..12, at in 0usize..12, time in -5i64..5) {

@@ -50,16 +50,29 @@ impl Place {
 
     /// Names a range, and takes the excerpt from the file's text.
     pub fn at(file: impl Into<String>, span: Span, text: &str) -> Self {
-        let excerpt = text
-            .split('\n')
-            .nth((span.line as usize).saturating_sub(1))
-            .map(|line| line.trim_end_matches('\r').chars().take(400).collect());
+        let excerpt =
+            line_of(text, span.line as usize).map(|line| line.chars().take(400).collect());
         Self {
             file: file.into(),
             span: Some(span),
             excerpt,
         }
     }
+}
+
+/// Returns a line as readers of YAML count them: they end in `\n`, `\r\n` or `\r`.
+fn line_of(text: &str, number: usize) -> Option<&str> {
+    let mut rest = text;
+    for _ in 1..number {
+        let end = rest.find(['\n', '\r'])?;
+        let width = if rest[end..].starts_with("\r\n") {
+            2
+        } else {
+            1
+        };
+        rest = &rest[end + width..];
+    }
+    rest.split(['\n', '\r']).next()
 }
 
 /// How bad a finding is.
@@ -175,6 +188,15 @@ fn similarity(a: &str, b: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_excerpt_is_the_line_whatever_ends_it() {
+        let excerpt = |line| Place::at("f", Span::on_line(line, 1, 1), "a\rb\r\nc\nd").excerpt;
+        for (line, text) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+            assert_eq!(excerpt(line).as_deref(), Some(text));
+        }
+        assert_eq!(excerpt(5), None);
+    }
 
     #[test]
     fn the_closest_name_is_offered_only_when_near() {

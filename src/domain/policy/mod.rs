@@ -203,10 +203,13 @@ fn approvals_that_count(input: &GateInput<'_>) -> usize {
             && input
                 .author
                 .is_some_and(|a| a == who || a == approval.by.display);
-        let expired = input
-            .rule
-            .expires
-            .is_some_and(|d| input.now.since(approval.at) > d);
+        let expired = input.rule.expires.is_some_and(|d| {
+            input
+                .now
+                .since(approval.at)
+                .max(approval.at.since(input.now))
+                > d
+        });
         if allowed && !author && !expired && !people.contains(&who) {
             people.push(who);
         }
@@ -318,6 +321,27 @@ mod tests {
                 open,
                 "{approvals:?} {author:?}"
             );
+        }
+    }
+
+    #[test]
+    fn sec_58_a_clock_that_jumps_makes_no_approval_live_longer() {
+        let review = Review::sample(None);
+        let rule = ApprovalRule {
+            expires: Some(Duration::from_secs(600)),
+            ..ApprovalRule::default()
+        };
+        let (now, day) = (1_000_000, 86_400_000);
+        // Given just now, a day ago, and while the clock was a day ahead.
+        for (at, open) in [
+            (now, true),
+            (now - day, false),
+            (now + day, false),
+            (now + 1_000, true),
+        ] {
+            let given = [approval(&review, "bo", at)];
+            let held = holds(Mode::Approve, &rule, &review, &given, None);
+            assert_eq!(held.is_empty(), open, "{at}");
         }
     }
 

@@ -34,7 +34,7 @@ impl Window {
                 ))
             });
             match parsed {
-                Some((h, m)) if m < 60 && h * 60 + m <= MINUTES => Ok(h * 60 + m),
+                Some((h, m)) if h <= 24 && m < 60 && h * 60 + m <= MINUTES => Ok(h * 60 + m),
                 _ => Err(format!(
                     "`{}` is not a time: write hh:mm",
                     text.escape_debug()
@@ -116,6 +116,21 @@ mod tests {
         assert!(
             Window::new(&["monday".into()], None, None).is_err()
                 && Window::new(&[], Some("25:00"), None).is_err()
+                && Window::new(&[], Some("2147483648:00"), None).is_err()
         );
+    }
+
+    #[test]
+    fn sec_58_a_window_asks_for_the_time_of_now_and_remembers_none() {
+        let window = Window::new(&["mon".into()], Some("09:00"), Some("17:00")).unwrap();
+        // On, a day ahead, back, a day back, and on again.
+        let seen: Vec<bool> = [at(0, 10), at(1, 10), at(0, 10), at(-1, 10), at(0, 10)]
+            .into_iter()
+            .map(|now| window.contains(now))
+            .collect();
+        assert_eq!(seen, [true, false, true, false, true]);
+        for extreme in [Timestamp(i64::MIN), Timestamp(i64::MAX), Timestamp(-1)] {
+            let _ = window.contains(extreme);
+        }
     }
 }

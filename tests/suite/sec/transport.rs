@@ -464,3 +464,85 @@ fn sec_22_bad_certificates_and_old_tls_are_refused() {
         relay.wait().unwrap();
     }
 }
+
+/// A real `sshd` on the loopback, with keys of its own.
+struct Sshd {
+    process: std::process::Child,
+    port: u16,
+}
+
+impl Sshd {
+    fn start(folder: &std::path::Path) -> Option<Self> {
+        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
+            .into_iter()
+            .find(|p| std::path::Path::new(p).exists())?;
+        for (name, kind) in [("host", "ed25519"), ("user", "rsa")] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-m", "PEM", "-N", "", "-t", kind, "-f"])
+                .arg(folder.join(name))
+                .status()
+                .ok()?;
+            assert!(made.success());
+        }
+        // It wants this folder where it separates privileges; elsewhere it does not.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let text = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n",
+            folder.display()
+        );
+        let config = folder.join("sshd.conf");
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new(program)
+            .args(["-D", "-e", "-f", config.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("sshd.log")).unwrap())
+            .spawn()
+            .ok()?;
+        Some(Self { process, port })
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn sec_21_a_repository_over_ssh_is_followed_with_its_known_key_only() {
+    let mut bench = one_stack();
+    bench.push("first");
+    let Some(sshd) = Sshd::start(&bench.root) else {
+        println!(
+            "SKIP sec_21_a_repository_over_ssh_is_followed_with_its_known_key_only: sshd or ssh-keygen is not installed"
+        );
+        return;
+    };
+    let user = Command::new("id").arg("-un").output().unwrap();
+    let user = String::from_utf8(user.stdout).unwrap();
+    let url = format!(
+        "ssh://{}@127.0.0.1:{}{}",
+        user.trim(),
+        sshd.port,
+        bench.root.join("origin.git").display()
+    );
+    let auth = "20s\n    auth: { ssh_key: './user', known_hosts: './known' }";
+    follow(&bench, &url, auth);
+    let host = std::fs::read_to_string(bench.root.join("host.pub")).unwrap();
+    let known = bench.root.join("known");
+    // A key of the same kind that is another one.
+    let other = std::fs::read_to_string(bench.root.join("user.pub")).unwrap();
+    std::fs::write(&known, format!("[127.0.0.1]:{} {other}", sshd.port)).unwrap();
+    bench.start();
+    let refused = refusal(&bench);
+    assert!(refused.contains("HOSTKEY_UNKNOWN"), "{refused}");
+    std::fs::write(&known, format!("[127.0.0.1]:{} {host}", sshd.port)).unwrap();
+    all_in_sync(&bench.settle(), 1);
+    bench.stop();
+}
