@@ -343,7 +343,12 @@ impl Line {
             Err(findings) => return Ok(Err(findings)),
         };
         let digest = rendering.desired.digest(self.store.keyring().hasher());
-        self.shared().remember(uid, target, fed, digest.clone());
+        let mut shared = self.shared();
+        // Outputs that changed meanwhile may or may not be in it: that is not remembered.
+        if shared.fed(snapshot, target) == fed {
+            shared.remember(uid, target, fed, digest.clone());
+        }
+        drop(shared);
         Ok(Ok((digest, Some(rendering))))
     }
 
