@@ -119,7 +119,7 @@ impl Simulation {
             (Step::Wait, 14),
             (Step::Push, 8),
             (Step::Break, 2),
-            (Step::Drop, 2),
+            (Step::Drop, 4),
             (Step::Rewrite, 2),
             (Step::Fault, 10),
             (Step::Fail, 2),
@@ -648,7 +648,7 @@ impl Simulation {
     }
 
     async fn all(&mut self) -> Result<(), String> {
-        let steps = 60 + self.below(120);
+        let steps = 40 + self.below(80);
         for _ in 0..steps {
             self.steps += 1;
             if self.built.is_none() {
@@ -750,7 +750,7 @@ impl Simulation {
                     return Err("it died without a fault".into());
                 }
             }
-            self.clock.advance(Duration::from_secs(30));
+            self.clock.advance(Duration::from_secs(90));
             if self.at_rest(&line, &model).await? {
                 return self.holds(&model).await;
             }
