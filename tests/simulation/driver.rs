@@ -648,7 +648,7 @@ impl Simulation {
     }
 
     async fn all(&mut self) -> Result<(), String> {
-        let steps = 40 + self.below(80);
+        let steps = 30 + self.below(60);
         for _ in 0..steps {
             self.steps += 1;
             if self.built.is_none() {

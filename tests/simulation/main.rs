@@ -63,13 +63,18 @@ fn run(seed: u64, missing: Option<&'static str>, tell: bool) -> Result<Ended, St
     })
 }
 
-/// Runs many seeds, two at a time; returns those that failed.
+/// A simulation waits for its database more than it computes: two for each core.
+fn threads() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs many seeds; returns those that failed.
 fn many(first: u64, count: u64) -> Vec<(u64, String)> {
     let next = AtomicU64::new(first);
     let failed = std::sync::Mutex::new(Vec::new());
     let steps = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +104,10 @@ fn no_seed_breaks_a_promise() {
         run(seed.parse().unwrap(), None, true).unwrap();
         return;
     }
-    let failed = many(number("ISOFORM_FIRST_SEED", 1), number("ISOFORM_SEEDS", 30));
+    let failed = many(
+        number("ISOFORM_FIRST_SEED", 1),
+        number("ISOFORM_SEEDS", 1000),
+    );
     assert!(
         failed.is_empty(),
         "ISOFORM_SEED=<seed> tells the story:\n{}",
@@ -169,7 +177,7 @@ fn every_guard_is_missed_when_it_is_gone() {
 fn a_fault_at_any_call_changes_nothing_in_the_end() {
     let calls = alone(3, false, async |s: &mut Simulation| s.nth(None).await).unwrap();
     let all = std::env::var("ISOFORM_NTH").is_ok_and(|v| v == "all");
-    let stride = number("ISOFORM_NTH_STRIDE", 9) as usize;
+    let stride = number("ISOFORM_NTH_STRIDE", 60) as usize;
     let tries: Vec<(u64, Kind)> = (0..calls)
         .flat_map(|n| Kind::ALL.into_iter().map(move |kind| (n, kind)))
         .enumerate()
@@ -179,7 +187,7 @@ fn a_fault_at_any_call_changes_nothing_in_the_end() {
     let next = AtomicU64::new(0);
     let failed = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 while let Some(one) = tries.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let one = *one;
