@@ -36,6 +36,10 @@ pub(crate) fn socket_path(global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(path) = &global.socket {
         return Ok(path.clone());
     }
+    // What was named outright comes before what lies around: an answer of another daemon could be taken for this one's.
+    if global.config.is_some() {
+        return Ok(Config::load(&config_path(global))?.socket());
+    }
     if let Ok(repository) = git2::Repository::discover(".")
         && let Ok(config) = repository.config()
         && let Ok(path) = config.get_string("isoform.socket")
@@ -43,7 +47,7 @@ pub(crate) fn socket_path(global: &Global) -> anyhow::Result<PathBuf> {
         return Ok(PathBuf::from(path));
     }
     let file = config_path(global);
-    if global.config.is_some() || file.exists() {
+    if file.exists() {
         return Ok(Config::load(&file)?.socket());
     }
     let mut folder = std::env::current_dir().ok();

@@ -234,8 +234,8 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
     for orphan in &report.orphaned {
         let (colour, fate) = match orphan.prune {
             Prune::Never => (YELLOW, "its stack stays"),
-            Prune::Ask => (YELLOW, "its stack is deleted when that is approved"),
-            Prune::Auto => (RED, "its stack is deleted"),
+            Prune::Ask => (YELLOW, "its stack may be deleted when that is approved"),
+            Prune::Auto => (RED, "its stack may be deleted (`prune: auto`)"),
         };
         anstream::println!(
             "{colour}orphaned{RESET}  {}: Git would no longer ask for it; {fate}\n",

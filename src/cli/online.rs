@@ -120,6 +120,8 @@ fn code_of<'a>(targets: impl Iterator<Item = &'a TargetReport>) -> u8 {
     for target in targets {
         match target.condition.result {
             SyncResult::Failed | SyncResult::Stuck => return FAILED,
+            // What cannot be told is not well; what was not looked at yet is neither.
+            SyncResult::Unknown if target.condition.reason != Reason::NotYet => return FAILED,
             SyncResult::Superseded => code = SUPERSEDED,
             _ if show::is_held(&target.condition) => code = HELD,
             _ => {}
@@ -165,7 +167,8 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
     let found: Value = client.get("target", &[("address", address)]).await?;
     if global.output == Output::Json {
         show::json(&found)?;
-        return Ok(DONE);
+        let found: Targets = serde_json::from_value(found)?;
+        return Ok(code_of(found.targets.iter()));
     }
     let found: Targets = serde_json::from_value(found)?;
     for target in &found.targets {
@@ -428,7 +431,11 @@ pub(crate) fn rests(estate: &EstateReport, targets: &[&TargetReport]) -> bool {
             SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
         ) || matches!(
             t.condition.reason,
-            Reason::NotYet | Reason::Dependency | Reason::Rollout | Reason::StackMoved
+            Reason::NotYet
+                | Reason::Dependency
+                | Reason::Rollout
+                | Reason::StackMoved
+                | Reason::SecondLook
         ) || (t.looked < estate.snapshot && t.condition.result != SyncResult::Orphaned)
     };
     (estate.settled && !targets.is_empty())

@@ -109,6 +109,14 @@ impl Line {
                 .targets
                 .iter()
                 .filter(|(address, _)| !snapshot.compiled.targets.contains_key(*address))
+                // A file that cannot be read does not say what is gone, and what has moved is not gone.
+                .filter(|_| !snapshot.compiled.incomplete)
+                .filter(|(address, _)| {
+                    !snapshot.compiled.moved.iter().any(|m| {
+                        m.from == **address
+                            || (m.from == address.base() && m.from.region().is_none())
+                    })
+                })
                 .map(|(address, target)| {
                     let rule = target.placement.prune.policy;
                     Orphan {
@@ -289,6 +297,8 @@ impl Line {
             }
             report.targets.push(diff);
         }
+        report.findings.sort();
+        report.findings.dedup();
         Ok(report)
     }
 

@@ -19,7 +19,7 @@ use crate::domain::model::{
 use crate::domain::plan::{Observed, StatusClass, Watermark, generation_of, removal};
 use crate::domain::policy::{PruneInput, PruneVerdict, Removal, over_budget, prune};
 use crate::domain::render::EPOCH;
-use crate::domain::spec::{Gate, StackOptions};
+use crate::domain::spec::StackOptions;
 use crate::port::{StackEngine, StackRef};
 use crate::workqueue::TargetGuard;
 
@@ -54,10 +54,25 @@ impl Line {
                 }
                 _ => "Git no longer asks for it; nothing was deployed",
             };
-            self.show(uid, SyncResult::Orphaned, Reason::Removed, detail)
+            self.show(uid, SyncResult::Orphaned, Reason::Settled, detail)
                 .await?;
             return Ok(None);
         };
+        // A removal that failed is not tried again by itself, and neither is one that somebody rejected.
+        let digest = removal_digest(uid, &stack);
+        if let Some((_, settled, _)) = history.failed.as_ref().filter(|(d, _, _)| *d == digest) {
+            let result = if settled.outcome == Outcome::Stuck {
+                SyncResult::Stuck
+            } else {
+                SyncResult::Orphaned
+            };
+            let detail = settled
+                .cause
+                .clone()
+                .unwrap_or_else(|| "its stack could not be deleted".into());
+            self.show(uid, result, settled.reason, detail).await?;
+            return Ok(None);
+        }
         let placement = self.placement_of(&history, &stack);
         let unknown = self
             .unknown(newest, &history)
@@ -99,23 +114,9 @@ impl Line {
             self.withdraw(guard, &history).await?;
             return self.stays(uid, verdict).await;
         };
-        let Some(target) = self.departed(uid, &history) else {
+        let Some(target) = self.departed(&history) else {
             return Ok(None);
         };
-        let digest = removal_digest(uid, &stack, observed.watermark().as_ref());
-        if let Some((_, settled, _)) = history.failed.as_ref().filter(|(d, _, _)| *d == digest) {
-            let result = if settled.outcome == Outcome::Stuck {
-                SyncResult::Stuck
-            } else {
-                SyncResult::Orphaned
-            };
-            let detail = settled
-                .cause
-                .clone()
-                .unwrap_or_else(|| "its stack could not be deleted".into());
-            self.show(uid, result, settled.reason, detail).await?;
-            return Ok(None);
-        }
         if history
             .current
             .as_ref()
@@ -221,7 +222,7 @@ impl Line {
     }
 
     /// The placement that a target was deployed to, where it is still the same account and region.
-    fn placement_of(&self, history: &History, stack: &StackId) -> Option<Placement> {
+    pub(super) fn placement_of(&self, history: &History, stack: &StackId) -> Option<Placement> {
         let placed = history.placed.as_ref()?;
         let placement = self.settings.placements.get(&placed.placement)?;
         let here = stack.account().as_ref() == Some(&placement.account)
@@ -297,7 +298,7 @@ impl Line {
     }
 
     /// Stands for a target that no snapshot asks for any more: where it was deployed, with the gates that it had.
-    pub(super) fn departed(&self, uid: &TargetUid, history: &History) -> Option<Target> {
+    pub(super) fn departed(&self, history: &History) -> Option<Target> {
         let address = history.address.clone()?;
         let stack = history
             .current
@@ -305,29 +306,14 @@ impl Line {
             .and_then(|d| d.stack.clone())
             .or_else(|| history.owned.clone())?;
         let placement = self.placement_of(history, &stack)?;
-        let last = history.applied.as_ref().and_then(|a| {
-            let shared = self.shared();
-            let at = shared.snapshots.iter().find(|s| s.id == a.snapshot);
-            // Where that one is forgotten, one with the same options was kept.
-            let same = shared.snapshots.iter().find(|s| Some(s.id) == shared.alike);
-            let at = at.or(same)?;
-            let theirs = at.uids.get(&address) == Some(uid);
-            at.compiled
-                .targets
-                .get(&address)
-                .filter(|_| theirs)
-                .cloned()
-        });
-        let options = match last {
-            Some(target) => target.options.clone(),
-            // Its own gates are not known any more: a person is asked, whatever they were.
-            None => StackOptions {
-                gate: Some(Gate::Approve),
-                ..StackOptions::default()
-            },
+        let placed = history.placed.clone()?;
+        let options = StackOptions {
+            gate: placed.gate,
+            windows: placed.windows,
+            ..StackOptions::default()
         };
         Some(Target {
-            source: history.placed.as_ref()?.source.clone(),
+            source: placed.source,
             region: stack.region()?,
             placement,
             kind: TargetKind::Broken,
@@ -471,7 +457,11 @@ impl Line {
                     .is_some_and(|a| s.uids.get(a) == Some(other))
             });
             let kept = placed.prune.unwrap_or(rule.policy).min(rule.policy) == Prune::Never;
-            going += usize::from(!asked_for && !kept);
+            let held = matches!(
+                known.condition.reason,
+                Reason::Protected | Reason::Rejected | Reason::StackStuck
+            );
+            going += usize::from(!asked_for && !kept && !held);
         }
         let own = shared
             .targets
@@ -502,8 +492,9 @@ impl Line {
     }
 }
 
-/// Names what would be removed: this target's stack, as it is.
-fn removal_digest(uid: &TargetUid, stack: &StackId, watermark: Option<&Watermark>) -> Digest {
-    let body = json!({ "stack": stack, "target": uid, "watermark": watermark });
+/// Names what would be removed: this target's stack. As it is, says the review; a deletion that failed moves the stack,
+/// and it is still the same that failed.
+fn removal_digest(uid: &TargetUid, stack: &StackId) -> Digest {
+    let body = json!({ "stack": stack, "target": uid });
     Digest::of("x1", &canonical_json(&body))
 }

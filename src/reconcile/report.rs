@@ -278,23 +278,26 @@ impl Line {
         let Some(history) = self.history(uid) else {
             return Ok(Vec::new());
         };
-        let newest = self.newest();
-        let target = history
-            .address
+        let stack = history.owned.clone().or(history
+            .last
             .as_ref()
-            .and_then(|a| newest.as_ref().and_then(|s| s.compiled.targets.get(a)));
-        match (
-            target,
-            history.owned.or(history
-                .last
-                .and_then(|(p, _, _)| p.watermark.map(|w| w.stack_id))),
-        ) {
-            (Some(target), Some(stack)) => Ok(self
+            .and_then(|(p, _, _)| p.watermark.as_ref().map(|w| w.stack_id.clone())));
+        let Some(stack) = stack else {
+            return Ok(Vec::new());
+        };
+        let asked_for = self.newest().and_then(|s| {
+            let target = s.compiled.targets.get(history.address.as_ref()?)?;
+            Some((target.placement.clone(), target.region.clone()))
+        });
+        // What is not asked for any more is where it was deployed: its end is what one wants to read.
+        let deployed = || Some((self.placement_of(&history, &stack)?, stack.region()?));
+        match asked_for.or_else(deployed) {
+            Some((placement, region)) => Ok(self
                 .ports
-                .engine(&target.placement, &target.region)?
+                .engine(&placement, &region)?
                 .events(&stack, None)
                 .await?),
-            _ => Ok(Vec::new()),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -448,6 +451,14 @@ impl Line {
             let again = render::render(&pinning.file, &text, &pinning.data, &Limits::default());
             let same = again.is_ok_and(|r| r.text == pinning.rendered);
             steps.push(("rendered again from the bundle and the recorded inputs, it is the same byte for byte".into(), same));
+        }
+        if pinned.removal {
+            // Nothing was rendered: what was removed is what the payload says was deployed.
+            return Ok(Proof {
+                deployment: pinned.deployment.to_string(),
+                address,
+                steps,
+            });
         }
         let stored =
             crate::port::read_all(self.ports.home().as_ref(), &pinned.rendered, None, 2 << 20)

@@ -107,7 +107,7 @@ impl Line {
         // What runs is never left: nothing newer can interrupt it.
         if let Some(current) = history.current.as_ref().filter(|d| d.is_executing()) {
             let target = if current.pinned.removal {
-                self.departed(uid, &history).map(Arc::new)
+                self.departed(&history).map(Arc::new)
             } else {
                 self.target_at(current.pinned.snapshot, &newest, &address)
             };
@@ -272,16 +272,30 @@ impl Line {
                 .owned
                 .as_ref()
                 .and_then(|s| self.shared().swept.get(s).cloned());
-            let accepted = history.accepted.as_ref().is_some_and(|(w, _)| *w == swept);
+            let word = history.accepted.as_ref().filter(|(w, _)| *w == swept);
+            let accepted = word.is_some_and(|(_, overwrite)| !overwrite);
             let gone = swept.is_none() && self.shared().swept_at.is_some();
             if (swept.is_some() || gone) && swept != applied.watermark && !accepted {
-                self.show(
-                    uid,
-                    SyncResult::Drifted,
-                    Reason::OutOfBand,
-                    "the stack was changed by somebody else since it was last applied",
+                let detail = if word.is_some() {
+                    "the stack was changed by somebody else; the next change of this target overwrites that"
+                } else {
+                    "the stack was changed by somebody else since it was last applied"
+                };
+                self.show(uid, SyncResult::Drifted, Reason::OutOfBand, detail)
+                    .await?;
+                return Ok(None);
+            }
+            // What is asked for was applied once; a change that failed since may have left the stack in between.
+            let mark = swept.as_ref().or(applied.watermark.as_ref());
+            if let Some(mark) = mark
+                && matches!(
+                    mark.status.class(),
+                    StatusClass::Stuck | StatusClass::Dead | StatusClass::Unknown
                 )
-                .await?;
+            {
+                let detail = format!("the stack is {}", mark.status);
+                self.show(uid, SyncResult::Stuck, Reason::StackStuck, detail)
+                    .await?;
                 return Ok(None);
             }
             self.pass(uid, snapshot.id, applied.at);
@@ -478,7 +492,7 @@ impl Line {
             }
         } else if history.applied.is_some()
             && history.owned.is_some()
-            && !history.accepted.as_ref().is_some_and(|(_, o)| *o)
+            && !matches!(history.accepted, Some((None, true)))
         {
             self.show(
                 uid,
@@ -586,9 +600,15 @@ impl Line {
                 return Ok(Some(None));
             }
         }
+        let watermark = observed.watermark();
+        // A word is about the stack as it was then: what somebody does after it asks again.
+        let accepted = history
+            .accepted
+            .as_ref()
+            .is_some_and(|(w, _)| *w == watermark);
         if let Some(name) = &observed.last_change_set
             && generation_of(&self.settings.installation, name).is_none()
-            && history.accepted.is_none()
+            && !accepted
         {
             self.show(
                 uid,
@@ -602,7 +622,6 @@ impl Line {
             .await?;
             return Ok(Some(None));
         }
-        let watermark = observed.watermark();
         let known = history
             .applied
             .as_ref()
@@ -613,10 +632,6 @@ impl Line {
                     .as_ref()
                     .and_then(|(_, s, _)| s.watermark.clone())
             });
-        let accepted = history
-            .accepted
-            .as_ref()
-            .is_some_and(|(w, overwrite)| *w == watermark || *overwrite);
         if known.is_some()
             && known != watermark
             && !accepted
@@ -695,6 +710,8 @@ impl Line {
                 placement: target.placement.name.clone(),
                 uses: target.needs(),
                 prune: target.options.prune,
+                gate: target.options.gate,
+                windows: target.options.windows.clone(),
             }),
             removal: false,
         };

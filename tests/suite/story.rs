@@ -387,6 +387,67 @@ fn a_question_that_cannot_be_meant_ends_with_64_and_json_has_a_version() {
     }
 }
 
+const PAIR: &str = "Resources:\n  Topic: { Type: AWS::SNS::Topic, Properties: { DisplayName: one } }\n  Alarm: { Type: AWS::CloudWatch::Alarm, DependsOn: Topic, Properties: { ComparisonOperator: LessThanThreshold, EvaluationPeriods: 1, AlarmDescription: one } }\n";
+
+fn pair() -> Bench {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  one: { template: one.yaml, placement: beta }\n",
+    );
+    bench.write("one.yaml", PAIR);
+    bench.push("one stack");
+    bench.start();
+    bench.settle();
+    bench
+}
+
+#[test]
+fn a_revert_does_not_hide_a_stack_that_is_stuck() {
+    let bench = pair();
+    let stack = "isoform-stack-one-*";
+    bench.cli(&["local", "fail", stack, "Alarm", "--times", "1"], 0);
+    bench.cli(
+        &[
+            "local", "fail", stack, "Topic", "--on", "rollback", "--times", "1",
+        ],
+        0,
+    );
+    bench.write("one.yaml", &PAIR.replace("one", "two"));
+    bench.push("two");
+    bench.settle();
+    assert_eq!(bench.condition("stack/one"), "Stuck(StackStuck)");
+    bench.write("one.yaml", PAIR);
+    bench.push("one again");
+    bench.settle();
+    assert_eq!(bench.condition("stack/one"), "Stuck(StackStuck)");
+    bench.cli(&["status"], 1);
+    bench.cli(&["why", "stack/one", "--output", "json"], 1);
+}
+
+#[test]
+fn a_word_about_drift_is_about_the_stack_as_it_was_then() {
+    let bench = pair();
+    let stack = bench.estate()["targets"][0]["stack_name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    bench.cli(&["local", "meddle", &stack], 0);
+    bench.cli(&["sync"], 0);
+    bench.becomes("stack/one", "Drifted(OutOfBand)");
+    bench.cli(&["drift", "overwrite", "stack/one", "--reason", "so"], 0);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Nothing is overwritten before there is a change, and nothing says that it was.
+    assert_eq!(bench.condition("stack/one"), "Drifted(OutOfBand)");
+    bench.cli(&["local", "meddle", &stack], 0);
+    bench.write("one.yaml", &PAIR.replace("one", "two"));
+    bench.push("two");
+    bench.settle();
+    assert_eq!(bench.condition("stack/one"), "Drifted(OutOfBand)");
+    bench.cli(&["drift", "overwrite", "stack/one", "--reason", "so"], 0);
+    bench.becomes("stack/one", "InSync(Settled)");
+}
+
 /// A repository with one template that forty instances follow, half of them in a second wave.
 fn forty(bench: &Bench) {
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Window;
 use crate::domain::model::{Address, PlacementName, Prune, Reason, SourceName};
+use crate::domain::spec::Gate;
 
 /// The operator's rule of a placement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +43,12 @@ pub struct Placed {
     /// What its sync file said of its removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
+    /// The gate that it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+    /// The windows that it had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
 }
 
 /// Everything that decides about the removal of one stack.
@@ -133,11 +141,12 @@ pub fn prune(input: &PruneInput<'_>) -> PruneVerdict {
 /// `going` counts the stacks of the placement that want to go now, `gone` those that went within the last day,
 /// `deployed` all that are deployed, those that want to go among them.
 pub fn over_budget(rule: &PruneRule, going: usize, gone: usize, deployed: usize) -> Option<String> {
-    let part = (deployed + gone) * rule.percent / 100;
+    // Rounded up: a part of few is one and not none.
+    let part = ((deployed + gone) * rule.percent).div_ceil(100);
     let most = rule.targets.min(part);
     (going + gone > most).then(|| {
         format!(
-            "{going} stacks would be deleted and {gone} were within a day; {most} may be without a person ({} or {} % of {})",
+            "{going} would be deleted and {gone} were within a day; {most} may be without a person ({} or {} % of {})",
             rule.targets,
             rule.percent,
             deployed + gone
@@ -270,9 +279,10 @@ mod tests {
             (6, 0, 100, true),
             (3, 3, 100, true),
             (1, 0, 5, false),
-            (1, 0, 4, true),
+            (1, 0, 4, false),
             (2, 0, 5, true),
-            (1, 1, 5, true),
+            (1, 1, 5, false),
+            (1, 1, 4, true),
         ] {
             assert_eq!(
                 over_budget(&rule, going, gone, deployed).is_some(),

@@ -8,7 +8,7 @@ const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const MINUTES: u32 = 24 * 60;
 
 /// A daily span of time on some days of the week. One that ends before it begins runs over midnight.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Window {
     days: [bool; 7],
     from: u32,
