@@ -195,10 +195,8 @@ impl Checks {
                 EventKind::Retried => {
                     failed.remove(uid);
                 }
-                EventKind::Begun(pinned) => {
-                    if failed.get(uid) == Some(&&pinned.digest) {
-                        return Err(format!("entry {}: what failed is tried again", entry.seq));
-                    }
+                EventKind::Begun(pinned) if failed.get(uid) == Some(&&pinned.digest) => {
+                    return Err(format!("entry {}: what failed is tried again", entry.seq));
                 }
                 EventKind::Settled(settled) => {
                     let of = told.iter().rfind(|t| {
