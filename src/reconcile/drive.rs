@@ -917,6 +917,9 @@ impl Line {
         )
         .await?;
         crash_point("settle.after-record");
+        if let Some(known) = self.shared().targets.get_mut(uid) {
+            known.ended = Some(self.clock.steady());
+        }
         match outcome {
             Outcome::Applied | Outcome::NoEffect => {
                 if let (Some(snapshot), Some(at)) = (

@@ -974,7 +974,8 @@ impl Line {
 
     /// Lists the stacks of every placement, so that a stack which moved is seen.
     pub async fn sweep(&self) -> Result<(), Error> {
-        let begun = self.clock.now();
+        // By the time that only goes forward: a wall that was set back would hide every stack for as long.
+        let begun = self.clock.steady();
         let mut places = BTreeMap::new();
         for placement in self.settings.placements.values() {
             for region in &placement.regions {
@@ -1012,13 +1013,7 @@ impl Line {
             let busy: Vec<_> = shared
                 .targets
                 .values()
-                .filter(|k| {
-                    k.history.current.is_some()
-                        || k.history
-                            .last
-                            .as_ref()
-                            .is_some_and(|(_, _, at)| *at >= begun)
-                })
+                .filter(|k| k.history.current.is_some() || k.ended.is_some_and(|at| at >= begun))
                 .filter_map(|k| k.history.owned.clone())
                 .collect();
             for stack in busy {

@@ -144,6 +144,8 @@ struct Known {
     radius: Option<Radius>,
     /// The complete look at which it was first seen to be asked for no more, and the stack then.
     unasked: Option<(u64, Option<Watermark>)>,
+    /// When its last deployment ended in this process, by the time that only goes forward.
+    ended: Option<Timestamp>,
     /// What it asked for when it was last rendered.
     memo: Option<Arc<memo::Memo>>,
 }
@@ -580,6 +582,7 @@ impl Shared {
                         wanted: None,
                         radius: None,
                         unasked: None,
+                        ended: None,
                         memo: None,
                     });
                 // A fold that was done by the appender already is not done twice.

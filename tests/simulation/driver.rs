@@ -23,6 +23,9 @@ use crate::estate::{CONFIG, Model};
 /// The wall when a simulation begins.
 const START: Timestamp = Timestamp(1_700_000_000_000);
 
+/// Seeds from here on tell long stories.
+pub const LONG: u64 = 1_000_000;
+
 /// How a simulation ended.
 pub struct Ended {
     pub steps: u64,
@@ -59,6 +62,7 @@ enum Step {
 }
 
 pub struct Simulation {
+    seed: u64,
     random: u64,
     tell: bool,
     story: Vec<String>,
@@ -146,6 +150,7 @@ impl Simulation {
             })
             .collect();
         let mut simulation = Self {
+            seed,
             random,
             tell,
             story: Vec::new(),
@@ -648,7 +653,12 @@ impl Simulation {
     }
 
     async fn all(&mut self) -> Result<(), String> {
-        let steps = 30 + self.below(60);
+        // Most are short, so that there are many; what needs a long story has its own numbers.
+        let steps = if self.seed < LONG {
+            30 + self.below(60)
+        } else {
+            60 + self.below(140)
+        };
         for _ in 0..steps {
             self.steps += 1;
             if self.built.is_none() {
