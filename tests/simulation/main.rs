@@ -106,7 +106,7 @@ fn no_seed_breaks_a_promise() {
     }
     let failed = many(
         number("ISOFORM_FIRST_SEED", 1),
-        number("ISOFORM_SEEDS", 1000),
+        number("ISOFORM_SEEDS", 400),
     );
     assert!(
         failed.is_empty(),
