@@ -41,6 +41,8 @@ pub struct Tree {
     pub files: Files,
     /// Entries that were refused: symlinks, submodules, names.
     pub findings: Vec<Finding>,
+    /// Paths of which nothing was read, themselves and whatever lies below; an empty one stands for any path.
+    pub left_out: BTreeSet<String>,
 }
 
 /// What is shown of a commit. Names and messages are data from outside: show them escaped.
@@ -284,11 +286,12 @@ impl Mirror {
                     )));
                 }
                 let Ok(name) = std::str::from_utf8(entry.name_bytes()) else {
-                    out.tell(Finding::error(
+                    let finding = Finding::error(
                         "git.name",
                         Place::file(prefix.clone()),
                         "an entry's name is not UTF-8: it is left out",
-                    ));
+                    );
+                    out.leave_out(&prefix, finding);
                     continue;
                 };
                 let path = if prefix.is_empty() {
@@ -301,11 +304,9 @@ impl Mirror {
                     start.escape_debug().to_string()
                 };
                 if let Err(why) = check_path(&path, &limits) {
-                    out.tell(Finding::error(
-                        "git.name",
-                        Place::file(shown()),
-                        format!("the entry is refused: {why}"),
-                    ));
+                    let message = format!("the entry is refused: {why}");
+                    let finding = Finding::error("git.name", Place::file(shown()), message);
+                    out.leave_out(&path, finding);
                     continue;
                 }
                 match (entry.filemode(), entry.kind()) {
@@ -315,7 +316,7 @@ impl Mirror {
                             Place::file(shown()),
                             "a symlink is never followed: it is left out",
                         );
-                        out.tell(finding);
+                        out.leave_out(&path, finding);
                     }
                     (_, Some(ObjectType::Tree)) => open.push((path, entry.id(), depth + 1)),
                     (_, Some(ObjectType::Blob)) => {
@@ -325,7 +326,9 @@ impl Mirror {
                             let message = format!(
                                 "the file has {size} bytes, at most {BLOB} are read: it is left out"
                             );
-                            out.tell(Finding::warning("git.size", Place::file(shown()), message));
+                            let finding =
+                                Finding::warning("git.size", Place::file(shown()), message);
+                            out.leave_out(&path, finding);
                             continue;
                         }
                         total += size;
@@ -350,11 +353,14 @@ impl Mirror {
                             },
                         );
                     }
-                    _ => out.tell(Finding::warning(
-                        "git.submodule",
-                        Place::file(shown()),
-                        "a submodule is not read: it is left out",
-                    )),
+                    _ => {
+                        let finding = Finding::warning(
+                            "git.submodule",
+                            Place::file(shown()),
+                            "a submodule is not read: it is left out",
+                        );
+                        out.leave_out(&path, finding);
+                    }
                 }
             }
         }
@@ -368,6 +374,14 @@ impl Tree {
         if self.findings.len() < TOLD {
             self.findings.push(finding);
         }
+    }
+
+    /// Notes that nothing of a path was read. Beyond the first ones it is only known that there are more.
+    fn leave_out(&mut self, path: &str, finding: Finding) {
+        let room = self.left_out.len() < TOLD;
+        self.left_out
+            .insert(if room { path.to_owned() } else { String::new() });
+        self.tell(finding);
     }
 }
 

@@ -435,6 +435,7 @@ impl Line {
                     grant: &source.grant,
                     branch: &source.remote.branch,
                     files: &tree.files,
+                    left_out: &tree.left_out,
                 })
             })
             .collect();
@@ -467,16 +468,14 @@ impl Line {
                 .values()
                 .flat_map(|t| t.findings.iter().cloned()),
         );
-        for (name, tree) in &heads.trees {
-            if !tree.files.contains_key("isoform.yaml")
-                && !self.settings.sources[name].grant.may.placements.is_empty()
-            {
-                let message = "there is no sync file: the repository is checked, and nothing of it is deployed";
-                compiled.findings.push(
-                    Finding::warning("sync.missing", Place::file("isoform.yaml"), message)
-                        .help("`isoform init` writes one from what it finds"),
-                );
-            }
+        for source in &compiled.without_sync {
+            let message = format!(
+                "the source `{source}` has no sync file: it is checked, and nothing of it is deployed or removed"
+            );
+            compiled.findings.push(
+                Finding::warning("sync.missing", Place::file("isoform.yaml"), message)
+                    .help("`isoform init` writes one from what it finds"),
+            );
         }
         compiled.findings.sort();
         compiled.findings.dedup();
@@ -902,6 +901,8 @@ impl Line {
             let before = shared.snapshots.last().cloned();
             shared.snapshots.push(snapshot.clone());
             shared.complete_looks += u64::from(complete);
+            // What is asked for again was not seen to be gone: its next removal needs two looks of its own.
+            shared.unasked.ask_for(&snapshot.uids);
             let excess = shared.snapshots.len().saturating_sub(KEPT);
             shared.snapshots.drain(..excess);
             shared.carry_over(before.as_deref(), &snapshot)
@@ -1059,7 +1060,7 @@ impl Line {
             source.clone(),
             Arc::new(Tree {
                 files,
-                findings: Vec::new(),
+                ..Tree::default()
             }),
         );
         if !heads.revisions.contains_key(source) {

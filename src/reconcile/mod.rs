@@ -142,8 +142,6 @@ struct Known {
     wanted: Option<Digest>,
     /// The blast radius that holds it.
     radius: Option<Radius>,
-    /// The complete look at which it was first seen to be asked for no more, and the stack then.
-    unasked: Option<(u64, Option<Watermark>)>,
     /// When its last deployment ended in this process, by the time that only goes forward.
     ended: Option<Timestamp>,
     /// What it asked for when it was last rendered.
@@ -174,6 +172,8 @@ struct Shared {
     ahead: BTreeSet<u64>,
     /// How many looks have read every source. A look that could not read one proves nothing about what is gone.
     complete_looks: u64,
+    /// Whom nothing asks for any more.
+    unasked: removal::Unasked,
     /// Snapshots whose look has been written down.
     synced: BTreeSet<SnapshotId>,
     catalogue: Catalogue,
@@ -581,7 +581,6 @@ impl Shared {
                         progress: None,
                         wanted: None,
                         radius: None,
-                        unasked: None,
                         ended: None,
                         memo: None,
                     });
@@ -649,7 +648,12 @@ impl Shared {
 /// Returns what a source must say of faults, as one line.
 pub(crate) fn first_fault(findings: &[Finding]) -> String {
     let errors: Vec<&Finding> = findings.iter().filter(|f| f.is_error()).collect();
-    match errors.as_slice() {
+    first_of(&errors)
+}
+
+/// Returns the first of some findings, and how many more there are.
+fn first_of(findings: &[&Finding]) -> String {
+    match findings {
         [] => "no faults".into(),
         [one] => place_of(one),
         [one, rest @ ..] => format!("{} (and {} more)", place_of(one), rest.len()),

@@ -110,7 +110,10 @@ impl Line {
                 .iter()
                 .filter(|(address, _)| !snapshot.compiled.targets.contains_key(*address))
                 // A file that cannot be read does not say what is gone, and what has moved is not gone.
-                .filter(|_| !snapshot.compiled.incomplete)
+                .filter(|(_, target)| {
+                    !snapshot.compiled.incomplete
+                        && !snapshot.compiled.without_sync.contains(&target.source)
+                })
                 .filter(|(address, _)| {
                     !snapshot.compiled.moved.iter().any(|m| {
                         m.from == **address

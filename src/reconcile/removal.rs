@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Error, Known, Line, Snapshot, first_fault};
+use super::{Error, Known, Line, Snapshot, first_of};
 use crate::domain::cfn::parse_template;
 use crate::domain::deployment::{Deployment, EventKind, History, Outcome, Pinned};
 use crate::domain::estate::{Placement, Target, TargetKind};
@@ -25,6 +25,32 @@ use crate::workqueue::TargetGuard;
 
 /// The time over which the budget is counted.
 const BUDGET_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Whom nothing asks for any more: the complete look that was the first to find that, and the stack then.
+#[derive(Debug, Default)]
+pub(super) struct Unasked(BTreeMap<TargetUid, (u64, Option<Watermark>)>);
+
+impl Unasked {
+    /// Tells whether a complete look before this one found the same.
+    fn seen_twice(&mut self, uid: &TargetUid, looks: u64, watermark: Option<Watermark>) -> bool {
+        match self.0.get(uid) {
+            Some((first, then)) if *then == watermark => looks > *first,
+            _ => {
+                self.0.insert(uid.clone(), (looks, watermark));
+                false
+            }
+        }
+    }
+
+    /// Forgets who is asked for again: a removal later needs two looks of its own.
+    pub fn ask_for(&mut self, uids: &BTreeMap<Address, TargetUid>) {
+        if !self.0.is_empty() {
+            for uid in uids.values() {
+                self.0.remove(uid);
+            }
+        }
+    }
+}
 
 impl Line {
     /// Deals with a target that the newest snapshot does not ask for.
@@ -167,7 +193,8 @@ impl Line {
             .filter(|(_, k)| {
                 k.history.owned.is_some()
                     && (k.condition.reason == Reason::SecondLook
-                        || k.condition.result == SyncResult::Unknown)
+                        || (k.condition.result, k.condition.reason)
+                            == (SyncResult::Unknown, Reason::Invalid))
             })
             .map(|(uid, _)| uid.clone())
             .collect();
@@ -234,20 +261,26 @@ impl Line {
 
     /// Says what keeps from telling whether a target is still asked for. Unknown is not empty.
     fn unknown(&self, newest: &Snapshot, history: &History) -> Option<String> {
-        if newest.compiled.incomplete {
-            let errors: Vec<Finding> = newest
-                .compiled
-                .findings
-                .iter()
-                .filter(|f| f.is_error())
-                .cloned()
-                .collect();
+        let compiled = &newest.compiled;
+        if compiled.incomplete {
+            // What hides a part of the sync file need not be an error.
+            let mut faults: Vec<&Finding> =
+                compiled.findings.iter().filter(|f| f.is_error()).collect();
+            if faults.is_empty() {
+                let hides = compiled.findings.iter();
+                faults.extend(hides.filter(|f| f.code == "sync.hidden"));
+            }
             return Some(format!(
-                "a file has faults, so it cannot be told whether this is still asked for: {}",
-                first_fault(&errors)
+                "a file cannot be read, so it cannot be told whether this is still asked for: {}",
+                first_of(&faults)
             ));
         }
         let source = history.placed.as_ref().map(|p| &p.source);
+        if let Some(source) = source.filter(|s| compiled.without_sync.contains(s)) {
+            return Some(format!(
+                "the source `{source}` has no `isoform.yaml` any more, so it cannot be told whether this is still asked for; one that asks for nothing says so"
+            ));
+        }
         if let Some(source) = source.filter(|s| !self.settings.sources.contains_key(s)) {
             return Some(format!(
                 "the source `{source}` is not configured any more, so it cannot be told whether this is still asked for"
@@ -285,16 +318,7 @@ impl Line {
     fn seen_twice(&self, uid: &TargetUid, watermark: Option<Watermark>) -> bool {
         let mut shared = self.shared();
         let looks = shared.complete_looks;
-        let Some(known) = shared.targets.get_mut(uid) else {
-            return false;
-        };
-        match &known.unasked {
-            Some((first, then)) if *then == watermark => looks > *first,
-            _ => {
-                known.unasked = Some((looks, watermark));
-                false
-            }
-        }
+        shared.unasked.seen_twice(uid, looks, watermark)
     }
 
     /// Stands for a target that no snapshot asks for any more: where it was deployed, with the gates that it had.
@@ -497,4 +521,24 @@ impl Line {
 fn removal_digest(uid: &TargetUid, stack: &StackId) -> Digest {
     let body = json!({ "stack": stack, "target": uid });
     Digest::of("x1", &canonical_json(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_in_between_needs_two_looks_again() {
+        let uid: TargetUid = "0".repeat(32).parse().unwrap();
+        let mut unasked = Unasked::default();
+        assert!(!unasked.seen_twice(&uid, 7, None));
+        assert!(!unasked.seen_twice(&uid, 7, None));
+        assert!(unasked.seen_twice(&uid, 8, None));
+        unasked.ask_for(&BTreeMap::from([(Address::stack("a"), uid.clone())]));
+        assert!(!unasked.seen_twice(&uid, 9, None));
+        // Another target that is asked for says nothing about this one.
+        let other = "1".repeat(32).parse().unwrap();
+        unasked.ask_for(&BTreeMap::from([(Address::stack("b"), other)]));
+        assert!(unasked.seen_twice(&uid, 10, None));
+    }
 }

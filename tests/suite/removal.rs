@@ -222,6 +222,47 @@ fn unknown_never_deletes() {
 }
 
 #[test]
+fn what_is_left_out_is_not_taken_for_gone() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    let whole = std::fs::read_to_string(bench.work().join("isoform.yaml")).unwrap();
+    let (head, top) = whole.split_once("  top:").unwrap();
+    let other = top.split_once('\n').unwrap().1;
+    let fragment = "isoform: 1\nstacks:\n  top: { template: handle.yaml, placement: beta, after: [stack/mid] }\n";
+    bench.write("parts/top.yaml", fragment);
+    bench.write("parts/handle.yaml", HANDLE);
+    let main = format!("{head}{other}include: [ \"parts/top*.yaml\" ]\n");
+    bench.write("isoform.yaml", &main);
+    bench.push("top in a fragment");
+    bench.settle();
+    assert_eq!(bench.condition("stack/top"), "InSync(Settled)");
+    let refused = |bench: &Bench, name: &str, says: &str| {
+        bench.becomes(name, "Unknown(Invalid)");
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        assert_eq!(bench.calls("DeleteStack"), 0);
+        let why = bench.cli(&["why", name], 1);
+        assert!(why.contains(says), "{why}");
+    };
+    // The fragment becomes a symlink, and is too large; its folder becomes a symlink.
+    let path = bench.work().join("parts/top.yaml");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("../handle.yaml", &path).unwrap();
+    bench.push("a symlink");
+    refused(&bench, "stack/top", "parts/top.yaml");
+    std::fs::remove_file(&path).unwrap();
+    bench.write("parts/top.yaml", &"#".repeat(17 << 20));
+    bench.push("too large");
+    refused(&bench, "stack/top", "parts/top.yaml");
+    std::fs::remove_dir_all(bench.work().join("parts")).unwrap();
+    std::os::unix::fs::symlink(".", bench.work().join("parts")).unwrap();
+    bench.push("the folder");
+    refused(&bench, "stack/top", "parts");
+    // The sync file itself goes: that deploys nothing any more, and removes nothing.
+    std::fs::remove_file(bench.work().join("isoform.yaml")).unwrap();
+    bench.push("no sync file");
+    refused(&bench, "stack/base", "isoform.yaml");
+}
+
+#[test]
 fn a_moved_target_keeps_its_stack() {
     let bench = three("{ policy: auto, percent: 100 }");
     bench.write(

@@ -10,7 +10,7 @@ use super::target::{StagePosition, Target, TargetKind};
 use super::{Grant, May, Placement, TemplateVersion, Templates};
 use crate::domain::graph::Graph;
 use crate::domain::model::{
-    Address, Finding, Place, PlacementName, Region, Span, closest, glob_matches,
+    Address, Finding, Place, PlacementName, Region, SourceName, Span, closest, glob_matches,
 };
 use crate::domain::render::ServiceData;
 use crate::domain::schema::InputType;
@@ -30,6 +30,8 @@ pub struct SourceTree<'a> {
     pub branch: &'a str,
     /// Its files.
     pub files: &'a Files,
+    /// Paths of which nothing could be read, themselves and whatever lies below; an empty one stands for any path.
+    pub left_out: &'a BTreeSet<String>,
 }
 
 /// What the sources ask for, all together.
@@ -49,6 +51,8 @@ pub struct Compiled {
     pub graph: Arc<Graph>,
     /// Whether a fault of a source's own files keeps from telling what it asks for: then nothing of it is orphaned.
     pub incomplete: bool,
+    /// Sources that may deploy and have no sync file: what they asked for once is not known to be gone.
+    pub without_sync: BTreeSet<SourceName>,
     /// What `after` of a stack names, as written.
     pub after: Vec<(Address, String, Place)>,
     /// Files that something bound to a template or target.
@@ -108,6 +112,12 @@ pub fn compile_after(
         let both = memory.sync(&tree.grant.source, tree.files, read_sync);
         let (sync, more) = &*both;
         out.findings.extend(more.iter().cloned());
+        let hidden = hidden(sync, tree.left_out);
+        out.incomplete |= !hidden.is_empty();
+        out.findings.extend(hidden);
+        if !tree.files.contains_key("isoform.yaml") && !tree.grant.may.placements.is_empty() {
+            out.without_sync.insert(tree.grant.source.clone());
+        }
         for (name, stages) in &sync.rollouts {
             out.rollouts
                 .entry(name.clone())
@@ -204,6 +214,36 @@ pub fn read_sync(files: &Files) -> (SyncFile, Vec<Finding>) {
         }
     }
     (sync, findings)
+}
+
+/// Finds what was left out and could be a part of the sync file: what stands there is not known to be asked for no more.
+fn hidden(sync: &SyncFile, left_out: &BTreeSet<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let main = "isoform.yaml".to_owned();
+    for path in left_out {
+        let below = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
+        };
+        for glob in sync.include.iter().chain([&main]) {
+            let literal = glob.split(['*', '?', '[', '{']).next().unwrap_or_default();
+            let message = format!(
+                "nothing of `{}` is read, and `{}` may mean it or what lies below: nothing is removed while that is so",
+                path.escape_debug(),
+                glob.escape_debug()
+            );
+            let place = Place::file(path.escape_debug().to_string());
+            if glob_matches(glob, path) || literal.starts_with(&below) {
+                let help = "make it a plain file or folder, or leave it out of `include`";
+                findings.push(Finding::error("sync.hidden", place, message).help(help));
+            } else if below.starts_with(literal) && literal != glob {
+                let help = "narrow what `include` says, so that it cannot mean this";
+                findings.push(Finding::warning("sync.hidden", place, message).help(help));
+            }
+        }
+    }
+    findings
 }
 
 struct Pass<'a> {

@@ -74,6 +74,7 @@ pub fn validate(
             grant: &grant,
             branch,
             files,
+            left_out: &BTreeSet::new(),
         };
         let compiled = compile(&[tree], placements, &templates, &current_stored);
         out.targets = compiled.targets.len();
@@ -117,6 +118,7 @@ pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
             grant: &grant,
             branch,
             files,
+            left_out: &BTreeSet::new(),
         }],
         &placements,
         &templates,

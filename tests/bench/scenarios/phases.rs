@@ -1,6 +1,6 @@
 //! What a full look at the standard estate is made of, one part after the other, without a daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isoform::domain::bundle;
@@ -104,6 +104,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             grant: &grant,
             branch: "main",
             files: &files,
+            left_out: &BTreeSet::new(),
         };
         compile(&[tree], &placements, &templates, &current_stored)
     };
