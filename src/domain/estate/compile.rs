@@ -55,6 +55,8 @@ pub struct Compiled {
     pub without_sync: BTreeSet<SourceName>,
     /// What `after` of a stack names, as written.
     pub after: Vec<(Address, String, Place)>,
+    /// Services whose instances are not all known, because a spec cannot be read, with what is wrong with it.
+    pub unread: BTreeMap<String, Vec<Finding>>,
     /// Files that something bound to a template or target.
     pub bound: BTreeSet<String>,
 }
@@ -123,36 +125,14 @@ pub fn compile_after(
                 .entry(name.clone())
                 .or_insert_with(|| stages.clone());
         }
-        let mut pass = Pass {
-            tree,
-            placements,
-            templates,
-            stored,
-            sync,
-            out: &mut out,
-            environments: BTreeMap::new(),
-            memory,
-            recorded: Recorded::default(),
-        };
-        pass.environments();
+        Pass::new(tree, placements, templates, stored, sync, &mut out, memory).environments();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         read.push((tree, both));
     }
     for (tree, both) in &read {
         let sync = &both.0;
         let before = out.findings.iter().filter(|f| f.is_error()).count();
-        let mut pass = Pass {
-            tree,
-            placements,
-            templates,
-            stored,
-            sync,
-            out: &mut out,
-            environments: BTreeMap::new(),
-            memory,
-            recorded: Recorded::default(),
-        };
-        pass.rest();
+        Pass::new(tree, placements, templates, stored, sync, &mut out, memory).rest();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         for moved in &sync.moved {
             if allowed(&tree.grant.may, &moved.from) && allowed(&tree.grant.may, &moved.to) {
@@ -269,7 +249,29 @@ struct Recorded {
     stored: bool,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(
+        tree: &'a SourceTree<'a>,
+        placements: &'a BTreeMap<PlacementName, Placement>,
+        templates: &'a Templates,
+        stored: &'a Stored<'a>,
+        sync: &'a SyncFile,
+        out: &'a mut Compiled,
+        memory: &'a mut Memory,
+    ) -> Self {
+        Self {
+            tree,
+            placements,
+            templates,
+            stored,
+            sync,
+            out,
+            environments: BTreeMap::new(),
+            memory,
+            recorded: Recorded::default(),
+        }
+    }
+
     fn environments(&mut self) {
         for entry in &self.sync.environments {
             self.environment(entry);
@@ -690,6 +692,10 @@ impl Pass<'_> {
         }
         self.stack_name(&entry.options, &made_by, &mut shared);
         let (specs, readable) = self.service_specs(entry, &made_by, &mut shared);
+        if !readable {
+            let why = shared.clone();
+            self.out.unread.insert(entry.name.clone(), why);
+        }
         let service = ServiceData {
             name: entry.name.clone(),
             repository_id: entry.repository.id.clone().unwrap_or_default(),
@@ -1224,6 +1230,10 @@ impl Pass<'_> {
                     }
                     Some(_) => {}
                     None if foreign => {}
+                    // What it is attached to may stand in the spec that cannot be read: that is the one fault.
+                    None if self.out.unread.contains_key(service) => {
+                        faults.extend(self.out.unread[service].iter().cloned());
+                    }
                     None => {
                         let names: Vec<String> = self
                             .out
@@ -1404,15 +1414,26 @@ fn link(out: &mut Compiled, memory: &mut Memory) {
     let mut findings = Vec::new();
     for (stack, pattern, place) in out.after.clone() {
         let all: BTreeSet<Address> = out.targets.keys().cloned().collect();
-        let named = |a: &Address| {
-            glob_matches(&pattern, &a.to_string())
-                || (a.region().is_some() && glob_matches(&pattern, &a.base().to_string()))
-        };
+        let named = |a: &Address| a.is_meant_by(&pattern);
         let hits: Vec<Address> = all
             .iter()
             .filter(|a| a.base() != stack && named(a))
             .cloned()
             .collect();
+        // What is named may stand in a spec that cannot be read: that is the one fault.
+        let unread = out.unread.iter().find(|(service, _)| {
+            let mut parts = pattern.split('/');
+            parts.next() == Some("svc") && parts.next() == Some(service)
+        });
+        if hits.is_empty()
+            && let Some((_, why)) = unread
+        {
+            let stacks = out.targets.values_mut();
+            for target in stacks.filter(|t| t.address.base() == stack) {
+                Arc::make_mut(target).faults.extend(why.iter().cloned());
+            }
+            continue;
+        }
         let fault = hits.is_empty().then(|| {
             let names: Vec<String> = all.iter().map(Address::to_string).collect();
             let mut finding = Finding::error(

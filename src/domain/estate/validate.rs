@@ -297,3 +297,61 @@ fn loose_specs(files: &Files, bound: &BTreeSet<String>, roots: &[String], out: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::template::Blob;
+
+    const MANIFEST: &str = "infrastructure: {templates: [{file: c.yaml, rendering_engine: jinja, template_language: cloudformation}]}";
+    const TEMPLATE: &str = "Resources: {T: {Type: 'AWS::SNS::Topic'}}";
+
+    fn schema(kind: &str) -> String {
+        format!(
+            "schema: {{format: {{openapi: '3.0.0'}}, {kind}_input_type: A, types: {{A: {{type: object, properties: {{a: {{type: string}}}}}}}}}}"
+        )
+    }
+
+    fn codes(service_spec: &str) -> Vec<String> {
+        let files: Files = [
+            ("t/environment/net/v1/schema/schema.yaml", schema("environment").as_str()),
+            ("t/environment/net/v1/infrastructure/manifest.yaml", MANIFEST),
+            ("t/environment/net/v1/infrastructure/c.yaml", TEMPLATE),
+            ("t/service/web/v1/schema/schema.yaml", &schema("service")),
+            ("t/service/web/v1/.template-registration.yaml", "compatible_environments: ['net:1']\nsupported_component_sources: [DIRECTLY_DEFINED]\n"),
+            ("t/service/web/v1/instance_infrastructure/manifest.yaml", MANIFEST),
+            ("t/service/web/v1/instance_infrastructure/c.yaml", TEMPLATE),
+            ("bucket/manifest.yaml", MANIFEST),
+            ("bucket/c.yaml", TEMPLATE),
+            ("plain.yaml", TEMPLATE),
+            ("beta.yaml", "proton: EnvironmentSpec\nspec: {a: b}\n"),
+            ("orders.yaml", service_spec),
+            (
+                "isoform.yaml",
+                "isoform: 1\nenvironments: {beta: {template: net@1, spec: beta.yaml, placement: beta}}\nservices: {orders: {template: web@1, spec: orders.yaml}}\ncomponents: {bucket: {files: bucket, environment: beta, attach: orders/beta}}\nstacks: {plain: {template: plain.yaml, placement: beta, after: [svc/orders/beta]}}\n",
+            ),
+        ]
+        .into_iter()
+        .map(|(p, t)| (p.to_owned(), Blob::new(t.as_bytes())))
+        .collect();
+        let found = validate(&files, None, "main").findings;
+        let errors = found.into_iter().filter(Finding::is_error);
+        let mut codes: Vec<String> = errors.map(|f| f.code).collect();
+        codes.sort();
+        codes
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_read_is_one_fault() {
+        let good =
+            "proton: ServiceSpec\ninstances: [{name: beta, environment: beta, spec: {a: b}}]\n";
+        assert_eq!(codes(good), Vec::<String>::new());
+
+        let bad = codes("proton: ServiceSpec\ninstances: [{name: beta\n");
+
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        assert!(bad[0].starts_with("yaml."), "{bad:?}");
+        let other = good.replace("name: beta", "name: betta");
+        assert_eq!(codes(&other), ["sync.after", "sync.attach"]);
+    }
+}

@@ -392,6 +392,14 @@ impl fmt::Debug for Address {
     }
 }
 
+impl Address {
+    /// Tells whether people mean this target: by its address, by a glob, or by what it is called in all regions.
+    pub fn is_meant_by(&self, glob: &str) -> bool {
+        glob_matches(glob, &self.to_string())
+            || (self.region.is_some() && glob_matches(glob, &self.base().to_string()))
+    }
+}
+
 /// Tells whether a glob matches: `*` stands for any run of characters without `/`, `**` for any run at all.
 pub fn glob_matches(glob: &str, text: &str) -> bool {
     // Iterative with one restart point per kind of star: linear in the product of the lengths, never exponential.
@@ -441,6 +449,21 @@ mod tests {
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_target_is_meant_with_and_without_its_region() {
+        let address: Address = "svc/orders/prod@eu-west-1".parse().unwrap();
+        for glob in [
+            "svc/orders/prod@eu-west-1",
+            "svc/orders/prod",
+            "svc/*/prod",
+            "**",
+        ] {
+            assert!(address.is_meant_by(glob), "{glob}");
+        }
+        assert!(!address.is_meant_by("svc/orders/prod@us-east-1"));
+        assert!(!address.is_meant_by("svc/orders"));
     }
 
     #[test]
