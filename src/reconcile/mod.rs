@@ -5,6 +5,7 @@
 //! stack. `perform.rs` is the only file that changes the world, and it takes nothing but what `announce.rs` has put
 //! into the log first. No adapter is known here.
 
+mod ahead;
 mod announce;
 mod bundles;
 mod drive;

@@ -1,12 +1,13 @@
 //! What would change: for files that are not pushed, and for the newest snapshot in CloudFormation's own words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ahead::{Ahead, awaits_another};
 use super::{Error, Line, Snapshot};
-use crate::domain::cfn::Pseudo;
+use crate::domain::cfn::{Pseudo, Template, parse_template_with};
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
@@ -77,32 +78,7 @@ impl Line {
             actor: crate::domain::model::Actor::daemon("diff"),
             uids: Arc::new(uids),
         };
-        let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = self
-            .outputs_of(&snapshot, &snapshot.addresses())
-            .await?
-            .into_iter()
-            .map(|(a, o)| (a, (*o).clone()))
-            .collect();
-        let mut report = DiffReport {
-            v: 1,
-            targets: Vec::new(),
-            unchanged: 0,
-            orphaned: Vec::new(),
-            findings: snapshot.compiled.findings.clone(),
-        };
-        for address in snapshot.compiled.graph.levels().into_iter().flatten() {
-            let Some(target) = snapshot.compiled.targets.get(&address) else {
-                continue;
-            };
-            if !can_be_previewed(target) {
-                continue;
-            }
-            match self.diff_target(&snapshot, target, &mut outputs).await? {
-                Ok(Some(diff)) => report.targets.push(diff),
-                Ok(None) => report.unchanged += 1,
-                Err(findings) => report.findings.extend(findings),
-            }
-        }
+        let mut report = self.compare(&snapshot, "**").await?;
         if let Some(newest) = self.newest() {
             report.orphaned = newest
                 .compiled
@@ -129,6 +105,38 @@ impl Line {
                 })
                 .collect();
         }
+        Ok(report)
+    }
+
+    /// Compares what a snapshot asks for with what is deployed, for the targets that are meant.
+    async fn compare(&self, snapshot: &Snapshot, glob: &str) -> Result<DiffReport, Error> {
+        let deployed = self.outputs_of(snapshot, &snapshot.addresses()).await?;
+        let mut ahead = Ahead::new(deployed);
+        let mut report = DiffReport {
+            v: 1,
+            targets: Vec::new(),
+            unchanged: 0,
+            orphaned: Vec::new(),
+            findings: snapshot.compiled.findings.clone(),
+        };
+        let concerned = concerned(snapshot, glob);
+        for address in snapshot.compiled.graph.levels().into_iter().flatten() {
+            let Some(target) = snapshot.compiled.targets.get(&address) else {
+                continue;
+            };
+            if !concerned.contains(&address) || !can_be_previewed(target) {
+                continue;
+            }
+            let found = self.diff_target(snapshot, target, &mut ahead).await?;
+            if !address.is_meant_by(glob) {
+                continue;
+            }
+            match found {
+                Ok(Some(diff)) => report.targets.push(diff),
+                Ok(None) => report.unchanged += 1,
+                Err(findings) => report.findings.extend(findings),
+            }
+        }
         report.findings.sort();
         report.findings.dedup();
         Ok(report)
@@ -138,7 +146,7 @@ impl Line {
         &self,
         snapshot: &Snapshot,
         target: &Target,
-        outputs: &mut BTreeMap<Address, BTreeMap<String, String>>,
+        ahead: &mut Ahead,
     ) -> Result<Result<Option<TargetDiff>, Vec<Finding>>, Error> {
         let uid = snapshot.uids.get(&target.address).cloned();
         let history = uid.as_ref().and_then(|u| self.history(u));
@@ -155,7 +163,7 @@ impl Line {
             .unwrap_or(fallback);
         // In a block of its own: nothing of it may live across a wait.
         let rendered = {
-            let known = |a: &Address| outputs.get(a).cloned();
+            let known = |a: &Address| ahead.of(a);
             let context = Context {
                 installation: &self.settings.installation,
                 uid: uid.as_ref().unwrap_or(&nobody),
@@ -169,17 +177,14 @@ impl Line {
             Ok(rendering) => rendering,
             Err(findings) => return Ok(Err(findings)),
         };
-        // Outputs that will come stand as names for those who use them.
-        if let Ok(template) = crate::domain::cfn::parse_template_with(
+        let template = parse_template_with(
             &rendering.file.0,
             &rendering.desired.template,
             &rendering.desired.parameters,
-        ) {
-            let mine = outputs.entry(target.address.clone()).or_default();
-            for name in template.outputs.keys() {
-                mine.entry(name.clone())
-                    .or_insert_with(|| crate::domain::estate::placeholder(&target.address, name));
-            }
+        )
+        .ok();
+        if let Some(template) = &template {
+            ahead.expect_new(&target.address, template);
         }
         let applied = history.as_ref().and_then(|h| h.applied.clone());
         let digest = rendering.desired.digest(self.store.keyring().hasher());
@@ -204,12 +209,15 @@ impl Line {
             template: &p.rendered,
             parameters: &p.parameters,
         });
-        let found = preview(
+        let mut found = preview(
             deployed.as_ref(),
             &rendering.desired,
             &pseudo,
             self.store.keyring().hasher(),
         );
+        if let Some(template) = &template {
+            ahead.expect(&target.address, template, &found.outputs);
+        }
         let old = before
             .as_ref()
             .map(|p| p.rendered.as_str())
@@ -219,12 +227,15 @@ impl Line {
             .context_radius(2)
             .header("deployed", "desired")
             .to_string();
+        let text = ahead.shown(&text).unwrap_or(text);
         let places = places(
             target,
             &rendering,
+            template.as_ref(),
             before.as_ref().map(|p| &p.data),
             &found.changes,
         );
+        ahead.show(&mut found.changes);
         let then = snapshot
             .compiled
             .graph
@@ -250,47 +261,31 @@ impl Line {
         let newest = self
             .newest()
             .ok_or_else(|| Error::Broken("nothing was looked at yet".into()))?;
-        let mut outputs: BTreeMap<Address, BTreeMap<String, String>> = self
-            .outputs_of(&newest, &newest.addresses())
-            .await?
-            .into_iter()
-            .map(|(a, o)| (a, (*o).clone()))
-            .collect();
-        let mut report = DiffReport {
-            v: 1,
-            targets: Vec::new(),
-            unchanged: 0,
-            orphaned: Vec::new(),
-            findings: newest.compiled.findings.clone(),
-        };
-        for address in newest.compiled.graph.levels().into_iter().flatten() {
-            let Some(target) = newest.compiled.targets.get(&address) else {
+        let mut report = self.compare(&newest, glob).await?;
+        for diff in &mut report.targets {
+            let Some(target) = newest.compiled.targets.get(&diff.address) else {
                 continue;
-            };
-            if !can_be_previewed(target)
-                || !crate::domain::model::glob_matches(glob, &address.to_string())
-            {
-                continue;
-            }
-            let mut diff = match self.diff_target(&newest, target, &mut outputs).await? {
-                Ok(Some(diff)) => diff,
-                Ok(None) => {
-                    report.unchanged += 1;
-                    continue;
-                }
-                Err(findings) => {
-                    report.findings.extend(findings);
-                    continue;
-                }
             };
             let owned = newest
                 .uids
-                .get(&address)
+                .get(&diff.address)
                 .and_then(|u| Some((u.clone(), self.history(u)?)));
-            if let Some((uid, history)) = owned
-                && let Some(stack) = history.owned.clone()
-                && let Ok(rendering) = self.render_target(&uid, &history, &newest, target).await?
+            let Some((uid, history)) = owned else {
+                continue;
+            };
+            let Some(stack) = history.owned.clone() else {
+                continue;
+            };
+            // CloudFormation can only be asked about values that are there.
+            if diff
+                .changes
+                .iter()
+                .any(|c| c.properties.iter().any(awaits_another))
             {
+                diff.problems.push("it uses outputs that are known after apply: CloudFormation is asked when they are there".into());
+                continue;
+            }
+            if let Ok(rendering) = self.render_target(&uid, &history, &newest, target).await? {
                 let read = self
                     .previewed(&uid, &history, target, &rendering.desired, &stack, actor)
                     .await?;
@@ -298,10 +293,7 @@ impl Line {
                 diff.problems
                     .extend(read.reason.filter(|_| diff.changes.is_empty()));
             }
-            report.targets.push(diff);
         }
-        report.findings.sort();
-        report.findings.dedup();
         Ok(report)
     }
 
@@ -334,6 +326,26 @@ impl Line {
     }
 }
 
+/// Returns the targets that are meant, and whatever gives them values.
+fn concerned(snapshot: &Snapshot, glob: &str) -> BTreeSet<Address> {
+    let targets = &snapshot.compiled.targets;
+    let mut open: Vec<&Address> = targets.keys().filter(|a| a.is_meant_by(glob)).collect();
+    let mut all = BTreeSet::new();
+    while let Some(address) = open.pop() {
+        if all.insert(address.clone())
+            && let Some((_, target)) = targets.get_key_value(address)
+        {
+            let producers = target.producers();
+            open.extend(
+                producers
+                    .iter()
+                    .filter_map(|p| Some(targets.get_key_value(p)?.0)),
+            );
+        }
+    }
+    all
+}
+
 /// Tells whether a target has a template that can be compared: no faults, ours, and of an engine that is deployed.
 fn can_be_previewed(target: &Target) -> bool {
     !target.faults.iter().any(Finding::is_error)
@@ -349,15 +361,12 @@ fn can_be_previewed(target: &Target) -> bool {
 fn places(
     target: &Target,
     rendering: &crate::domain::estate::Rendering,
+    template: Option<&Template>,
     before: Option<&serde_json::Value>,
     changes: &[Change],
 ) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    let Ok(template) = crate::domain::cfn::parse_template_with(
-        &rendering.file.0,
-        &rendering.desired.template,
-        &rendering.desired.parameters,
-    ) else {
+    let Some(template) = template else {
         return out;
     };
     let map = line_map(&rendering.file.1, &rendering.desired.template);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Change, Desired, ResourceState, compare};
+use super::{Action, Change, Desired, Replacement, ResourceState, compare};
 use crate::domain::cfn::{
     EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
     parse_template_with, resource_type, unknown,
@@ -25,8 +25,8 @@ pub struct Deployed<'a> {
 pub struct Preview {
     /// What would change.
     pub changes: Vec<Change>,
-    /// Names of outputs after the change.
-    pub outputs: Vec<String>,
+    /// Outputs that will have another value: the new one, or nothing where it is known after the change only.
+    pub outputs: BTreeMap<String, Option<String>>,
     /// Why a part could not be evaluated.
     pub problems: Vec<String>,
 }
@@ -118,13 +118,77 @@ pub fn preview(
             })
         },
     );
-    out.outputs = after.outputs.keys().cloned().collect();
     out.problems.extend(problems);
     match result {
         Ok(changes) => out.changes = changes,
         Err(error) => out.problems.push(error.to_string()),
     }
+    // What is made anew has other names and attributes than what was there.
+    let anew = |c: &&Change| c.action == Action::Add || c.replacement != Replacement::Never;
+    let made = out.changes.iter().filter(anew).map(|c| c.logical.clone());
+    resolver.moved.replace(made.collect());
+    let before = match deployed {
+        Some(deployed) => outputs_of(deployed, pseudo, &secret),
+        None => BTreeMap::new(),
+    };
+    out.outputs = after
+        .outputs
+        .iter()
+        .filter_map(|(name, output)| {
+            let value = evaluate(&output.value, &scope).ok();
+            (before.get(name) != Some(&value)).then(|| (name.clone(), value.and_then(certain)))
+        })
+        .collect();
     out
+}
+
+/// Returns a value as text where nothing of it is named by a resource: what is, is known to the engine only.
+fn certain(value: Value) -> Option<String> {
+    let text = value.as_str()?;
+    (!text.contains("${")).then(|| text.to_owned())
+}
+
+/// Returns what the outputs of the deployed template say, with resources by their names.
+fn outputs_of(
+    deployed: &Deployed<'_>,
+    pseudo: &Pseudo,
+    secret: &dyn Fn(&str) -> String,
+) -> BTreeMap<String, Option<Value>> {
+    let Ok(template) = parse_template_with("deployed", deployed.template, deployed.parameters)
+    else {
+        return BTreeMap::new();
+    };
+    let parameters = given(&template, deployed, secret, &mut Vec::new());
+    let resolver = Symbolic {
+        template: &template,
+        moved: RefCell::new(BTreeSet::new()),
+    };
+    let scope = Scope {
+        template: &template,
+        parameters: &parameters,
+        pseudo,
+        resolver: &resolver,
+    };
+    let outputs = template.outputs.iter();
+    outputs
+        .map(|(name, output)| (name.clone(), evaluate(&output.value, &scope).ok()))
+        .collect()
+}
+
+/// Binds the parameters with which a template was deployed, as far as it has them.
+fn given(
+    template: &Template,
+    deployed: &Deployed<'_>,
+    secret: &dyn Fn(&str) -> String,
+    problems: &mut Vec<String>,
+) -> BTreeMap<String, Value> {
+    let known = deployed
+        .parameters
+        .iter()
+        .filter(|(name, _)| template.parameters.contains_key(*name))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    bound(template, &known, secret, problems)
 }
 
 fn bound(
@@ -163,13 +227,7 @@ fn states(
         problems.push("the deployed template cannot be read".into());
         return BTreeMap::new();
     };
-    let known = deployed
-        .parameters
-        .iter()
-        .filter(|(name, _)| template.parameters.contains_key(*name))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    let parameters = bound(&template, &known, secret, problems);
+    let parameters = given(&template, deployed, secret, problems);
     let resolver = Symbolic {
         template: &template,
         moved: RefCell::new(BTreeSet::new()),
@@ -195,12 +253,8 @@ fn states(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::plan::{Action, Replacement};
 
-    fn changes(
-        before: Option<&str>,
-        after: &str,
-    ) -> Vec<(String, Action, Replacement, Vec<String>)> {
+    fn previewed(before: Option<&str>, after: &str) -> Preview {
         let desired = Desired {
             stack_name: "s".parse().unwrap(),
             template: after.into(),
@@ -235,6 +289,14 @@ mod tests {
             &KeyedHasher::new(b"k"),
         );
         assert_eq!(preview.problems, Vec::<String>::new());
+        preview
+    }
+
+    fn changes(
+        before: Option<&str>,
+        after: &str,
+    ) -> Vec<(String, Action, Replacement, Vec<String>)> {
+        let preview = previewed(before, after);
         let shown = |c: &Change| {
             c.properties
                 .iter()
@@ -287,6 +349,30 @@ mod tests {
                 "Environment.Variables.HOST \"${Db.Endpoint.Address}\" → (known after apply: Db.Endpoint.Address)"
             ]
         );
+    }
+
+    #[test]
+    fn outputs_change_with_what_they_name() {
+        let template = |name: &str, port: &str| {
+            format!(
+                "{}Outputs: {{Host: {{Value: !GetAtt Db.Endpoint.Address}}, Port: {{Value: '{port}'}}, Fn: {{Value: !Ref Fn}}}}\n",
+                database(name, port)
+            )
+        };
+        let before = template("orders", "5432");
+
+        let replaced = previewed(Some(&before), &template("orders2", "5433")).outputs;
+        let same = previewed(Some(&before), &before).outputs;
+        let first = previewed(None, &before).outputs;
+
+        let known = |outputs: &BTreeMap<String, Option<String>>| {
+            let all = outputs.iter();
+            all.map(|(n, v)| format!("{n} {}", v.as_deref().unwrap_or("?")))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(known(&replaced), ["Host ?", "Port 5433"]);
+        assert_eq!(known(&same), Vec::<String>::new());
+        assert_eq!(known(&first), ["Fn ?", "Host ?", "Port 5432"]);
     }
 
     #[test]
