@@ -9,11 +9,12 @@ use serde_json::json;
 
 use super::client::{Client, config_path};
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, clean};
-use super::{DONE, FAILED, Global, Output, usage};
+use super::{DONE, FAILED, Global, Output, Usage, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
 use crate::domain::deployment::{EventKind, Step};
+use crate::domain::model::counted;
 use crate::port::ObjectStore;
 use crate::reconcile::{Evidence, Proof};
 use crate::store::Keyring;
@@ -162,8 +163,9 @@ fn line(entry: &Entry) -> String {
                 .collect::<Vec<_>>()
                 .join(", ");
             format!(
-                "look at snapshot {} ended: {counts}; {} faults",
-                look.snapshot.0, look.faults
+                "look at snapshot {} ended: {counts}; {}",
+                look.snapshot.0,
+                counted(look.faults, "fault")
             )
         }
         Body::Target(kind) => event(kind, &by),
@@ -509,6 +511,8 @@ async fn verify_log(
     };
     let (mut evident, cloud) = match result {
         Ok(found) => found,
+        // A file that is not there is no log that was tampered with.
+        Err(error) if error.is::<Usage>() => return Err(error),
         Err(error) => return told(global, Err(format!("{error:#}")), &[]),
     };
     let Some(Body::Created { public_key, .. }) = evident.entries.first().map(|e| e.body.clone())
@@ -556,15 +560,20 @@ async fn verify_log(
                 .map(|at| format!(", signed {}", show::time(at)))
                 .unwrap_or_default();
             let tail = if verified.unsigned > 0 {
-                format!("; the last {} are not signed yet", verified.unsigned)
+                format!(
+                    "; the last {} {} not signed yet",
+                    verified.unsigned,
+                    if verified.unsigned == 1 { "is" } else { "are" }
+                )
             } else {
                 String::new()
             };
             told(
                 global,
                 Ok(format!(
-                    "{} entries, chain verified to checkpoint {}{signed}{tail}",
-                    verified.entries, verified.signed_to
+                    "{}, chain verified to checkpoint {}{signed}{tail}",
+                    counted(verified.entries as usize, "entry"),
+                    verified.signed_to
                 )),
                 &evident.notes,
             )
@@ -592,8 +601,8 @@ fn told(global: &Global, result: Result<String, String>, notes: &[String]) -> an
 }
 
 fn from_file(path: &std::path::Path) -> anyhow::Result<Evident> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| usage(format!("reading {}: {e}", path.display())))?;
     let mut evident = Evident {
         entries: Vec::new(),
         checkpoints: Vec::new(),
@@ -730,8 +739,11 @@ async fn shipped(cloud: &std::path::Path, evident: &mut Evident) -> anyhow::Resu
         }
     }
     evident.notes.push(format!(
-        "{} entries are the same in the bundle store",
-        segments.len()
+        "{} the same in the bundle store",
+        match segments.len() {
+            1 => "1 entry is".to_owned(),
+            n => format!("{n} entries are"),
+        }
     ));
     let page = home.list(&format!("checkpoints/{log}/"), None).await?;
     for meta in page.items {

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::client::Client;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
-use super::{CHANGES, DONE, FAILED, Global, Output, finding};
+use super::{CHANGES, DONE, FAILED, Global, Output, finding, usage};
 use crate::domain::bundle;
-use crate::domain::model::Prune;
+use crate::domain::model::{Prune, counted};
 use crate::domain::template::{Blob, Files};
 use crate::reconcile::DiffReport;
 
@@ -72,6 +72,9 @@ pub(crate) fn clone_files(folder: &Path) -> anyhow::Result<(Files, Option<String
 
 /// Reads every plain file below a folder, under the limits of a tree.
 pub(crate) fn folder_files(folder: &Path) -> anyhow::Result<Files> {
+    if !folder.is_dir() {
+        return Err(usage(format!("{} is not a folder", folder.display())));
+    }
     let mut files = Files::new();
     let mut open = vec![folder.to_owned()];
     let mut total = 0u64;
@@ -155,15 +158,16 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
     finding::print(&report.findings);
     let many = |n: usize, word: &str| {
         format!(
-            "{n} target{} {word}{}",
-            if n == 1 { "" } else { "s" },
+            "{} {word}{}",
+            counted(n, "target"),
             if n == 1 { "s" } else { "" }
         )
     };
     anstream::println!(
-        "{title} · {}, {} do not\n",
+        "{title} · {}, {} {} not\n",
         many(report.targets.len(), "change"),
-        report.unchanged
+        report.unchanged,
+        if report.unchanged == 1 { "does" } else { "do" }
     );
     for target in &report.targets {
         let losses: Vec<String> = target
@@ -174,8 +178,8 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
             .collect();
         let verdict = if target.create {
             format!(
-                "{GREEN}is created{RESET}   {} resources",
-                target.changes.len()
+                "{GREEN}is created{RESET}   {}",
+                counted(target.changes.len(), "resource")
             )
         } else if losses.is_empty() {
             match target
@@ -244,8 +248,13 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
     }
     if faults > 0 {
         anstream::println!(
-            "{RED}{faults} error{}{RESET}: what they touch does not move",
-            if faults == 1 { "" } else { "s" }
+            "{RED}{}{RESET}: what {} not move",
+            counted(faults, "error"),
+            if faults == 1 {
+                "it touches does"
+            } else {
+                "they touch does"
+            }
         );
     }
     Ok(code)

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, socket_path};
 use super::show::{self, clean};
-use super::{DONE, Global};
+use super::{DONE, Global, Output};
 use crate::domain::model::{Reason, SyncResult};
 use crate::reconcile::{EstateReport, TargetReport};
 
@@ -33,7 +33,11 @@ pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Resul
     match command {
         HookCommand::Install { repository } => {
             let path = install(&repository, &socket_path(global)?)?;
-            anstream::println!("installed {}: a push shows what it does", path.display());
+            if global.output == Output::Json {
+                show::json(&json!({ "installed": path }))?;
+            } else {
+                anstream::println!("installed {}: a push shows what it does", path.display());
+            }
             Ok(DONE)
         }
         HookCommand::PostReceive => {
@@ -99,6 +103,7 @@ async fn post_receive(global: &Global) -> anyhow::Result<()> {
         .or_else(|_| std::env::var("REMOTE_USER"))
         .or_else(|_| std::env::var("USER"))
         .unwrap_or_default();
+    let before: EstateReport = client.get("estate", &[]).await?;
     let answer: Value = client
         .post("hint", &json!({ "trigger": "push", "pusher": pusher }))
         .await?;
@@ -116,10 +121,23 @@ async fn post_receive(global: &Global) -> anyhow::Result<()> {
     if answer.get("new").and_then(Value::as_bool) != Some(true) {
         anstream::println!("isoform: {} is accepted already", commit.revision.short());
     }
-    follow(&client, &commit.revision.to_string()).await
+    let revision = commit.revision.as_str();
+    // What stood before this push is not its doing. If the daemon was faster than the hook, nobody can tell.
+    let faster = before
+        .commits
+        .values()
+        .any(|c| c.revision.as_str() == revision);
+    let old = if faster { Vec::new() } else { before.targets };
+    follow(&client, revision, &old).await
 }
 
-async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
+/// Tells whether a target is as it was: the same condition, since the same time, in the same words.
+fn is_as_before(target: &TargetReport, old: &[TargetReport]) -> bool {
+    old.iter()
+        .any(|o| o.uid == target.uid && o.condition == target.condition)
+}
+
+async fn follow(client: &Client, revision: &str, old: &[TargetReport]) -> anyhow::Result<()> {
     let begun = Instant::now();
     let short = &revision[..7];
     let mut said: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
@@ -152,6 +170,9 @@ async fn follow(client: &Client, revision: &str) -> anyhow::Result<()> {
             .iter()
             .filter(|t| t.looked >= estate.snapshot || t.condition.result == SyncResult::Applying)
         {
+            if is_as_before(target, old) {
+                continue;
+            }
             if let Some(line) = news(
                 target,
                 said.get(&target.address.to_string()).map(String::as_str),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::show::{DIM, GREEN, RESET};
-use super::{DONE, diff};
+use super::show::{self, DIM, GREEN, RESET};
+use super::{DONE, Global, Output, diff};
+use crate::domain::model::counted;
 use crate::domain::spec::{parse_environment_spec, parse_ops, parse_service_spec, spec_kind};
 use crate::domain::template::{
     BundleKind, Files, find_bundles, find_components, load_bundle, text_of,
@@ -20,7 +21,8 @@ struct Found {
     deployments: Vec<String>,
 }
 
-pub(crate) fn init(folder: &Path, force: bool) -> anyhow::Result<u8> {
+/// `isoform init`
+pub(crate) fn init(global: &Global, folder: &Path, force: bool) -> anyhow::Result<u8> {
     let path = folder.join("isoform.yaml");
     if path.exists() && !force {
         return Err(super::usage(format!(
@@ -32,17 +34,37 @@ pub(crate) fn init(folder: &Path, force: bool) -> anyhow::Result<u8> {
     let found = find(&files);
     let text = write(&found);
     std::fs::write(&path, &text)?;
+    let open = text.lines().filter(|l| l.contains("CHOOSE")).count();
+    let specs = found.environment_specs.len() + found.service_specs.len();
+    if global.output == Output::Json {
+        show::json(&serde_json::json!({
+            "file": path,
+            "environment_templates": found.environments.len(),
+            "service_templates": found.services.len(),
+            "components": found.components.len(),
+            "specs": specs,
+            "choose": open,
+        }))?;
+        return Ok(DONE);
+    }
     anstream::println!("{GREEN}wrote{RESET} {}", path.display());
     anstream::println!(
-        "  {} environment templates, {} service templates, {} components, {} specs",
-        found.environments.len(),
-        found.services.len(),
-        found.components.len(),
-        found.environment_specs.len() + found.service_specs.len()
+        "  {}, {}, {}, {}",
+        counted(found.environments.len(), "environment template"),
+        counted(found.services.len(), "service template"),
+        counted(found.components.len(), "component"),
+        counted(specs, "spec")
     );
-    let open = text.lines().filter(|l| l.contains("CHOOSE")).count();
     if open > 0 {
-        anstream::println!("  {open} lines say CHOOSE: isoform cannot know them");
+        anstream::println!(
+            "  {} CHOOSE: isoform cannot know {}",
+            if open == 1 {
+                "1 line says".to_owned()
+            } else {
+                format!("{open} lines say")
+            },
+            if open == 1 { "it" } else { "them" }
+        );
     }
     anstream::println!("next  {DIM}read it, then{RESET} isoform validate");
     Ok(DONE)

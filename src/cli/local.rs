@@ -1,9 +1,9 @@
 //! `isoform local`: hands for the embedded engine's world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -13,7 +13,9 @@ use super::{DONE, Global, Output, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::model::parse_duration;
+use crate::domain::plan::{Observed, StatusClass};
 use crate::local::{ByHand, Failure, Faults, LocalEngine, Phase, World};
+use crate::port::{Error, StackEngine, StackRef};
 
 #[derive(Subcommand)]
 pub(crate) enum LocalCommand {
@@ -66,6 +68,37 @@ pub(crate) enum LocalCommand {
         /// Put it back as its stack says.
         #[arg(long, conflicts_with_all = ["set", "delete"])]
         restore: bool,
+    },
+    /// Continue a rollback that failed.
+    Continue {
+        /// The stack's name or ARN.
+        stack: String,
+        /// The logical id of a resource that the rollback leaves as it is; can be given several times.
+        #[arg(long, value_name = "LOGICAL ID")]
+        skip: Vec<String>,
+    },
+    /// Take back an update that runs.
+    Cancel {
+        /// The stack's name or ARN.
+        stack: String,
+    },
+    /// Delete a stack by hand.
+    Delete {
+        /// The stack's name or ARN.
+        stack: String,
+        /// The logical id of a resource that stays; only after a deletion has failed, and can be given several times.
+        #[arg(long, value_name = "LOGICAL ID")]
+        retain: Vec<String>,
+    },
+    /// Protect a stack against deletion.
+    Protect {
+        /// The stack's name or ARN.
+        stack: String,
+    },
+    /// Take the protection against deletion off a stack.
+    Unprotect {
+        /// The stack's name or ARN.
+        stack: String,
     },
     /// Show how the world misbehaves, and let it.
     Faults(FaultArgs),
@@ -153,6 +186,71 @@ fn misbehaviour(before: Faults, arguments: FaultArgs) -> anyhow::Result<Faults> 
     Ok(faults)
 }
 
+/// What somebody does who has moved a stuck stack.
+const AFTER: &str =
+    "next  isoform retry <target>, which asks whether what you did by hand shall stand";
+
+/// Says what was done, once.
+fn said(global: &Global, text: &str) -> anyhow::Result<()> {
+    if global.output == Output::Json {
+        let first = text.lines().next().unwrap_or_default();
+        return show::json(&serde_json::json!({ "said": first }));
+    }
+    anstream::println!("{text}");
+    Ok(())
+}
+
+fn place(stack: &Observed) -> String {
+    match stack.stack_id.region() {
+        Some(region) => format!("{} in {region}", stack.name),
+        None => stack.name.to_string(),
+    }
+}
+
+/// Each operation by hand is one of its own: none is a repeat of another.
+fn token() -> String {
+    format!("by-hand-{}", uuid::Uuid::now_v7())
+}
+
+/// Finds the one stack of a name, or of an ARN, among the accounts and regions of all placements.
+async fn find(
+    world: &World,
+    config: &Config,
+    stack: &str,
+) -> anyhow::Result<(LocalEngine, Observed)> {
+    let asked = match stack.parse() {
+        Ok(id) => StackRef::Id(id),
+        Err(_) => StackRef::Name(stack.parse().map_err(|e| usage(format!("{e}")))?),
+    };
+    let places: BTreeSet<_> = config
+        .placements
+        .values()
+        .flat_map(|p| p.regions.iter().map(|r| (p.account.clone(), r.clone())))
+        .collect();
+    let mut found = Vec::new();
+    for (account, region) in places {
+        let engine = LocalEngine::new(world.clone(), account.clone(), region.clone());
+        let there = engine.describe(&asked).await?.filter(|s| {
+            s.status.class() != StatusClass::Gone
+                && s.stack_id.account().as_ref() == Some(&account)
+                && s.stack_id.region().as_ref() == Some(&region)
+        });
+        found.extend(there.map(|s| (engine, s)));
+    }
+    if found.len() > 1 {
+        let all: Vec<String> = found.iter().map(|(_, s)| s.stack_id.to_string()).collect();
+        return Err(usage(format!(
+            "`{stack}` means several stacks: name one by its ARN, {}",
+            all.join(" or ")
+        )));
+    }
+    found.pop().ok_or_else(|| {
+        usage(format!(
+            "there is no stack `{stack}`: `isoform targets` lists their names"
+        ))
+    })
+}
+
 /// `isoform local`
 pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Result<u8> {
     let config = match &global.config {
@@ -185,7 +283,7 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
                     phase: on,
                 })
                 .await?;
-            anstream::println!("the next operation on it fails");
+            said(global, "the next operation on it fails")?;
         }
         LocalCommand::Heal {
             stack,
@@ -201,21 +299,12 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
                     phase: on,
                 })
                 .await?;
-            anstream::println!("it works again");
+            said(global, "it works again")?;
         }
         LocalCommand::Meddle { stack } => {
-            let name = stack.parse()?;
-            for placement in config.placements.values() {
-                for region in &placement.regions {
-                    let engine =
-                        LocalEngine::new(world.clone(), placement.account.clone(), region.clone());
-                    if engine.meddle(&name).await.is_ok() {
-                        anstream::println!("changed {stack} by hand in {region}");
-                        return Ok(DONE);
-                    }
-                }
-            }
-            return Err(usage(format!("there is no stack `{stack}`")));
+            let (engine, found) = find(&world, &config, &stack).await?;
+            engine.meddle(&found.name).await?;
+            said(global, &format!("updated {} by hand", place(&found)))?;
         }
         LocalCommand::Change {
             stack,
@@ -229,20 +318,61 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
                 (_, true) => ByHand::Restore,
                 _ => ByHand::Set(assignments(&set)?),
             };
-            let name = stack.parse()?;
-            for placement in config.placements.values() {
-                for region in &placement.regions {
-                    let engine =
-                        LocalEngine::new(world.clone(), placement.account.clone(), region.clone());
-                    if engine.by_hand(&name, &resource, &change).await.is_ok() {
-                        anstream::println!("changed {resource} of {stack} by hand in {region}");
-                        return Ok(DONE);
-                    }
+            let (engine, found) = find(&world, &config, &stack).await?;
+            match engine.by_hand(&found.name, &resource, &change).await {
+                Err(Error::NotFound(_)) => {
+                    return Err(usage(format!("`{stack}` has no resource `{resource}`")));
                 }
+                done => done?,
             }
-            return Err(usage(format!(
-                "there is no stack `{stack}` with a resource `{resource}`"
-            )));
+            said(
+                global,
+                &format!("changed {resource} of {} by hand", place(&found)),
+            )?;
+        }
+        LocalCommand::Continue { stack, skip } => {
+            let (engine, found) = find(&world, &config, &stack).await?;
+            engine
+                .continue_rollback(&found.stack_id, &token(), &skip)
+                .await?;
+            said(
+                global,
+                &format!("the rollback of {} goes on\n{AFTER}", place(&found)),
+            )?;
+        }
+        LocalCommand::Cancel { stack } => {
+            let (engine, found) = find(&world, &config, &stack).await?;
+            engine.cancel(&found.stack_id, &token()).await?;
+            said(
+                global,
+                &format!("the update of {} is taken back", place(&found)),
+            )?;
+        }
+        LocalCommand::Delete { stack, retain } => {
+            let (engine, found) = find(&world, &config, &stack).await?;
+            if found.termination_protection {
+                bail!(
+                    "{stack} is protected against deletion; to take that off: isoform local unprotect {stack}"
+                );
+            }
+            engine.delete(&found.stack_id, &token(), &retain).await?;
+            said(
+                global,
+                &format!("{} is being deleted\n{AFTER}", place(&found)),
+            )?;
+        }
+        LocalCommand::Protect { stack } => {
+            let (engine, found) = find(&world, &config, &stack).await?;
+            engine.set_protection(&found.stack_id, true).await?;
+            said(
+                global,
+                &format!("{} is protected against deletion", place(&found)),
+            )?;
+        }
+        LocalCommand::Unprotect { stack } => {
+            let (engine, found) = find(&world, &config, &stack).await?;
+            engine.set_protection(&found.stack_id, false).await?;
+            said(global, &format!("{} can be deleted", place(&found)))?;
         }
         LocalCommand::Faults(arguments) => {
             let faults = misbehaviour(world.faults().await?, arguments)?;

@@ -5,6 +5,7 @@
 
 mod audit;
 mod client;
+mod config;
 mod demo;
 mod diff;
 mod finding;
@@ -19,6 +20,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::domain::model::Finding;
 
 /// Exit code: done.
 pub(crate) const DONE: u8 = 0;
@@ -43,6 +46,41 @@ pub(crate) struct Usage(String);
 /// Makes an error that says what to write instead.
 pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
     Usage(text.into()).into()
+}
+
+/// What was given has faults, which are shown one by one: the exit code is [`FAILED`].
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Faulty {
+    message: String,
+    findings: Vec<Finding>,
+}
+
+impl Faulty {
+    fn new(message: String, findings: Vec<Finding>) -> anyhow::Error {
+        Self { message, findings }.into()
+    }
+}
+
+/// Tells an error, as people or as programs read it, and returns the exit code.
+fn tell(error: &anyhow::Error, output: Output) -> u8 {
+    let text = crate::telemetry::redact(&format!("{error:#}"));
+    let findings = error
+        .downcast_ref::<Faulty>()
+        .map_or(&[][..], |f| &f.findings);
+    if output == Output::Json {
+        // On standard output, so that there is always one document to read.
+        let _ = show::json(&serde_json::json!({ "error": text, "findings": findings }));
+    } else {
+        for finding in findings {
+            anstream::eprintln!("{}\n", finding::render(finding));
+        }
+        anstream::eprintln!("{}error:{} {text}", show::RED, show::RESET);
+    }
+    let usage = error.downcast_ref::<Usage>().is_some()
+        || error.downcast_ref::<crate::config::Error>().is_some()
+        || error.downcast_ref::<client::NoDaemon>().is_some();
+    if usage { USAGE } else { FAILED }
 }
 
 #[derive(Parser)]
@@ -227,7 +265,7 @@ enum Command {
     /// Show or prepare the configuration.
     Config {
         #[command(subcommand)]
-        what: offline::ConfigCommand,
+        what: config::ConfigCommand,
     },
     /// Print the JSON Schema of a file format.
     Schema {
@@ -317,6 +355,7 @@ pub fn main() -> ExitCode {
     if matches!(cli.command, Command::GitErrand) {
         crate::git::errand::run();
     }
+    let output = cli.global.output;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(16 << 20)
@@ -330,19 +369,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match result {
         Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) => {
-            let text = format!("{error:#}");
-            anstream::eprintln!(
-                "{}error:{} {}",
-                show::RED,
-                show::RESET,
-                crate::telemetry::redact(&text)
-            );
-            let usage = error.downcast_ref::<Usage>().is_some()
-                || error.downcast_ref::<crate::config::Error>().is_some()
-                || error.downcast_ref::<client::NoDaemon>().is_some();
-            ExitCode::from(if usage { USAGE } else { FAILED })
-        }
+        Ok(Err(error)) => ExitCode::from(tell(&error, output)),
         Err(_) => ExitCode::from(FAILED),
     }
 }
@@ -351,10 +378,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let global = cli.global;
     match cli.command {
         Command::Demo(args) => demo::demo(&args, &global).await,
-        Command::Init { folder, force } => init::init(&folder, force),
+        Command::Init { folder, force } => init::init(&global, &folder, force),
         Command::Run { json_log, log } => offline::run_daemon(&global, json_log, &log).await,
         Command::Validate { folder, strict } => offline::validate(&global, &folder, strict),
-        Command::Render(args) => offline::render(&args),
+        Command::Render(args) => offline::render(&global, &args),
         Command::Diff(args) => diff::diff(&global, &args).await,
         Command::Plan { targets } => diff::plan(&global, &targets).await,
         Command::Sync { wait, timeout } => online::sync(&global, wait, &timeout).await,
@@ -403,8 +430,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Bundle { what } => offline::bundle(&global, what).await,
         Command::Audit { what } => audit::audit(&global, what).await,
-        Command::Config { what } => offline::config(&global, what),
-        Command::Schema { format } => offline::schema(&format),
+        Command::Config { what } => config::config(&global, what),
+        Command::Schema { format } => config::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,
         Command::Local { what } => local::local(&global, what).await,
         // Handled before there was a runtime.

@@ -5,25 +5,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::config_path;
 use super::diff::folder_files;
 use super::online::errors;
-use super::show::{self, BOLD, GREEN, RED, RESET, YELLOW};
-use super::{CHANGES, DONE, FAILED, Global, Output, finding, usage};
+use super::show::{self, BOLD, GREEN, RED, RESET};
+use super::{CHANGES, DONE, FAILED, Faulty, Global, Output, finding, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon;
 use crate::domain::bundle;
 use crate::domain::estate::validate as validate_files;
-use crate::domain::model::{Digest, Finding};
+use crate::domain::model::{Digest, Finding, counted};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::{Files, load_bundle, load_component};
 use crate::git::Mirror;
-use crate::port::Ports;
-use crate::reconcile::open_bundle;
-use crate::store::RootKey;
+use crate::port::{self, Ports};
+use crate::reconcile::{self, open_bundle};
 
 /// Arguments of `render`.
 #[derive(Args)]
@@ -79,17 +78,6 @@ pub(crate) enum BundleCommand {
     },
 }
 
-#[derive(Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Print the configuration as it is understood.
-    Show,
-    /// Make a root key, in a file that only you can read.
-    Key {
-        /// The file.
-        file: PathBuf,
-    },
-}
-
 /// `isoform validate`
 pub(crate) fn validate(global: &Global, folder: &Path, strict: bool) -> anyhow::Result<u8> {
     if !folder.is_dir() {
@@ -123,13 +111,12 @@ pub(crate) fn validate(global: &Global, folder: &Path, strict: bool) -> anyhow::
         return Ok(code);
     }
     finding::print(&checked.findings);
-    let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let looked = format!(
         "{}, {}, {}, {}",
-        count(checked.bundles, "bundle"),
-        count(checked.components, "component"),
-        count(checked.specs, "spec"),
-        count(checked.targets, "target")
+        counted(checked.bundles, "bundle"),
+        counted(checked.components, "component"),
+        counted(checked.specs, "spec"),
+        counted(checked.targets, "target")
     );
     let warnings = checked.findings.len() - errors(&checked.findings);
     if nothing {
@@ -140,24 +127,24 @@ pub(crate) fn validate(global: &Global, folder: &Path, strict: bool) -> anyhow::
     } else if wrong > 0 {
         anstream::println!(
             "{RED}✗ {}{RESET} · {} · {looked}",
-            count(errors(&checked.findings), "error"),
-            count(warnings, "warning")
+            counted(errors(&checked.findings), "error"),
+            counted(warnings, "warning")
         );
     } else {
         anstream::println!(
             "{GREEN}✓{RESET} nothing is wrong · {} · {looked}",
-            count(warnings, "warning")
+            counted(warnings, "warning")
         );
     }
     Ok(code)
 }
 
 /// `isoform render`
-pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
+pub(crate) fn render(global: &Global, args: &RenderArgs) -> anyhow::Result<u8> {
     let text = std::fs::read_to_string(&args.data)
-        .with_context(|| format!("reading {}", args.data.display()))?;
+        .map_err(|e| usage(format!("reading {}: {e}", args.data.display())))?;
     let data: Value = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not JSON", args.data.display()))?;
+        .map_err(|e| usage(format!("{} is not JSON: {e}", args.data.display())))?;
     let files = folder_files(&args.bundle)?;
     let (part, findings) = match args.part {
         PartName::Component => {
@@ -179,10 +166,12 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
         }
     };
     let Some(part) = part else {
-        for finding in findings.iter().filter(|f| f.is_error()) {
-            anstream::eprintln!("{}\n", finding::render(finding));
+        let wrong: Vec<Finding> = findings.into_iter().filter(Finding::is_error).collect();
+        let message = format!("{} has no such part", args.bundle.display());
+        if wrong.is_empty() {
+            return Err(usage(message));
         }
-        return Err(usage(format!("{} has no such part", args.bundle.display())));
+        return Err(Faulty::new(message, wrong));
     };
     if part.engine != crate::domain::template::Engine::Jinja {
         bail!(
@@ -191,6 +180,10 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
         );
     }
     match render::render(&part.file, &part.text, &data, &Limits::default()) {
+        Ok(rendered) if global.output == Output::Json => {
+            show::json(&json!({ "text": rendered.text, "findings": rendered.notes }))?;
+            Ok(DONE)
+        }
         Ok(rendered) => {
             for note in &rendered.notes {
                 anstream::eprintln!("{}\n", finding::render(note));
@@ -201,10 +194,10 @@ pub(crate) fn render(args: &RenderArgs) -> anyhow::Result<u8> {
             out.flush()?;
             Ok(DONE)
         }
-        Err(found) => {
-            anstream::eprintln!("{}", finding::render(&found));
-            Ok(FAILED)
-        }
+        Err(found) => Err(Faulty::new(
+            format!("{} cannot be rendered", part.file),
+            vec![*found],
+        )),
     }
 }
 
@@ -213,14 +206,21 @@ pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> any
     let (from, to) = range
         .split_once("..")
         .ok_or_else(|| usage("write two revisions, as in HEAD~1..HEAD"))?;
-    let repository = git2::Repository::discover(folder)?;
+    let repository = git2::Repository::discover(folder)
+        .map_err(|_| usage(format!("{} lies in no Git repository", folder.display())))?;
     let resolve = |name: &str| -> anyhow::Result<_> {
         let name = if name.is_empty() { "HEAD" } else { name };
-        let id = repository
-            .revparse_single(name)?
-            .peel_to_commit()?
-            .id()
-            .to_string();
+        // libgit2's own words name neither the revision nor what to do.
+        let commit = repository
+            .revparse_single(name)
+            .and_then(|o| o.peel_to_commit())
+            .map_err(|_| {
+                usage(format!(
+                    "`{}` is no commit of this clone: `git log --oneline --all` lists what it has, `git fetch` gets what it lacks",
+                    name.escape_debug()
+                ))
+            })?;
+        let id = commit.id().to_string();
         id.parse::<crate::domain::model::Revision>()
             .map_err(anyhow::Error::msg)
     };
@@ -266,8 +266,13 @@ pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> any
         show::json(&serde_json::json!({ "v": 1, "targets": json }))?;
     } else {
         anstream::println!(
-            "{changed} of {} targets render differently (outputs of others stand as names)",
-            before.len().max(after.len())
+            "{changed} of {} {} differently (outputs of others stand as names)",
+            counted(before.len().max(after.len()), "target"),
+            if before.len().max(after.len()) == 1 {
+                "renders"
+            } else {
+                "render"
+            },
         );
     }
     Ok(if changed > 0 { CHANGES } else { DONE })
@@ -281,8 +286,8 @@ pub(crate) async fn run_daemon(global: &Global, json_log: bool, log: &str) -> an
     let built = daemon::build(config, Clock::system()).await?;
     if built.restored > 0 {
         tracing::warn!(
-            "the state was empty: {} entries were taken over from the bundle store",
-            built.restored
+            "the state was empty: {} taken over from the bundle store",
+            counted(usize::try_from(built.restored)?, "entry")
         );
     }
     let drained = daemon::run(built, signals()).await?;
@@ -334,13 +339,17 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
             }
             std::fs::write(&out, bundle::pack(&files)?)
                 .with_context(|| format!("writing {}", out.display()))?;
-            anstream::println!(
-                "{} {} files → {}",
-                bundle::digest(&files),
-                files.len(),
+            let digest = bundle::digest(&files);
+            let said = format!(
+                "{digest} {} → {}",
+                counted(files.len(), "file"),
                 out.display()
             );
-            Ok(DONE)
+            told(
+                global,
+                &said,
+                json!({ "digest": digest, "files": files.len(), "out": out }),
+            )
         }
         BundleCommand::Put { folder, named } => {
             let files = checked_bundle(&folder)?;
@@ -355,8 +364,11 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
                 &named,
             )
             .await?;
-            anstream::println!("{digest}");
-            Ok(DONE)
+            told(
+                global,
+                &digest.to_string(),
+                json!({ "digest": digest, "files": files.len(), "version": named }),
+            )
         }
         BundleCommand::Open { digest, out } => {
             let files = stored(global, &digest).await?;
@@ -368,19 +380,38 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
                 std::fs::create_dir_all(to.parent().unwrap_or(&out))?;
                 std::fs::write(&to, &blob.bytes)?;
             }
-            anstream::println!("{} files → {}", files.len(), out.display());
-            Ok(DONE)
+            let said = format!("{} → {}", counted(files.len(), "file"), out.display());
+            told(
+                global,
+                &said,
+                json!({ "digest": bundle::digest(&files), "files": files.len(), "out": out }),
+            )
         }
         BundleCommand::Verify { digest } => {
             let files = stored(global, &digest).await?;
-            anstream::println!(
-                "{GREEN}✓{RESET} opens, and its {} files have the digest {}",
-                files.len(),
-                bundle::digest(&files)
+            let digest = bundle::digest(&files);
+            let said = format!(
+                "{GREEN}✓{RESET} opens, and its {} {} the digest {digest}",
+                counted(files.len(), "file"),
+                if files.len() == 1 { "has" } else { "have" },
             );
-            Ok(DONE)
+            told(
+                global,
+                &said,
+                json!({ "digest": digest, "files": files.len(), "holds": true }),
+            )
         }
     }
+}
+
+/// Says what was done, as a line or as JSON.
+fn told(global: &Global, text: &str, value: Value) -> anyhow::Result<u8> {
+    if global.output == Output::Json {
+        show::json(&value)?;
+    } else {
+        anstream::println!("{text}");
+    }
+    Ok(DONE)
 }
 
 fn checked_bundle(folder: &Path) -> anyhow::Result<Files> {
@@ -388,13 +419,13 @@ fn checked_bundle(folder: &Path) -> anyhow::Result<Files> {
     let (_, findings) = load_bundle(&files, "");
     let wrong: Vec<Finding> = findings.into_iter().filter(Finding::is_error).collect();
     if !wrong.is_empty() {
-        for finding in &wrong {
-            anstream::eprintln!("{}\n", finding::render(finding));
-        }
-        bail!(
-            "{} is not a bundle that can be registered",
-            folder.display()
-        );
+        return Err(Faulty::new(
+            format!(
+                "{} is not a bundle that can be registered",
+                folder.display()
+            ),
+            wrong,
+        ));
     }
     Ok(files)
 }
@@ -405,89 +436,14 @@ async fn stored(global: &Global, digest: &str) -> anyhow::Result<Files> {
     } else {
         format!("b1:{digest}").parse()
     }
-    .map_err(anyhow::Error::msg)?;
+    .map_err(|e| usage(format!("{e}")))?;
     let config = Config::load(&config_path(global))?;
     let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
-    Ok(open_bundle(ports.home().as_ref(), ports.sealing().as_deref(), &digest).await?)
-}
-
-/// `isoform config`
-pub(crate) fn config(global: &Global, command: ConfigCommand) -> anyhow::Result<u8> {
-    match command {
-        ConfigCommand::Show => {
-            let path = config_path(global);
-            let config = Config::load(&path)?;
-            let origin = if global.config.is_some() {
-                "flag or ISOFORM_CONFIG"
-            } else {
-                "default"
-            };
-            if global.output == Output::Json {
-                show::json(&serde_json::json!({
-                    "v": 1, "file": path, "origin": origin, "state": config.state, "socket": config.socket(), "cloud": config.cloud,
-                    "poll_ms": config.poll.as_millis() as u64, "sweep_ms": config.sweep.as_millis() as u64, "workers": config.workers,
-                    "placements": config.placements.values().map(|p| serde_json::json!({ "name": p.name, "account": p.account, "regions": p.regions, "mode": p.mode, "blast_radius": p.blast_radius, "critical": p.critical })).collect::<Vec<_>>(),
-                    "sources": config.sources.values().map(|s| serde_json::json!({ "name": s.grant.source, "url": crate::telemetry::redact(&s.remote.url), "branch": s.remote.branch, "mode": s.grant.mode })).collect::<Vec<_>>(),
-                }))?;
-                return Ok(DONE);
-            }
-            anstream::println!("{BOLD}{}{RESET} ({origin})", path.display());
-            anstream::println!(
-                "  state   {}\n  socket  {}\n  cloud   {} (embedded engine)",
-                config.state.display(),
-                config.socket().display(),
-                config.cloud.display()
-            );
-            for p in config.placements.values() {
-                let regions = p
-                    .regions
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                anstream::println!(
-                    "  placement {:<12} {} {regions}   mode {:?}, blast radius {}{}",
-                    p.name.to_string(),
-                    p.account,
-                    p.mode,
-                    p.blast_radius,
-                    if p.critical { ", critical" } else { "" }
-                );
-            }
-            for s in config.sources.values() {
-                anstream::println!(
-                    "  source    {:<12} {} {}   mode {:?}",
-                    s.grant.source.to_string(),
-                    crate::telemetry::redact(&s.remote.url),
-                    s.remote.branch,
-                    s.grant.mode
-                );
-            }
-            Ok(DONE)
-        }
-        ConfigCommand::Key { file } => {
-            if file.exists() {
-                return Err(usage(format!(
-                    "{} exists: a root key is never overwritten",
-                    file.display()
-                )));
-            }
-            RootKey::read_or_make(&file)?;
-            anstream::println!(
-                "{GREEN}made{RESET} {}\n{YELLOW}keep a copy where the state's backups are not{RESET}: without it nothing that isoform encrypted can be read again",
-                file.display()
-            );
-            Ok(DONE)
-        }
+    let opened = open_bundle(ports.home().as_ref(), ports.sealing().as_deref(), &digest).await;
+    match opened {
+        Err(reconcile::Error::Port(port::Error::NotFound(_))) => Err(usage(format!(
+            "no bundle with the digest {digest} is in the bundle store"
+        ))),
+        other => Ok(other?),
     }
-}
-
-/// `isoform schema`
-pub(crate) fn schema(format: &str) -> anyhow::Result<u8> {
-    let text = match format {
-        "sync" => include_str!("../../docs/formats/sync-file.schema.json"),
-        _ => include_str!("../../docs/formats/config.schema.json"),
-    };
-    anstream::print!("{text}");
-    Ok(DONE)
 }

@@ -1,6 +1,6 @@
 //! Commands that ask the daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
 use super::{DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding, usage};
-use crate::domain::model::{Finding, Reason, SyncResult, parse_duration};
+use crate::domain::model::{Finding, Reason, SyncResult, counted, parse_duration};
 use crate::port::StackEvent;
 use crate::reconcile::{ApproveWhat, EstateReport, Selector, TargetReport};
 
@@ -18,7 +18,7 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     let estate: EstateReport = Client::connect(global)?.get("estate", &[]).await?;
     if global.output == Output::Json {
         show::json(&estate)?;
-        return Ok(code_of(estate.targets.iter()));
+        return Ok(estate_code(&estate));
     }
     let commits = estate
         .commits
@@ -43,9 +43,7 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     if estate.frozen {
         anstream::println!("{RED}frozen{RESET}  the file FREEZE stops every execution");
     }
-    for (source, reason) in &estate.refused {
-        anstream::println!("{YELLOW}source {source}{RESET}  {}", clean(reason));
-    }
+    refused(&estate);
     for target in &estate.targets {
         let template = target
             .serving_template
@@ -64,8 +62,15 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
             .as_deref()
             .map(|p| format!("  {p}"))
             .unwrap_or_default();
+        let suspended = match &target.suspended {
+            // What is held by it says so already.
+            Some(_) if target.condition.reason != Reason::Suspended => {
+                format!("  {YELLOW}suspended{RESET}")
+            }
+            _ => String::new(),
+        };
         anstream::println!(
-            "  {:<34} {colour}{sign}{RESET} {:<26} {DIM}{template}{RESET}{behind}{progress}",
+            "  {:<34} {colour}{sign}{RESET} {:<26} {DIM}{template}{RESET}{behind}{suspended}{progress}",
             target.address.to_string(),
             target.condition.to_string()
         );
@@ -78,17 +83,78 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     let faults = estate.findings.iter().filter(|f| f.is_error()).count();
     if faults > 0 {
         anstream::println!(
-            "  {RED}{faults} fault{} in the newest commit{RESET}: isoform why <target>",
-            if faults == 1 { "" } else { "s" }
+            "  {RED}{} in the newest commit{RESET}: isoform why <target>",
+            counted(faults, "fault")
         );
     }
-    for target in &estate.targets {
-        next_step(target);
-    }
-    Ok(code_of(estate.targets.iter()))
+    next_steps(&estate.targets);
+    Ok(estate_code(&estate))
 }
 
-fn next_step(target: &TargetReport) {
+/// Prints which sources have a head that was not accepted.
+fn refused(estate: &EstateReport) {
+    for (source, reason) in &estate.refused {
+        anstream::println!("{YELLOW}source {source}{RESET}  {}", clean(reason));
+    }
+}
+
+/// The exit code of a whole estate: what its targets come to, its faults, and whether its sources could be read.
+fn estate_code(estate: &EstateReport) -> u8 {
+    let targets = code_of(estate.targets.iter());
+    let unread = estate
+        .refused
+        .keys()
+        .any(|name| !estate.rewritten.contains_key(name));
+    if targets == FAILED || unread || errors(&estate.findings) > 0 {
+        FAILED
+    } else if !estate.rewritten.is_empty() {
+        HELD
+    } else {
+        targets
+    }
+}
+
+/// How many targets are told one by one what to do; more of the same kind stand in one line.
+const NAMED: usize = 5;
+
+/// Prints what a person can do, the same for many targets once.
+fn next_steps(targets: &[TargetReport]) {
+    let mut steps: Vec<(String, String, Vec<&TargetReport>)> = Vec::new();
+    for target in targets {
+        if let Some((head, step)) = next_step(target) {
+            let same = steps.iter_mut().find(|(h, s, _)| {
+                *h == head && (*s == step || target.condition.reason == Reason::BlastRadius)
+            });
+            match same {
+                Some((_, _, all)) => all.push(target),
+                None => steps.push((head, step, vec![target])),
+            }
+        }
+    }
+    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    for (head, _, _) in &steps {
+        *told.entry(head.clone()).or_default() += 1;
+    }
+    let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
+    for (head, step, all) in &steps {
+        let count = shown.entry(head).or_default();
+        *count += 1;
+        if *count == NAMED + 1 {
+            let more = told.get(head).copied().unwrap_or_default() - NAMED;
+            anstream::println!("  {head}:   and {more} more like this");
+        }
+        if *count > NAMED {
+            continue;
+        }
+        match all.as_slice() {
+            [_] => anstream::println!("  {head}:   {step}"),
+            many => anstream::println!("  {head}, {}:   {step}", counted(many.len(), "target")),
+        }
+    }
+}
+
+/// Says what a person can do about a target: what stands in the way, and the command.
+fn next_step(target: &TargetReport) -> Option<(String, String)> {
     let address = &target.address;
     match (&target.review, target.condition.result) {
         (Some((digest, _, _)), SyncResult::Pending | SyncResult::Orphaned)
@@ -97,21 +163,24 @@ fn next_step(target: &TargetReport) {
                 Reason::Approval | Reason::PruneBudget
             ) =>
         {
-            anstream::println!(
-                "  {YELLOW}waits for you{RESET}:   isoform approve {address} --review {}",
-                digest.short(12)
-            );
+            let step = format!("isoform approve {address} --review {}", digest.short(12));
+            Some((format!("{YELLOW}waits for you{RESET}"), step))
         }
         (_, SyncResult::Failed | SyncResult::Stuck | SyncResult::Drifted | SyncResult::Foreign) => {
-            anstream::println!(
-                "  {RED}{}{RESET}:   isoform why {address}",
-                target.condition
-            );
+            let head = format!("{RED}{}{RESET}", target.condition);
+            Some((head, format!("isoform why {address}")))
         }
         _ if show::is_held(&target.condition) => {
-            anstream::println!("  {YELLOW}{}{RESET}:   {}", target.condition, target.help);
+            let head = format!("{YELLOW}{}{RESET}", target.condition);
+            let step = match target.condition.reason {
+                Reason::BlastRadius => {
+                    format!("{} · the list: isoform why {address}", target.help)
+                }
+                _ => target.help.clone(),
+            };
+            Some((head, step))
         }
-        _ => {}
+        _ => None,
     }
 }
 
@@ -179,7 +248,7 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
             target.condition,
             show::time(target.condition.since)
         );
-        let row = |name: &str, text: String| anstream::println!("  {DIM}{name:<9}{RESET}{text}");
+        let row = |name: &str, text: String| anstream::println!("  {DIM}{name:<10}{RESET}{text}");
         if !target.condition.detail.is_empty() {
             row("detail", clean(&target.condition.detail));
         }
@@ -203,13 +272,30 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
                 .unwrap_or_default();
             row("last", format!("{outcome:?} at {}{cause}", show::time(*at)));
         }
+        if let Some(held) = &target.suspended {
+            let until = held
+                .until
+                .map_or_else(String::new, |at| format!(" until {}", show::time(at)));
+            row(
+                "suspended",
+                format!(
+                    "by {}{until}: {} {DIM}(isoform resume {}){RESET}",
+                    clean(&held.by),
+                    clean(&held.reason),
+                    target.address
+                ),
+            );
+        }
+        for (number, address) in target.blast_radius.iter().enumerate() {
+            row(if number == 0 { "radius" } else { "" }, address.to_string());
+        }
         if let Some((digest, summary, losses)) = &target.review {
             row("review", format!("{} · {summary}", digest.short(12)));
             for loss in losses {
                 row("loses", format!("{RED}{}{RESET}", clean(loss)));
             }
             for line in show::changes(&target.changes, &|_| None) {
-                anstream::println!("         {line}");
+                anstream::println!("          {line}");
             }
             if !target.approvals.is_empty() {
                 row(
@@ -317,20 +403,29 @@ pub(crate) async fn logs(global: &Global, address: &str) -> anyhow::Result<u8> {
 /// `isoform sync`
 pub(crate) async fn sync(global: &Global, wait_for: bool, timeout: &str) -> anyhow::Result<u8> {
     let client = Client::connect(global)?;
-    let answer: Value = client
+    let mut answer: Value = client
         .post("hint", &json!({ "trigger": "operator" }))
         .await?;
     if wait_for {
         return follow(global, &client, &|_| true, timeout).await;
     }
+    let estate: EstateReport = client.get("estate", &[]).await?;
     if global.output == Output::Json {
+        answer["refused"] = json!(estate.refused);
         show::json(&answer)?;
     } else if answer.get("new").and_then(Value::as_bool) == Some(true) {
         anstream::println!("a new snapshot was accepted; follow it with `isoform sync --wait`");
     } else {
         anstream::println!("nothing new");
     }
-    Ok(DONE)
+    if global.output == Output::Text {
+        refused(&estate);
+    }
+    Ok(if estate.refused.is_empty() {
+        DONE
+    } else {
+        estate_code(&estate)
+    })
 }
 
 /// `isoform wait`
@@ -366,7 +461,7 @@ pub(crate) async fn wait(
     follow(
         global,
         &client,
-        &move |t| crate::domain::model::glob_matches(&glob, &t.address.to_string()),
+        &move |t| t.address.is_meant_by(&glob),
         timeout,
     )
     .await
@@ -403,7 +498,25 @@ async fn follow(
                 "no target matches: `*` stands for one part of an address, `**` for any",
             ));
         }
-        if rests(&estate, &mine) {
+        let mut code = code_of(mine.iter().copied());
+        let mut ended = rests(&estate, &mine);
+        if ended && code != FAILED {
+            match behind(client, &mine).await? {
+                // It bakes: nobody has to do anything, and it goes on.
+                Some(DONE) => {
+                    ended = false;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Some(FAILED) => code = FAILED,
+                Some(other) => code = code.max(other),
+                None => {}
+            }
+        }
+        // What is asked about every target asks about the sources too.
+        if ended && mine.len() == estate.targets.len() && code == DONE {
+            code = estate_code(&estate);
+        }
+        if ended {
             if global.output == Output::Json {
                 show::json(&json!({ "targets": mine }))?;
             } else {
@@ -412,8 +525,11 @@ async fn follow(
                     show::verdict(&estate),
                     show::span(begun.elapsed())
                 );
+                if mine.len() == estate.targets.len() {
+                    refused(&estate);
+                }
             }
-            return Ok(code_of(mine.into_iter()));
+            return Ok(code);
         }
         if begun.elapsed() > limit {
             anstream::eprintln!("still not at rest after {timeout}");
@@ -421,6 +537,46 @@ async fn follow(
         }
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
+}
+
+/// What stands behind targets that wait for others: failed, held, or nothing but time. Absent where none waits.
+///
+/// A target that waits behind one that failed will not move by itself, so whoever waits for it must be told.
+async fn behind(client: &Client, targets: &[&TargetReport]) -> anyhow::Result<Option<u8>> {
+    let mut worst = None;
+    for target in targets.iter().filter(|t| waits_for_others(t)) {
+        let mut seen = BTreeSet::from([target.address.clone()]);
+        let mut at = target.address.to_string();
+        let code = loop {
+            // What is used and not asked for by anybody will not come by itself.
+            let Ok(found) = client.get::<Targets>("target", &[("address", &at)]).await else {
+                break FAILED;
+            };
+            let Some(report) = found.targets.first() else {
+                break DONE;
+            };
+            if !waits_for_others(report) {
+                break code_of(std::iter::once(report));
+            }
+            match &report.waits_for {
+                Some(next) if seen.insert(next.clone()) => at = next.to_string(),
+                _ => break DONE,
+            }
+        };
+        if code == FAILED {
+            return Ok(Some(FAILED));
+        }
+        worst = worst.max(Some(code));
+    }
+    Ok(worst)
+}
+
+fn waits_for_others(target: &TargetReport) -> bool {
+    target.condition.result == SyncResult::Pending
+        && matches!(
+            target.condition.reason,
+            Reason::Dependency | Reason::Rollout
+        )
 }
 
 /// Tells whether targets rest: the look has ended, or these were looked at and wait for nobody.

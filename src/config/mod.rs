@@ -13,7 +13,7 @@ use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
-pub use raw::{Encryption, ForcePush};
+pub use raw::{BundleStore, Encryption, ForcePush};
 
 /// Where the file is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/isoform/config.yaml";
@@ -44,6 +44,8 @@ pub struct Config {
     pub cloud: PathBuf,
     /// How fast the local world is.
     pub pace: f64,
+    /// Bundle stores.
+    pub bundle_stores: BTreeMap<String, BundleStore>,
     /// How bundles are encrypted.
     pub encryption: Encryption,
     /// How often sources are polled.
@@ -196,6 +198,7 @@ impl Config {
             root_key,
             cloud: base.join(&local.path),
             pace,
+            bundle_stores: file.bundle_stores.clone(),
             encryption,
             poll,
             sweep,

@@ -319,6 +319,9 @@ async fn plan(
     Json(body): Json<Value>,
 ) -> Answer {
     let glob = body.get("targets").and_then(Value::as_str).unwrap_or("**");
+    if glob != "**" {
+        socket.line.select(&Selector::Targets(glob.to_owned()))?;
+    }
     let (line, glob, actor) = (socket.line.clone(), glob.to_owned(), peer.actor("socket"));
     whole(async move { answer(line.plan(&glob, &actor).await?) }).await?
 }

@@ -7,7 +7,7 @@ use super::{Error, Line, Radius};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::deployment::{EventKind, Phase};
 use crate::domain::model::{
-    Actor, Address, Digest, Reason, SnapshotId, SourceName, SyncResult, TargetUid, glob_matches,
+    Actor, Address, Digest, Reason, SnapshotId, SourceName, SyncResult, TargetUid, counted,
 };
 
 /// Why an operator's word was not taken.
@@ -71,12 +71,7 @@ impl Line {
         let placed = |uid: &TargetUid| shared.targets.get(uid)?.history.placed.clone();
         let found: Vec<(TargetUid, Address)> = match selector {
             Selector::All => all.collect(),
-            Selector::Targets(glob) => all
-                .filter(|(_, a)| {
-                    glob_matches(glob, &a.to_string())
-                        || (a.region().is_some() && glob_matches(glob, &a.base().to_string()))
-                })
-                .collect(),
+            Selector::Targets(glob) => all.filter(|(_, a)| a.is_meant_by(glob)).collect(),
             Selector::Placement(name) => all
                 .filter(|(uid, a)| match target(a) {
                     Some(target) => target.placement.name.as_str() == name,
@@ -255,7 +250,7 @@ impl Line {
             self.look_again(uid);
         }
         let total: usize = lists.values().map(|(_, count)| count).sum();
-        Ok(format!("approved: {total} targets may change"))
+        Ok(format!("approved: {} may change", counted(total, "target")))
     }
 
     async fn approve_history(&self, name: &str, actor: &Actor) -> Result<String, OperatorError> {
@@ -313,7 +308,8 @@ impl Line {
 
     /// Lets targets try again what failed.
     pub async fn retry(&self, selector: &Selector, actor: &Actor) -> Result<String, OperatorError> {
-        self.each(selector, actor, &|| EventKind::Retried, "tried again")
+        let found = self.select(selector)?;
+        self.each(found, actor, &|| EventKind::Retried, "tried again")
             .await
     }
 
@@ -326,8 +322,9 @@ impl Line {
         actor: &Actor,
     ) -> Result<String, OperatorError> {
         let until = hold.map(|d| self.clock.now().plus(d));
+        let found = self.select(selector)?;
         self.each(
-            selector,
+            found,
             actor,
             &|| EventKind::Suspended {
                 reason: reason.to_owned(),
@@ -344,8 +341,29 @@ impl Line {
         selector: &Selector,
         actor: &Actor,
     ) -> Result<String, OperatorError> {
-        self.each(selector, actor, &|| EventKind::Resumed, "resumed")
+        // A word that changes nothing is not written down: the log would say that somebody let go what nobody held.
+        let held: Vec<_> = self
+            .select(selector)?
+            .into_iter()
+            .filter(|(uid, _)| self.can_be_resumed(uid))
+            .collect();
+        if held.is_empty() {
+            return Ok(
+                "nothing to resume: none of them is suspended or stands in a halted roll-out"
+                    .into(),
+            );
+        }
+        self.each(held, actor, &|| EventKind::Resumed, "resumed")
             .await
+    }
+
+    fn can_be_resumed(&self, uid: &TargetUid) -> bool {
+        let shared = self.shared();
+        let waits = |reason| matches!(reason, Reason::RolloutHalted | Reason::Rollout);
+        shared
+            .targets
+            .get(uid)
+            .is_some_and(|k| k.history.suspended.is_some() || waits(k.condition.reason))
     }
 
     /// Accepts what a stack has become, or says that the next change overwrites it.
@@ -408,12 +426,11 @@ impl Line {
 
     async fn each(
         &self,
-        selector: &Selector,
+        found: Vec<(TargetUid, Address)>,
         actor: &Actor,
         event: &(dyn Fn() -> EventKind + Sync),
         word: &str,
     ) -> Result<String, OperatorError> {
-        let found = self.select(selector)?;
         for (uid, _) in &found {
             self.record(uid, actor.clone(), event(), Vec::new()).await?;
         }
@@ -425,7 +442,7 @@ impl Line {
         self.enqueue_all();
         Ok(match found.as_slice() {
             [(_, one)] => format!("{word}: {one}"),
-            many => format!("{word}: {} targets", many.len()),
+            many => format!("{word}: {}", counted(many.len(), "target")),
         })
     }
 }

@@ -14,6 +14,8 @@ use crate::domain::spec::Stage;
 pub(super) struct Wait {
     pub reason: Reason,
     pub detail: String,
+    /// Whom it waits for, where that is one target.
+    pub on: Option<Address>,
     /// When to look again, where that is known.
     pub after: Option<Duration>,
 }
@@ -64,6 +66,7 @@ impl Line {
         Candidate::Stay(first.unwrap_or(Wait {
             reason: Reason::Dependency,
             detail: "nothing that comes before it has settled".into(),
+            on: None,
             after: None,
         }))
     }
@@ -114,6 +117,7 @@ impl Line {
                         failed.len(),
                         if failed.len() == 1 { "" } else { "s" }
                     ),
+                    on: failed.first().map(|a| (*a).clone()),
                     after: None,
                 });
             }
@@ -133,6 +137,7 @@ impl Line {
                 return Some(Wait {
                     reason: Reason::Rollout,
                     detail: format!("{moving} of its wave are in motion, at most {most} may be"),
+                    on: None,
                     after: Some(Duration::from_millis(200)),
                 });
             }
@@ -224,6 +229,7 @@ fn blocked(
             return Some(Wait {
                 reason: Reason::Dependency,
                 detail: format!("uses {need}, which is not asked for"),
+                on: Some(need),
                 after: None,
             });
         };
@@ -235,6 +241,7 @@ fn blocked(
             return Some(Wait {
                 reason: Reason::Dependency,
                 detail: waits_for(&need, known),
+                on: Some(need),
                 after: None,
             });
         }
@@ -253,6 +260,7 @@ fn blocked(
         return Some(Wait {
             reason: Reason::Rollout,
             detail: format!("waits for {}, whose files have faults", sibling.address),
+            on: Some(sibling.address.clone()),
             after: None,
         });
     }
@@ -301,6 +309,7 @@ fn blocked(
                 return Some(Wait {
                     reason: Reason::Rollout,
                     detail: waits_for(address, Some(known)),
+                    on: Some(address.clone()),
                     after: None,
                 });
             };
@@ -314,6 +323,7 @@ fn blocked(
                         baked.as_secs(),
                         stage.bake.as_secs()
                     ),
+                    on: Some(address.clone()),
                     after: Some(left),
                 });
             }
@@ -331,6 +341,7 @@ fn blocked(
                         "regions follow each other: {}",
                         waits_for(address, Some(known))
                     ),
+                    on: Some(address.clone()),
                     after: None,
                 });
             }

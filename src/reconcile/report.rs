@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Line};
+use super::ready::Candidate;
+use super::{Error, Known, Line, OperatorError};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::deployment::{EventKind, Outcome};
 use crate::domain::model::{
-    Address, Condition, Digest, Finding, Reason, SourceName, TargetUid, Timestamp,
+    Address, Condition, Digest, Finding, Reason, Revision, SourceName, SyncResult, TargetUid,
+    Timestamp,
 };
-use crate::domain::plan::Change;
+use crate::domain::plan::{Change, StackStatus, StatusClass};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::load_bundle;
 use crate::git::CommitInfo;
@@ -56,12 +58,32 @@ pub struct TargetReport {
     pub took_ms: Option<u64>,
     /// What to do.
     pub help: String,
+    /// By whom, why and until when it is suspended, also while nothing of it is held.
+    #[serde(default)]
+    pub suspended: Option<Suspension>,
+    /// The target that it waits for.
+    #[serde(default)]
+    pub waits_for: Option<Address>,
+    /// What its commit changes in its placement, where that is more than may change without an approval.
+    #[serde(default)]
+    pub blast_radius: Vec<Address>,
     /// Faults of its files.
     pub findings: Vec<Finding>,
     /// Names of its outputs.
     pub outputs: Vec<String>,
     /// The newest snapshot at which it was looked at.
     pub looked: u64,
+}
+
+/// Who holds a target, why and until when.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Why.
+    pub reason: String,
+    /// Until when; absent means until it is resumed.
+    pub until: Option<Timestamp>,
+    /// Who said so.
+    pub by: String,
 }
 
 /// The whole estate.
@@ -83,6 +105,9 @@ pub struct EstateReport {
     pub findings: Vec<Finding>,
     /// Heads that were not accepted, by source.
     pub refused: BTreeMap<SourceName, String>,
+    /// Those of them that are rewritten histories, which an operator may accept.
+    #[serde(default)]
+    pub rewritten: BTreeMap<SourceName, Revision>,
     /// When stacks were swept.
     pub swept_at: Option<Timestamp>,
     /// Now, by the daemon's clock.
@@ -127,8 +152,13 @@ impl Line {
         let newest = self.newest();
         let uids: Vec<TargetUid> = self.shared().targets.keys().cloned().collect();
         let mut targets = Vec::new();
+        let mut fresh = FRESH;
         for uid in uids {
-            if let Some(report) = self.target(&uid, false).await? {
+            if let Some(mut report) = self.target(&uid, false).await? {
+                if waits(&report) && fresh > 0 {
+                    fresh -= 1;
+                    self.refresh(&mut report);
+                }
                 let gone = newest
                     .as_ref()
                     .is_some_and(|s| s.uids.get(&report.address) != Some(&uid));
@@ -153,6 +183,11 @@ impl Line {
             .iter()
             .map(|(name, (_, text))| (name.clone(), text.clone()))
             .collect();
+        let rewritten = shared
+            .refused
+            .iter()
+            .filter_map(|(name, (revision, _))| Some((name.clone(), revision.clone()?)))
+            .collect();
         Ok(EstateReport {
             v: 1,
             installation: self.settings.installation.to_string(),
@@ -163,6 +198,7 @@ impl Line {
             levels,
             findings,
             refused,
+            rewritten,
             swept_at: shared.swept_at,
             now: self.clock.now(),
             entries: *self.store.watch().borrow(),
@@ -221,7 +257,26 @@ impl Line {
             .last
             .as_ref()
             .map(|(pinned, _, at)| (pinned.deployment.clone(), *at));
-        Ok(Some(TargetReport {
+        let blast_radius = match (&known.radius, &target) {
+            (Some(radius), Some(target)) if with_changes => {
+                self.radius_of(&radius.snapshot, target).await?.0
+            }
+            _ => Vec::new(),
+        };
+        let now = self.clock.now();
+        let mut report = TargetReport {
+            help: self.help(&known, &address),
+            suspended: history
+                .suspended
+                .as_ref()
+                .filter(|(_, until, _)| until.is_none_or(|u| u > now))
+                .map(|(reason, until, by)| Suspension {
+                    reason: reason.clone(),
+                    until: *until,
+                    by: by.display.clone(),
+                }),
+            waits_for: None,
+            blast_radius,
             uid: uid.clone(),
             progress: known.progress.clone(),
             stack_name: history.stack_name.as_ref().map(ToString::to_string),
@@ -260,7 +315,6 @@ impl Line {
             took_ms: took.and_then(|(id, at)| {
                 started(id.as_str()).map(|from| u64::try_from(at.0 - from).unwrap_or(0))
             }),
-            help: known.condition.reason.help().to_owned(),
             findings,
             outputs: history
                 .last
@@ -270,7 +324,66 @@ impl Line {
             looked: known.looked.0,
             condition: known.condition,
             address,
-        }))
+        };
+        if with_changes && waits(&report) {
+            self.refresh(&mut report);
+        }
+        Ok(Some(report))
+    }
+
+    /// Says what to do about a target, with the words that stand for its own names filled in.
+    fn help(&self, known: &Known, address: &Address) -> String {
+        let reason = known.condition.reason;
+        let address = address.to_string();
+        if reason == Reason::StackStuck
+            && let Some(stack) = &known.history.stack_name
+        {
+            return way_out(self.status_of(known), stack.as_str(), &address);
+        }
+        let commit = known
+            .radius
+            .as_ref()
+            .and_then(|r| r.snapshot.revisions.values().next())
+            .map_or("<commit>", Revision::short);
+        let mut help = reason.help().replace("<commit>", commit);
+        if reason == Reason::HistoryRewritten {
+            return help;
+        }
+        for word in ["isoform why", "isoform approve"] {
+            help = help.replace(&format!("`{word}`"), &format!("`{word} {address}`"));
+        }
+        help.replace("<target>", &address)
+    }
+
+    /// The newest status that is known of a target's stack.
+    fn status_of(&self, known: &Known) -> Option<StackStatus> {
+        let shared = self.shared();
+        let swept = known
+            .history
+            .owned
+            .as_ref()
+            .and_then(|s| Some((shared.swept_at?, shared.swept.get(s)?.status.clone())));
+        let settled = known
+            .history
+            .last
+            .as_ref()
+            .and_then(|(_, s, at)| Some((*at, s.watermark.as_ref()?.status.clone())));
+        let newest = [swept, settled].into_iter().flatten();
+        newest.max_by_key(|(at, _)| *at).map(|(_, status)| status)
+    }
+
+    /// Says what a target waits for as it is now: what it said when it was looked at may have gone on since.
+    fn refresh(&self, report: &mut TargetReport) {
+        let Some(newest) = self.newest() else {
+            return;
+        };
+        let wait = match self.candidate(&report.uid, &newest, &report.address) {
+            Candidate::Stay(wait) | Candidate::Go(_, Some(wait)) => wait,
+            Candidate::Go(_, None) => return,
+        };
+        report.condition.reason = wait.reason;
+        report.condition.detail = wait.detail;
+        report.waits_for = wait.on;
     }
 
     /// Returns the events of a target's stack, oldest first.
@@ -398,15 +511,15 @@ impl Line {
     }
 
     /// Proves a deployment: opens the sealed bundle, renders again from the recorded inputs, and compares.
-    pub async fn prove(&self, question: &str) -> Result<Proof, Error> {
+    pub async fn prove(&self, question: &str) -> Result<Proof, OperatorError> {
         let evidence = self.evidence(question).await?;
         let pinned = evidence.entries.iter().rev().find_map(|e| match &e.body {
             Body::Target(EventKind::Begun(pinned)) => Some((e.stream.clone(), pinned.clone())),
             _ => None,
         });
         let Some((stream, pinned)) = pinned else {
-            return Err(Error::Broken(format!(
-                "`{}` names no deployment",
+            return Err(OperatorError::NoSuch(format!(
+                "`{}` names no deployment: write a deployment, an address or a commit, as `isoform history <target>` shows them",
                 question.escape_debug()
             )));
         };
@@ -437,7 +550,7 @@ impl Line {
                 ),
                 files.is_ok(),
             ));
-            let files = files?;
+            let files = files.map_err(Error::from)?;
             let (bundle, _) = load_bundle(&files, "");
             text = bundle.and_then(|b| {
                 [b.infrastructure, b.instance, b.pipeline]
@@ -478,8 +591,64 @@ impl Line {
     }
 }
 
+/// How many waiting targets of an estate are told afresh: each costs a walk over its waves.
+const FRESH: usize = 50;
+
+/// Tells whether a target waits for another one.
+fn waits(report: &TargetReport) -> bool {
+    report.condition.result == SyncResult::Pending
+        && matches!(
+            report.condition.reason,
+            Reason::Dependency | Reason::Rollout
+        )
+}
+
+/// Says how a person gets a stuck stack to move, by where it stands.
+fn way_out(status: Option<StackStatus>, stack: &str, address: &str) -> String {
+    use StackStatus as S;
+    let (what, by_hand) = match &status {
+        Some(S::UpdateRollbackFailed) => (
+            "continue its rollback",
+            format!("isoform local continue {stack}"),
+        ),
+        Some(S::UpdateInProgress) => ("cancel its update", format!("isoform local cancel {stack}")),
+        Some(S::CreateFailed | S::RollbackFailed | S::RollbackComplete | S::DeleteFailed) => {
+            ("delete it", format!("isoform local delete {stack}"))
+        }
+        Some(status) if !matches!(status.class(), StatusClass::Stuck | StatusClass::Unknown) => {
+            return format!("the stack is {status} by now: isoform retry {address}");
+        }
+        _ => {
+            return format!(
+                "mend the stack by hand, then isoform retry {address}; see docs/guides/stuck-stacks.md"
+            );
+        }
+    };
+    format!("{what} by hand (embedded engine: {by_hand}), then isoform retry {address}")
+}
+
 /// Reads the time that stands in a UUID, version 7.
 fn started(id: &str) -> Option<i64> {
     let hex: String = id.chars().filter(|c| *c != '-').take(12).collect();
     i64::from_str_radix(&hex, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_stack_has_a_way_out_by_its_status() {
+        let out = |status| way_out(Some(status), "isoform-a-1", "stack/a");
+        assert_eq!(
+            out(StackStatus::UpdateRollbackFailed),
+            "continue its rollback by hand (embedded engine: isoform local continue isoform-a-1), then isoform retry stack/a"
+        );
+        assert!(out(StackStatus::DeleteFailed).contains("isoform local delete isoform-a-1"));
+        assert_eq!(
+            out(StackStatus::UpdateRollbackComplete),
+            "the stack is UPDATE_ROLLBACK_COMPLETE by now: isoform retry stack/a"
+        );
+        assert!(way_out(None, "s", "stack/a").contains("stuck-stacks.md"));
+    }
 }

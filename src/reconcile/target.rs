@@ -785,7 +785,10 @@ impl Line {
             .join(", ");
         let more = list.len().saturating_sub(5);
         let more = if more > 0 {
-            format!(" and {more} more")
+            format!(
+                " and {more} more: `isoform why {}` lists all",
+                target.address
+            )
         } else {
             String::new()
         };
@@ -802,6 +805,7 @@ impl Line {
         Ok(Some(Wait {
             reason: Reason::BlastRadius,
             detail,
+            on: None,
             after: None,
         }))
     }
@@ -810,7 +814,7 @@ impl Line {
     ///
     /// A target whose inputs are not known yet counts as changed. The list of a snapshot does not shrink while it
     /// rolls out: what was applied by this very snapshot still counts.
-    async fn radius_of(
+    pub(super) async fn radius_of(
         &self,
         snapshot: &Arc<Snapshot>,
         like: &Target,

@@ -16,4 +16,5 @@ mod sec;
 mod story;
 mod support;
 mod tamper;
+mod words;
 mod world;

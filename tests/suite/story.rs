@@ -661,9 +661,9 @@ fn a_rewritten_history_is_refused_until_it_is_accepted() {
     );
     bench.git(&["commit", "-qam", "sideways"]);
     bench.git(&["push", "-q", "--force", "origin", "main"]);
-    let said = bench.cli(&["sync"], 0);
+    let said = bench.cli(&["sync"], 3);
     assert!(said.contains("nothing new"), "{said}");
-    let status = bench.cli(&["status"], 0);
+    let status = bench.cli(&["status"], 3);
     assert!(status.contains("git.history-rewritten"), "{status}");
     bench.cli(&["approve", "--source", "example"], 0);
     all_in_sync(&bench.settle(), 13);
@@ -675,7 +675,7 @@ fn a_rewritten_history_is_refused_until_it_is_accepted() {
         "-d",
         "refs/heads/main",
     ]);
-    bench.cli(&["sync"], 0);
+    bench.cli(&["sync"], 1);
     all_in_sync(&bench.estate(), 13);
 }
 

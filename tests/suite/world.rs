@@ -111,3 +111,93 @@ fn stale_reads_are_lived_through() {
     bench.settle();
     assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
 }
+
+const PAIR: &str = "Resources:\n  Topic: { Type: AWS::SNS::Topic, Properties: { DisplayName: one } }\n  Alarm: { Type: AWS::CloudWatch::Alarm, DependsOn: Topic, Properties: { ComparisonOperator: LessThanThreshold, EvaluationPeriods: 1, AlarmDescription: one } }\n";
+
+/// A bench with a stack whose rollback failed over its topic.
+fn stuck() -> Bench {
+    let bench = one(PAIR);
+    bench.cli(&["local", "fail", "topic", "Alarm", "--times", "1"], 0);
+    bench.cli(
+        &[
+            "local", "fail", "topic", "Topic", "--on", "rollback", "--times", "1",
+        ],
+        0,
+    );
+    bench.write("topic.yaml", &PAIR.replace("one", "two"));
+    bench.push("two");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "Stuck(StackStuck)");
+    bench
+}
+
+#[test]
+fn a_rollback_that_failed_is_continued_by_hand_and_the_target_goes_on() {
+    let bench = stuck();
+    let why = bench.cli(&["why", "stack/topic"], 1);
+    assert!(why.contains("isoform local continue topic"), "{why}");
+
+    // What did not fail cannot be skipped.
+    let refused = bench.cli(&["local", "continue", "topic", "--skip", "Nothing"], 1);
+    assert!(refused.contains("[Nothing]"), "{refused}");
+    bench.cli(&["local", "continue", "topic", "--skip", "Topic"], 0);
+    bench.cli(&["retry", "stack/topic"], 0);
+
+    // What a person did to the stack is for a person to accept.
+    bench.becomes("stack/topic", "Drifted(OutOfBand)");
+    bench.cli(
+        &["drift", "overwrite", "stack/topic", "--reason", "mended"],
+        0,
+    );
+    bench.becomes("stack/topic", "InSync(Settled)");
+}
+
+#[test]
+fn a_stuck_stack_can_be_deleted_by_hand_and_is_made_again() {
+    let bench = stuck();
+    bench.cli(&["local", "protect", "topic"], 0);
+    let refused = bench.cli(&["local", "delete", "topic"], 1);
+    assert!(
+        refused.contains("isoform local unprotect topic"),
+        "{refused}"
+    );
+    bench.cli(&["local", "unprotect", "topic"], 0);
+    let said: serde_json::Value =
+        serde_json::from_str(&bench.cli(&["local", "delete", "topic", "--output", "json"], 0))
+            .unwrap();
+    assert_eq!(said["v"], 1, "{said}");
+    bench.cli(&["retry", "stack/topic"], 0);
+
+    bench.becomes("stack/topic", "Drifted(OutOfBand)");
+    bench.cli(
+        &["drift", "overwrite", "stack/topic", "--reason", "again"],
+        0,
+    );
+    bench.becomes("stack/topic", "InSync(Settled)");
+    // What rests cannot be cancelled, and what is not there is a question that means nothing.
+    bench.cli(&["local", "cancel", "topic"], 1);
+    bench.cli(&["local", "cancel", "nothing"], 64);
+}
+
+#[test]
+fn an_update_that_runs_is_cancelled_by_hand() {
+    let mut bench = Bench::empty(PLACEMENTS);
+    let config = bench.root.join("config.yaml");
+    let slow = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, slow.replace("pace: 0.3", "pace: 60")).unwrap();
+    bench.write("topic.yaml", &topic("one"));
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta, stack_name: topic }\n",
+    );
+    bench.push("a topic");
+    bench.start();
+    bench.settle();
+
+    bench.write("topic.yaml", &topic("two"));
+    bench.push("two");
+    bench.becomes("stack/topic", "Applying(Settled)");
+    bench.cli(&["local", "cancel", "topic"], 0);
+
+    bench.becomes("stack/topic", "Failed(StackRolledBack)");
+}

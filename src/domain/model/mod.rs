@@ -20,6 +20,6 @@ pub use ids::{
     PlacementName, Region, Revision, SnapshotId, SourceName, StackId, StackName, TargetUid,
     glob_matches,
 };
-pub use name::folded_name;
+pub use name::{counted, folded_name};
 pub use prune::Prune;
 pub use time::{Timestamp, parse_duration};

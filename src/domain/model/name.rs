@@ -1,4 +1,4 @@
-//! When two file names are one file somewhere.
+//! Names and counted words: when two file names are one file somewhere, and how a number is said.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -15,9 +15,25 @@ pub fn folded_name(name: &str) -> String {
     lower.nfc().collect()
 }
 
+/// Writes a number with its word, which is given in the singular: `1 target`, `2 entries`.
+pub fn counted(number: usize, word: &str) -> String {
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("1 {word}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        _ => format!("{number} {word}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular_and_all_others_are_not() {
+        assert_eq!(counted(1, "entry"), "1 entry");
+        assert_eq!(counted(0, "entry"), "0 entries");
+        assert_eq!(counted(2, "change set"), "2 change sets");
+    }
 
     #[test]
     fn sec_05_letter_case_and_unicode_form_do_not_count() {
