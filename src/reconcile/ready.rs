@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use super::{Known, Line, Shared, Snapshot};
 use crate::domain::estate::{StagePosition, Target, TargetKind};
-use crate::domain::model::{Address, Reason, SnapshotId, SyncResult, TargetUid, Timestamp};
+use crate::domain::model::{
+    Address, Finding, Reason, SnapshotId, SyncResult, TargetUid, Timestamp,
+};
 use crate::domain::spec::Stage;
+use crate::domain::template::Engine;
 
 /// What a target waits for.
 #[derive(Clone, Debug)]
@@ -54,6 +57,10 @@ impl Line {
             let Some(target) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
+            // Only the newest was judged before this: what was wrong in a commit stays wrong when a newer one is right.
+            if snapshot.id != newest.id && !can_go(snapshot, target) {
+                continue;
+            }
             let wait = blocked(&shared, snapshot, target, uid, now)
                 .filter(|_| crate::testing::guard("order"));
             match wait {
@@ -144,6 +151,18 @@ impl Line {
         }
         None
     }
+}
+
+/// Tells whether a target can be deployed as a snapshot asks for it: no faults, one claim, an engine that is deployed.
+fn can_go(snapshot: &Snapshot, target: &Target) -> bool {
+    let broken = matches!(
+        target.kind,
+        TargetKind::Broken | TargetKind::CustomerManaged { .. }
+    );
+    !broken
+        && !target.faults.iter().any(Finding::is_error)
+        && !snapshot.compiled.contested.contains(&target.address)
+        && target.engine() == Engine::Jinja
 }
 
 fn stage_of<'a>(snapshot: &'a Snapshot, position: &StagePosition) -> Option<&'a Stage> {

@@ -680,6 +680,40 @@ fn a_rewritten_history_is_refused_until_it_is_accepted() {
 }
 
 #[test]
+fn a_commit_with_faults_is_never_deployed_not_even_after_the_next_one() {
+    let mut bench = Bench::example();
+    bench.push("Initial layout");
+    bench.start();
+    bench.settle();
+    bench.edit(
+        "services/orders.yaml",
+        "desired_count: 2",
+        "desired_count: 300",
+    );
+    bench.push("too many");
+    bench.settle();
+    assert_eq!(bench.condition("svc/orders/beta"), "Failed(Invalid)");
+    let bad = bench.head();
+
+    // While its environment is not there yet, the newest commit that has all it needs is the one with the fault.
+    bench.edit(
+        "services/orders.yaml",
+        "desired_count: 300",
+        "desired_count: 4",
+    );
+    bench.edit(
+        "environments/beta.yaml",
+        "log_retention_days: 7",
+        "log_retention_days: 30",
+    );
+    bench.push("four, and longer logs");
+    all_in_sync(&bench.settle(), 13);
+
+    let said = bench.cli(&["audit", "show", &bad], 0);
+    assert!(!said.contains("deployment "), "{said}");
+}
+
+#[test]
 fn a_pinned_minor_stays_when_its_template_changes() {
     let mut bench = Bench::example();
     bench.push("Initial layout");
