@@ -225,6 +225,10 @@ fn news(target: &TargetReport, before: Option<&str>, revision: &str) -> Option<S
         {
             return None;
         }
+        // The faults themselves were shown above.
+        SyncResult::Failed if target.condition.reason == Reason::Invalid => {
+            "✗ does not move: its files have faults".to_owned()
+        }
         SyncResult::Failed | SyncResult::Stuck => format!(
             "✗ {}: {}",
             target.condition,

@@ -57,7 +57,7 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    fn new(message: String, findings: Vec<Finding>) -> anyhow::Error {
+    fn error(message: String, findings: Vec<Finding>) -> anyhow::Error {
         Self { message, findings }.into()
     }
 }
@@ -88,6 +88,7 @@ fn tell(error: &anyhow::Error, output: Output) -> u8 {
     name = "isoform",
     version,
     about = "Keeps CloudFormation equal to Git",
+    after_help = "Exit codes: 0 done, 1 failed, 2 changes found, 3 held at a gate, 4 superseded, 5 timed out, 64 usage or configuration",
     propagate_version = true
 )]
 struct Cli {

@@ -171,7 +171,7 @@ pub(crate) fn render(global: &Global, args: &RenderArgs) -> anyhow::Result<u8> {
         if wrong.is_empty() {
             return Err(usage(message));
         }
-        return Err(Faulty::new(message, wrong));
+        return Err(Faulty::error(message, wrong));
     };
     if part.engine != crate::domain::template::Engine::Jinja {
         bail!(
@@ -194,7 +194,7 @@ pub(crate) fn render(global: &Global, args: &RenderArgs) -> anyhow::Result<u8> {
             out.flush()?;
             Ok(DONE)
         }
-        Err(found) => Err(Faulty::new(
+        Err(found) => Err(Faulty::error(
             format!("{} cannot be rendered", part.file),
             vec![*found],
         )),
@@ -419,7 +419,7 @@ fn checked_bundle(folder: &Path) -> anyhow::Result<Files> {
     let (_, findings) = load_bundle(&files, "");
     let wrong: Vec<Finding> = findings.into_iter().filter(Finding::is_error).collect();
     if !wrong.is_empty() {
-        return Err(Faulty::new(
+        return Err(Faulty::error(
             format!(
                 "{} is not a bundle that can be registered",
                 folder.display()
@@ -436,7 +436,7 @@ async fn stored(global: &Global, digest: &str) -> anyhow::Result<Files> {
     } else {
         format!("b1:{digest}").parse()
     }
-    .map_err(|e| usage(format!("{e}")))?;
+    .map_err(|e: <Digest as std::str::FromStr>::Err| usage(e.to_string()))?;
     let config = Config::load(&config_path(global))?;
     let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
     let opened = open_bundle(ports.home().as_ref(), ports.sealing().as_deref(), &digest).await;

@@ -337,29 +337,28 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
         if let Some(made) = &target.made_by {
             row("made by", clean(made));
         }
-        row("next", format!("{BOLD}{}{RESET}", target.help));
-        if let (Some((digest, _, _)), true) = (
-            &target.review,
-            matches!(
-                target.condition.reason,
-                Reason::Approval | Reason::PruneBudget
-            ),
-        ) {
-            row(
-                "",
-                format!(
-                    "isoform approve {} --review {}",
-                    target.address,
-                    digest.short(12)
-                ),
-            );
-        }
+        row("next", format!("{BOLD}{}{RESET}", next_here(target)));
         if !target.findings.is_empty() {
             anstream::println!("");
             finding::print(&target.findings);
         }
     }
     Ok(code_of(found.targets.iter()))
+}
+
+/// What to do about a target whose review and faults stand right here.
+fn next_here(target: &TargetReport) -> String {
+    let address = &target.address;
+    match (target.condition.reason, &target.review) {
+        (Reason::Approval | Reason::PruneBudget, Some((digest, _, _))) => format!(
+            "isoform approve {address} --review {}, or isoform reject {address} --reason …",
+            digest.short(12)
+        ),
+        (Reason::Invalid, _) if !target.findings.is_empty() => {
+            "mend the faults below and push again".to_owned()
+        }
+        _ => target.help.clone(),
+    }
 }
 
 /// `isoform logs`
@@ -484,11 +483,14 @@ async fn follow(
             for target in &mine {
                 let line = show::progress_line(target);
                 let word = target.condition.to_string();
-                if shown
-                    .insert(target.address.to_string(), word.clone())
-                    .as_ref()
-                    != Some(&word)
-                {
+                let old = shown.insert(target.address.to_string(), word.clone());
+                // What was in sync from the beginning only scrolls away what is not.
+                let quiet = old.is_none()
+                    && matches!(
+                        target.condition.result,
+                        SyncResult::InSync | SyncResult::NoEffect
+                    );
+                if !quiet && old.as_ref() != Some(&word) {
                     anstream::println!("{line}");
                 }
             }

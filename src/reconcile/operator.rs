@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Error, Line, Radius};
+use super::ready::Candidate;
+use super::{Error, Known, Line, Radius};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::deployment::{EventKind, Phase};
 use crate::domain::model::{
@@ -358,12 +359,30 @@ impl Line {
     }
 
     fn can_be_resumed(&self, uid: &TargetUid) -> bool {
+        let Some(known) = self.known(uid) else {
+            return false;
+        };
+        match known.condition.reason {
+            _ if known.history.suspended.is_some() => true,
+            Reason::RolloutHalted => true,
+            Reason::Rollout => self.waits_for_a_failure(uid, &known),
+            _ => false,
+        }
+    }
+
+    fn waits_for_a_failure(&self, uid: &TargetUid, known: &Known) -> bool {
+        let (Some(newest), Some(address)) = (self.newest(), &known.history.address) else {
+            return false;
+        };
+        let (Candidate::Stay(wait) | Candidate::Go(_, Some(wait))) =
+            self.candidate(uid, &newest, address)
+        else {
+            return false;
+        };
         let shared = self.shared();
-        let waits = |reason| matches!(reason, Reason::RolloutHalted | Reason::Rollout);
-        shared
-            .targets
-            .get(uid)
-            .is_some_and(|k| k.history.suspended.is_some() || waits(k.condition.reason))
+        wait.on
+            .and_then(|a| shared.targets.get(shared.by_address.get(&a)?))
+            .is_some_and(|k| matches!(k.condition.result, SyncResult::Failed | SyncResult::Stuck))
     }
 
     /// Accepts what a stack has become, or says that the next change overwrites it.

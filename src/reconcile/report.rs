@@ -550,7 +550,7 @@ impl Line {
                 ),
                 files.is_ok(),
             ));
-            let files = files.map_err(Error::from)?;
+            let files = files?;
             let (bundle, _) = load_bundle(&files, "");
             text = bundle.and_then(|b| {
                 [b.infrastructure, b.instance, b.pipeline]
