@@ -367,7 +367,12 @@ fn page_of(evidence: &Evidence, entries: &[Entry]) {
     });
     let outcome = outcome.unwrap_or_else(|| "in motion".into());
     anstream::println!(
-        "\n{BOLD}deployment {}{RESET}  {address}  generation {}  {outcome}",
+        "\n{BOLD}{} {}{RESET}  {address}  generation {}  {outcome}",
+        if pinned.removal {
+            "removal"
+        } else {
+            "deployment"
+        },
         pinned.deployment,
         pinned.generation.0
     );
@@ -392,25 +397,30 @@ fn page_of(evidence: &Evidence, entries: &[Entry]) {
         .as_ref()
         .map(|b| format!(" (bundle {})", b.short(12)))
         .unwrap_or_default();
-    row(
-        "rendered",
-        format!(
-            "{}{bundle}  {}:{}",
-            pinned
-                .template
-                .clone()
-                .unwrap_or_else(|| "plain template".into()),
-            pinned.digest.prefix(),
-            pinned.digest.short(12)
-        ),
-    );
+    // A removal renders nothing: what goes is what was deployed.
+    let rendered = |text: String| {
+        if pinned.removal {
+            row("removes", pinned.stack_name.to_string());
+        } else {
+            row("rendered", text);
+        }
+    };
+    rendered(format!(
+        "{}{bundle}  {}:{}",
+        pinned
+            .template
+            .clone()
+            .unwrap_or_else(|| "plain template".into()),
+        pinned.digest.prefix(),
+        pinned.digest.short(12)
+    ));
     for entry in entries {
         let Body::Target(kind) = &entry.body else {
             continue;
         };
         match kind {
-            EventKind::Reviewed { .. } => row("reviewed", event(kind, "")),
-            EventKind::Held { .. } => row("held", event(kind, "")),
+            EventKind::Reviewed { .. } => row("reviewed", bare(kind, "reviewed ")),
+            EventKind::Held { .. } => row("held", bare(kind, "held: ")),
             EventKind::Approved { .. } | EventKind::Rejected { .. } => row(
                 "allowed",
                 format!(
@@ -422,17 +432,24 @@ fn page_of(evidence: &Evidence, entries: &[Entry]) {
             EventKind::Announced(Step::Propose { name }) => {
                 row("proposed", format!("change set {name}"));
             }
-            EventKind::Announced(Step::Execute { token }) => row(
+            EventKind::Announced(Step::Execute { token } | Step::Delete { token, .. }) => row(
                 "executed",
                 format!("token {token}   {}", show::time(entry.at)),
             ),
             EventKind::Settled(_) => row(
                 "outcome",
-                format!("{}   {}", event(kind, ""), show::time(entry.at)),
+                format!("{}   {}", bare(kind, "settled: "), show::time(entry.at)),
             ),
             _ => {}
         }
     }
+}
+
+/// Says an event without the word that stands beside it.
+fn bare(kind: &EventKind, word: &str) -> String {
+    let text = event(kind, "");
+    text.strip_prefix(word)
+        .map_or_else(|| text.clone(), str::to_owned)
 }
 
 async fn prove(global: &Global, what: &str) -> anyhow::Result<u8> {

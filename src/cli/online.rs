@@ -259,7 +259,9 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
                     "{} {}",
                     serving.get(..7).unwrap_or(serving),
                     target.serving_template.clone().unwrap_or_default()
-                ),
+                )
+                .trim_end()
+                .to_owned(),
             );
         }
         if let Some(stack) = &target.stack_name {

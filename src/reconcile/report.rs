@@ -340,6 +340,13 @@ impl Line {
         {
             return way_out(self.status_of(known), stack.as_str(), &address);
         }
+        if reason == Reason::Protected
+            && let Some(stack) = &known.history.stack_name
+        {
+            return format!(
+                "if the stack may go, take its protection off by hand (embedded engine: isoform local unprotect {stack})"
+            );
+        }
         let commit = known
             .radius
             .as_ref()
