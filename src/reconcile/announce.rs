@@ -36,9 +36,12 @@ impl Line {
         if entry.binds_the_future() {
             self.ship_to(entry.seq).await?;
         }
-        let deployment = self.history(&uid).and_then(|h| h.current).ok_or_else(|| {
-            Error::Broken("a step was announced and no deployment is there".into())
-        })?;
+        let deployment = self
+            .history(&uid)
+            .and_then(|h| h.current.clone())
+            .ok_or_else(|| {
+                Error::Broken("a step was announced and no deployment is there".into())
+            })?;
         crash_point(&format!("{}.before-effect", step.word()));
         Ok(Announced {
             step,

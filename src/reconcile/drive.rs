@@ -45,7 +45,7 @@ impl Line {
         let uid = guard.key();
         let engine = self.ports.engine(&target.placement, &target.region)?;
         loop {
-            let Some(deployment) = self.history(uid).and_then(|h| h.current) else {
+            let Some(deployment) = self.history(uid).and_then(|h| h.current.clone()) else {
                 return Ok(Some(self.again(uid)));
             };
             if self.stop.is_cancelled() {
@@ -79,9 +79,12 @@ impl Line {
                         && let Some(stack) = self.dead(engine.as_ref(), &deployment).await?
                     {
                         // Deleting is an execution too: what holds one holds the other.
-                        let suspended = self.history(uid).and_then(|h| h.suspended).is_some_and(
-                            |(_, until, _)| until.is_none_or(|u| u > self.clock.now()),
-                        );
+                        let suspended = self
+                            .history(uid)
+                            .and_then(|h| h.suspended.clone())
+                            .is_some_and(|(_, until, _)| {
+                                until.is_none_or(|u| u > self.clock.now())
+                            });
                         if self.is_frozen() || suspended {
                             self.show(
                                 uid,
@@ -315,7 +318,7 @@ impl Line {
         let uid = guard.key();
         let Some(deployment) = self
             .history(uid)
-            .and_then(|h| h.current)
+            .and_then(|h| h.current.clone())
             .filter(|d| !d.is_executing())
         else {
             return Ok(());
@@ -880,7 +883,7 @@ impl Line {
         observed: Option<&Observed>,
     ) -> Result<(), Error> {
         let uid = guard.key();
-        let cause = match (cause, self.history(uid).and_then(|h| h.current)) {
+        let cause = match (cause, self.history(uid).and_then(|h| h.current.clone())) {
             (Some(text), Some(deployment)) => Some(self.cleared(&text, &deployment.pinned).await),
             (cause, _) => cause,
         };
@@ -906,7 +909,7 @@ impl Line {
         }
         let pinned = self
             .history(uid)
-            .and_then(|h| h.current)
+            .and_then(|h| h.current.clone())
             .map(|d| d.pinned.snapshot);
         crash_point("settle.before-record");
         self.record(
@@ -924,7 +927,8 @@ impl Line {
             Outcome::Applied | Outcome::NoEffect => {
                 if let (Some(snapshot), Some(at)) = (
                     pinned,
-                    self.history(uid).and_then(|h| h.applied).map(|a| a.at),
+                    self.history(uid)
+                        .and_then(|h| h.applied.as_ref().map(|a| a.at)),
                 ) {
                     if let Some(watermark) = observed.and_then(Observed::watermark) {
                         self.shared()

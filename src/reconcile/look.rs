@@ -746,25 +746,22 @@ impl Line {
         findings: &mut Vec<Finding>,
     ) -> Result<(), Error> {
         let mut wanted: BTreeSet<(BundleKind, TemplateRef)> = BTreeSet::new();
-        for tree in heads.trees.values() {
-            let (sync, _) = read_sync(&tree.files);
-            wanted.extend(
-                sync.environments
-                    .into_iter()
-                    .map(|e| (BundleKind::Environment, e.template)),
-            );
-            for service in sync.services {
-                wanted.insert((BundleKind::Service, service.template));
-                wanted.extend(
-                    service
-                        .overrides
-                        .into_iter()
-                        .filter_map(|o| o.template)
-                        .map(|t| (BundleKind::Service, t)),
-                );
+        {
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, tree) in &heads.trees {
+                let both = memory.sync(name, &tree.files, read_sync);
+                let (sync, pinned) = (&both.0, |r: &&TemplateRef| r.minor.is_some());
+                let environments = sync.environments.iter().map(|e| &e.template);
+                let services = sync.services.iter().flat_map(|service| {
+                    let overrides = service.overrides.iter().filter_map(|o| o.template.as_ref());
+                    std::iter::once(&service.template).chain(overrides)
+                });
+                let of = |kind| move |r: &TemplateRef| (kind, r.clone());
+                wanted.extend(environments.filter(pinned).map(of(BundleKind::Environment)));
+                wanted.extend(services.filter(pinned).map(of(BundleKind::Service)));
             }
         }
-        for (kind, reference) in wanted.into_iter().filter(|(_, r)| r.minor.is_some()) {
+        for (kind, reference) in wanted {
             let Some(version) = self.shared().catalogue.resolve(kind, &reference).cloned() else {
                 continue;
             };
@@ -929,22 +926,20 @@ impl Line {
             if shared.synced.contains(&newest.id) {
                 return Ok(());
             }
-            let mut counts: BTreeMap<SyncResult, usize> = BTreeMap::new();
-            let mut results = BTreeMap::new();
-            for uid in newest.uids.values() {
-                let Some(known) = shared.targets.get(uid) else {
-                    return Ok(());
-                };
-                let moving = matches!(
-                    known.condition.result,
-                    SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
-                );
-                if known.looked < newest.id || moving || known.condition.reason == Reason::NotYet {
-                    return Ok(());
-                }
-                *counts.entry(known.condition.result).or_default() += 1;
-                results.insert(uid, (known.condition.result, known.condition.reason));
+            if !shared.has_passed_over(&newest) {
+                return Ok(());
             }
+            let mut counts: BTreeMap<SyncResult, usize> = BTreeMap::new();
+            let mut results = Vec::with_capacity(newest.uids.len());
+            let members = shared.members_of(&newest);
+            let mut asked_for = members.iter().peekable();
+            for (uid, known) in &shared.targets {
+                if asked_for.next_if_eq(&uid).is_some() {
+                    *counts.entry(known.condition.result).or_default() += 1;
+                    results.push((uid, (known.condition.result, known.condition.reason)));
+                }
+            }
+            let results = results_digest(&results)?;
             if !shared.synced.insert(newest.id) {
                 return Ok(());
             }
@@ -964,7 +959,7 @@ impl Line {
                     .iter()
                     .filter(|f| f.is_error())
                     .count(),
-                results: results_digest(&results)?,
+                results,
             }
         };
         self.log(Stream::Daemon, newest.actor.clone(), Body::Synced(look))
@@ -1133,7 +1128,8 @@ async fn open_stored(line: &Line, version: &Registered) -> Result<Files, Error> 
 /// Returns the digest of what every target came to: over the canonical JSON of `{uid: [result, reason]}`.
 ///
 /// Written piece by piece, for there are many: a uid and the words need no escaping, and the map has their order.
-fn results_digest(results: &BTreeMap<&TargetUid, (SyncResult, Reason)>) -> Result<Digest, Error> {
+/// They come in the order of their uids.
+fn results_digest(results: &[(&TargetUid, (SyncResult, Reason))]) -> Result<Digest, Error> {
     let broken = |e: serde_json::Error| Error::Broken(format!("writing results: {e}"));
     let mut text = Vec::with_capacity(results.len() * 64);
     let mut before = b'{';
@@ -1208,7 +1204,8 @@ mod tests {
             (SyncResult::Pending, Reason::Rollout),
         ];
         for count in 0..=uids.len() {
-            let results: BTreeMap<_, _> = uids.iter().zip(found).take(count).collect();
+            let mut results: Vec<_> = uids.iter().zip(found).take(count).collect();
+            results.sort_by_key(|(uid, _)| *uid);
             let plain: BTreeMap<String, _> =
                 results.iter().map(|(u, f)| (u.to_string(), *f)).collect();
             let canonical = Digest::of("s1", &canonical_json(&json!(plain)));

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Error, Known, Line, Shared, Snapshot};
+use super::{Error, Known, Line, Pass, Shared, Snapshot};
 use crate::domain::deployment::History;
 use crate::domain::estate::{Draft, Filled, Outputs, Rendering, Target, TargetKind};
 use crate::domain::model::{
-    Address, Digest, Finding, SnapshotId, SyncResult, TargetUid, Timestamp, canonical_json,
+    Address, Digest, Finding, Reason, SnapshotId, SyncResult, TargetUid, Timestamp, canonical_json,
 };
 
 /// How many commits of forgotten snapshots are still shown.
@@ -128,62 +128,178 @@ impl Shared {
 }
 
 impl Shared {
+    /// Notes that a target may no longer be as the newest snapshot asks, or was looked at by itself: the next snapshot
+    /// concerns it.
+    pub(super) fn stir(&mut self, uid: &TargetUid) {
+        if !self.open.insert(uid.clone()) {
+            return;
+        }
+        // What went without a word while it rested is written down.
+        if let Some(known) = self.targets.get_mut(uid) {
+            known.looked = known.looked.max(self.carried);
+            if let Some(last) = known.passes.last_mut() {
+                last.to = last.to.max(self.carried);
+            }
+        }
+    }
+
+    /// Returns the newest snapshot at which a target was looked at.
+    pub(super) fn looked(&self, uid: &TargetUid) -> SnapshotId {
+        let known = self.targets.get(uid).map_or(SnapshotId(0), |k| k.looked);
+        if self.open.contains(uid) {
+            known
+        } else {
+            known.max(self.carried)
+        }
+    }
+
+    /// Tells since when a target has been in sync with exactly this snapshot.
+    ///
+    /// A pass of a newer snapshot vouches for nothing older: what was pushed in between may never have worked.
+    pub(super) fn passed(&self, known: &Known, snapshot: SnapshotId) -> Option<Timestamp> {
+        let (last, before) = known.passes.split_last()?;
+        let mut last = *last;
+        if !self.open.contains(&known.history.uid) {
+            last.to = last.to.max(self.carried);
+        }
+        let all = before.iter().chain([&last]);
+        let at = all.filter(|p| p.from <= snapshot && snapshot <= p.to);
+        at.map(|p| p.since).min()
+    }
+
     /// Takes over from the snapshot before whatever was in sync with it and is asked for in the same way, without
     /// looking at it again. Returns who is to be looked at.
+    ///
+    /// Who rests and is asked for by the very same target is not even visited.
     pub(super) fn carry_over(
         &mut self,
         before: Option<&Snapshot>,
         now: &Snapshot,
     ) -> Vec<TargetUid> {
+        let follows = before.filter(|b| b.id == self.carried && Arc::ptr_eq(&b.uids, &now.uids));
+        let concerned: BTreeSet<Address> = match follows {
+            Some(before) => self.concerned_by(before, now),
+            None => now.compiled.targets.keys().cloned().collect(),
+        };
+        let everybody: Vec<TargetUid> = match follows {
+            Some(_) => concerned
+                .iter()
+                .filter_map(|a| now.uids.get(a).cloned())
+                .collect(),
+            None => self.targets.keys().cloned().collect(),
+        };
+        for uid in &everybody {
+            self.stir(uid);
+        }
         let mut carried: BTreeMap<&Address, (&TargetUid, Timestamp)> = BTreeMap::new();
-        if let Some(before) = before {
-            for (address, target) in &now.compiled.targets {
-                if let Some(uid) = now.uids.get(address)
-                    && let Some(since) = self.still_in_sync(before, now, uid, target)
-                {
-                    carried.insert(address, (uid, since));
+        let mut lost: BTreeSet<&Address> = BTreeSet::new();
+        for address in &concerned {
+            let Some(target) = now.compiled.targets.get(address) else {
+                continue;
+            };
+            let found = before
+                .zip(now.uids.get(address))
+                .and_then(|(b, uid)| Some((uid, self.still_in_sync(b, now, uid, target)?)));
+            let missing = |need: &Address| !now.compiled.targets.contains_key(need);
+            match found.filter(|_| !target.needs().iter().any(missing)) {
+                Some(found) => {
+                    carried.insert(address, found);
+                }
+                None if matches!(target.kind, TargetKind::CustomerManaged { .. }) => {}
+                None => {
+                    lost.insert(address);
                 }
             }
         }
         // Who needs one that is looked at waits for it, and is looked at too.
-        let waits = |target: &Target, carried: &BTreeMap<&Address, _>| {
-            target.needs().iter().any(|need| {
-                let given = now.compiled.targets.get(need).map(|t| &t.kind);
-                !carried.contains_key(need)
-                    && !matches!(given, Some(TargetKind::CustomerManaged { .. }))
-            })
-        };
-        let mut open: Vec<&Address> = carried
-            .keys()
-            .filter(|a| {
-                now.compiled
-                    .targets
-                    .get(**a)
-                    .is_some_and(|t| waits(t, &carried))
-            })
-            .copied()
-            .collect();
+        let mut open: Vec<&Address> = lost.iter().copied().collect();
         while let Some(address) = open.pop() {
-            if carried.remove(address).is_some() {
-                open.extend(now.compiled.graph.users(address));
+            for user in now.compiled.graph.users(address) {
+                if lost.insert(user) {
+                    open.push(user);
+                }
             }
         }
-        let mut same: BTreeSet<&TargetUid> = BTreeSet::new();
-        for (uid, since) in carried.into_values() {
+        for address in &lost {
+            if let Some(uid) = now.uids.get(*address) {
+                self.stir(uid);
+            }
+        }
+        for (address, (uid, since)) in carried {
+            if lost.contains(address) {
+                continue;
+            }
             if let Some(known) = self.targets.get_mut(uid) {
                 known.looked = now.id;
-                known.passed(now.id, since);
-                same.insert(uid);
+                known.goes_on(now.id, since);
+                self.open.remove(uid);
             }
         }
-        let mut rest = Vec::new();
-        for (uid, known) in &mut self.targets {
-            if !same.contains(uid) {
+        self.carried = now.id;
+        let open: Vec<TargetUid> = self.open.iter().cloned().collect();
+        for uid in &open {
+            if let Some(known) = self.targets.get_mut(uid) {
                 known.attempts = 0;
-                rest.push(uid.clone());
             }
         }
-        rest
+        open
+    }
+
+    /// Tells whether everybody whom the newest snapshot asks for was looked at with it, and nobody moves.
+    pub(super) fn has_passed_over(&self, newest: &Snapshot) -> bool {
+        let rests = |uid: &TargetUid| {
+            let Some(known) = self.targets.get(uid) else {
+                return false;
+            };
+            let address = known.history.address.as_ref();
+            let asked_for = address.is_some_and(|a| newest.uids.get(a) == Some(uid));
+            let moves = matches!(
+                known.condition.result,
+                SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
+            );
+            let looked = known.looked >= newest.id && known.condition.reason != Reason::NotYet;
+            !asked_for || (looked && !moves)
+        };
+        self.carried == newest.id && self.open.iter().all(rests)
+    }
+
+    /// Returns whom a snapshot asks for, in the order of the uids.
+    pub(super) fn members_of(&mut self, snapshot: &Snapshot) -> Arc<BTreeSet<TargetUid>> {
+        match &self.members {
+            Some((uids, members)) if Arc::ptr_eq(uids, &snapshot.uids) => members.clone(),
+            _ => {
+                let members: Arc<BTreeSet<_>> = Arc::new(snapshot.uids.values().cloned().collect());
+                self.members = Some((snapshot.uids.clone(), members.clone()));
+                members
+            }
+        }
+    }
+
+    /// Finds whom a snapshot concerns that has the same targets as the one before: whoever does not rest, is asked for
+    /// in another way, stands in a later wave, or uses what such a one may have other outputs of.
+    fn concerned_by(&self, before: &Snapshot, now: &Snapshot) -> BTreeSet<Address> {
+        let mut concerned: BTreeSet<Address> = BTreeSet::new();
+        let mut others = before.compiled.targets.iter().peekable();
+        for (address, target) in &now.compiled.targets {
+            while others.next_if(|(a, _)| *a < address).is_some() {}
+            let same = others
+                .next_if(|(a, _)| *a == address)
+                .is_some_and(|(_, t)| Arc::ptr_eq(t, target));
+            // Later waves ask how those before them stand.
+            if !same || !target.is_first() {
+                concerned.insert(address.clone());
+            }
+        }
+        let contested = before.compiled.contested.iter();
+        concerned.extend(contested.chain(&now.compiled.contested).cloned());
+        let restless = self.open.iter().filter_map(|uid| self.targets.get(uid));
+        concerned.extend(restless.filter_map(|k| k.history.address.clone()));
+        let users: Vec<Address> = concerned
+            .iter()
+            .flat_map(|a| now.compiled.graph.users(a).cloned())
+            .collect();
+        concerned.extend(users);
+        concerned
     }
 
     /// Returns the oldest snapshot that somebody may still go to, or that tells under which options something was
@@ -236,11 +352,7 @@ impl Shared {
         if !rests || before.uids.get(&target.address) != Some(uid) {
             return None;
         }
-        // Later waves ask how those before them stand.
-        let first = target
-            .stage
-            .as_ref()
-            .is_none_or(|s| s.stage == 0 && s.region == 0);
+        let first = target.is_first();
         let same = before
             .compiled
             .targets
@@ -254,8 +366,8 @@ impl Shared {
         known
             .passes
             .iter()
-            .rfind(|(snapshot, _)| *snapshot == before.id)
-            .map(|(_, since)| *since)
+            .rfind(|p| p.from <= before.id && before.id <= p.to)
+            .map(|p| p.since)
     }
 
     /// Forgets the snapshots that nobody can go to any more: everything has passed the newest, and nothing runs.
@@ -263,24 +375,52 @@ impl Shared {
     /// Kept is also what tells with which options something was applied, where the newest has others: whoever is no
     /// longer asked for is removed under the gates that it had.
     pub(super) fn forget_snapshots(&mut self, newest: &Snapshot) {
-        let moves = self.targets.values().any(|k| k.history.current.is_some());
-        let passed = newest.uids.values().all(|uid| {
-            self.targets
-                .get(uid)
-                .is_some_and(|k| k.passes.last().is_some_and(|(s, _)| *s == newest.id))
-        });
+        if self.carried != newest.id {
+            return;
+        }
+        // Whoever rests has passed it, and does not move.
+        let open = || self.open.iter().filter_map(|uid| self.targets.get(uid));
+        let asked_for = |known: &Known| {
+            let address = known.history.address.as_ref();
+            address.is_some_and(|a| newest.uids.get(a) == Some(&known.history.uid))
+        };
+        let moves = open().any(|k| k.history.current.is_some());
+        let passed = open()
+            .filter(|k| asked_for(k))
+            .all(|k| k.passes.last().is_some_and(|p| p.to == newest.id));
         if moves || !passed {
             return;
         }
+        let base = self
+            .snapshots
+            .iter()
+            .find(|s| Some(s.id) == self.alike)
+            .cloned();
+        // Whoever is asked for as in a snapshot that gives everybody his options has them.
+        let others: Vec<&Known> = match &base {
+            Some(base) => {
+                let mut before = base.compiled.targets.iter().peekable();
+                let differs = newest.compiled.targets.iter().filter(|(address, target)| {
+                    while before.next_if(|(a, _)| a < address).is_some() {}
+                    before
+                        .next_if(|(a, _)| a == address)
+                        .is_none_or(|(_, t)| !Arc::ptr_eq(t, target))
+                });
+                let known = |address| self.targets.get(newest.uids.get(address)?);
+                let differs = differs.filter_map(|(address, _)| known(address));
+                differs.chain(open()).collect()
+            }
+            None => self.targets.values().collect(),
+        };
         let mut needed = BTreeSet::from([newest.id]);
         let mut alike = true;
-        for known in self.targets.values() {
+        for known in others {
             let (Some(applied), Some(address)) = (&known.history.applied, &known.history.address)
             else {
                 continue;
             };
             let then = self.snapshots.iter().find(|s| s.id == applied.snapshot);
-            let then = then.or_else(|| self.snapshots.iter().find(|s| Some(s.id) == self.alike));
+            let then = then.or(base.as_ref());
             let of = |s: &Arc<Snapshot>| s.compiled.targets.get(address).cloned();
             let now = newest.compiled.targets.get(address);
             match then {
@@ -301,9 +441,11 @@ impl Shared {
         if alike {
             self.alike = Some(newest.id);
         }
-        for known in self.targets.values_mut() {
-            known.passes.retain(|(s, _)| *s >= newest.id);
-            known.passes.shrink_to_fit();
+        for uid in &self.open {
+            if let Some(known) = self.targets.get_mut(uid) {
+                known.passes.retain(|p| p.to >= newest.id);
+                known.passes.shrink_to_fit();
+            }
         }
     }
 }
@@ -311,13 +453,24 @@ impl Shared {
 impl Known {
     /// Records that it was in sync at a snapshot. Returns whether that is new.
     pub(super) fn passed(&mut self, snapshot: SnapshotId, since: Timestamp) -> bool {
-        if self.passes.contains(&(snapshot, since)) {
+        let same = |p: &Pass| p.since == since && p.from <= snapshot && snapshot <= p.to;
+        if self.passes.iter().any(same) {
             return false;
         }
-        self.passes.push((snapshot, since));
+        self.passes.push(Pass::at(snapshot, since));
         let excess = self.passes.len().saturating_sub(PASSES);
         self.passes.drain(..excess);
         true
+    }
+
+    /// Records that it has been in sync since before this snapshot, and is still.
+    fn goes_on(&mut self, snapshot: SnapshotId, since: Timestamp) {
+        match self.passes.last_mut() {
+            Some(last) if last.since == since => last.to = last.to.max(snapshot),
+            _ => {
+                self.passed(snapshot, since);
+            }
+        }
     }
 }
 

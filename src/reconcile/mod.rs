@@ -127,14 +127,14 @@ impl Snapshot {
 /// What the daemon knows of a target beside its log.
 #[derive(Clone, Debug)]
 struct Known {
-    history: History,
+    history: Arc<History>,
     /// The number of the newest entry of its stream.
     stream_seq: u64,
     condition: Condition,
-    /// The newest snapshot at which it was looked at.
+    /// The newest snapshot at which it was looked at. [`Shared::looked`] tells it for those that rest.
     looked: SnapshotId,
-    /// Snapshots at which it was in sync, and since when.
-    passes: Vec<(SnapshotId, Timestamp)>,
+    /// Snapshots at which it was in sync. [`Shared::passed`] tells it for those that rest.
+    passes: Vec<Pass>,
     /// Failed tries in a row, for the back-off.
     attempts: u32,
     /// Progress of what runs, for people.
@@ -149,6 +149,24 @@ struct Known {
     memo: Option<Arc<memo::Memo>>,
 }
 
+/// A run of snapshots at each of which a target was in sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pass {
+    from: SnapshotId,
+    to: SnapshotId,
+    since: Timestamp,
+}
+
+impl Pass {
+    fn at(snapshot: SnapshotId, since: Timestamp) -> Self {
+        Self {
+            from: snapshot,
+            to: snapshot,
+            since,
+        }
+    }
+}
+
 /// What a snapshot changes in a placement, as it was shown when it held a target.
 #[derive(Clone, Debug)]
 struct Radius {
@@ -160,7 +178,14 @@ struct Radius {
 #[derive(Default)]
 struct Shared {
     targets: BTreeMap<TargetUid, Known>,
+    /// Whom the next snapshot concerns by itself. Everybody else rests: in sync with the newest snapshot, as looked at
+    /// with it, and not touched since. That goes on without a word for as long as Git asks for the same.
+    open: BTreeSet<TargetUid>,
+    /// The newest snapshot that was adopted: whoever rests is in sync with it.
+    carried: SnapshotId,
     by_address: BTreeMap<Address, TargetUid>,
+    /// Whom the newest snapshots ask for, in the order of the uids.
+    members: Option<(Arc<BTreeMap<Address, TargetUid>>, Arc<BTreeSet<TargetUid>>)>,
     snapshots: Vec<Arc<Snapshot>>,
     /// Commits of snapshots that are forgotten, for people.
     commits: Vec<CommitInfo>,
@@ -392,7 +417,7 @@ impl Line {
             self.certain().await?;
             let (mut trial, stream_seq) = match self.shared().targets.get(uid) {
                 Some(known) => (known.history.clone(), known.stream_seq),
-                None => (History::new(uid.clone()), 0),
+                None => (Arc::new(History::new(uid.clone())), 0),
             };
             let at = self.clock.now();
             let event = crate::domain::deployment::Event {
@@ -401,7 +426,7 @@ impl Line {
                 actor: actor.clone(),
                 kind: kind.clone(),
             };
-            trial.record(&event)?;
+            Arc::make_mut(&mut trial).record(&event)?;
             let draft = Draft {
                 stream: Stream::Target(uid.clone()),
                 stream_seq: Some(stream_seq + 1),
@@ -445,7 +470,7 @@ impl Line {
         self.shared().targets.get(uid).cloned()
     }
 
-    pub(crate) fn history(&self, uid: &TargetUid) -> Option<History> {
+    pub(crate) fn history(&self, uid: &TargetUid) -> Option<Arc<History>> {
         self.shared().targets.get(uid).map(|k| k.history.clone())
     }
 
@@ -564,11 +589,12 @@ impl Shared {
                 let Some(event) = entry.event() else {
                     return Ok(());
                 };
+                self.stir(&event.target);
                 let known = self
                     .targets
                     .entry(event.target.clone())
                     .or_insert_with(|| Known {
-                        history: History::new(event.target.clone()),
+                        history: Arc::new(History::new(event.target.clone())),
                         stream_seq: 0,
                         condition: Condition {
                             result: SyncResult::Unknown,
@@ -597,10 +623,12 @@ impl Shared {
                     )
                     && let Some(deployment) = &known.history.current
                 {
-                    known.passes.push((deployment.pinned.snapshot, event.at));
+                    known
+                        .passes
+                        .push(Pass::at(deployment.pinned.snapshot, event.at));
                 }
                 let (before, reason) = (known.history.address.clone(), known.condition.reason);
-                known.history.record(&event)?;
+                Arc::make_mut(&mut known.history).record(&event)?;
                 known.stream_seq = entry.stream_seq;
                 if let EventKind::Minted { address, .. } | EventKind::Moved { address } =
                     &event.kind

@@ -159,7 +159,7 @@ impl Line {
     }
 
     fn waiting_review(&self, uid: &TargetUid, address: &Address) -> Result<Digest, OperatorError> {
-        let current = self.history(uid).and_then(|h| h.current);
+        let current = self.history(uid).and_then(|h| h.current.clone());
         match current {
             Some(d) if d.phase == Phase::Reviewed => d
                 .review
@@ -183,7 +183,8 @@ impl Line {
                 .get(address)
                 .map(|t| t.placement.name.clone())
         });
-        let name = asked_for.or_else(|| Some(self.history(uid)?.placed?.placement));
+        let name =
+            asked_for.or_else(|| Some(self.history(uid)?.placed.as_ref()?.placement.clone()));
         let Some(placement) = name.and_then(|n| self.settings.placements.get(&n)) else {
             return Ok(());
         };
@@ -437,8 +438,12 @@ impl Line {
     /// Puts a target into the queue as one that was not looked at: what it says of itself is from before the operator's
     /// word, and whoever waits for it must not take that for the answer.
     fn look_again(&self, uid: &TargetUid) {
-        if let Some(known) = self.shared().targets.get_mut(uid) {
-            known.looked = SnapshotId(0);
+        {
+            let mut shared = self.shared();
+            shared.stir(uid);
+            if let Some(known) = shared.targets.get_mut(uid) {
+                known.looked = SnapshotId(0);
+            }
         }
         self.enqueue(uid, Duration::ZERO);
     }

@@ -173,7 +173,12 @@ impl Line {
             Err(error) => return Err(error.into()),
         };
         let mut events = Vec::new();
-        if self.history(&announced.uid).and_then(|h| h.owned).as_ref() != Some(&proposed.stack_id) {
+        if self
+            .history(&announced.uid)
+            .and_then(|h| h.owned.clone())
+            .as_ref()
+            != Some(&proposed.stack_id)
+        {
             if let Err(owner) = self.claim(&announced.uid, &proposed.stack_id).await? {
                 return Ok(Performed::NotOurs(owner));
             }

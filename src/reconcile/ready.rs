@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use super::{Known, Line, Shared, Snapshot};
 use crate::domain::estate::{StagePosition, Target, TargetKind};
-use crate::domain::model::{
-    Address, Finding, Reason, SnapshotId, SyncResult, TargetUid, Timestamp,
-};
+use crate::domain::model::{Address, Finding, Reason, SyncResult, TargetUid, Timestamp};
 use crate::domain::spec::Stage;
 use crate::domain::template::Engine;
 
@@ -224,18 +222,6 @@ fn same_journey(a: &Target, b: &Target) -> bool {
     same_owner(a, b) || a.address.kind() == "env"
 }
 
-/// Tells since when a target has been in sync with exactly this snapshot.
-///
-/// A pass of a newer snapshot vouches for nothing older: what was pushed in between may never have worked.
-fn passed(known: &Known, snapshot: SnapshotId) -> Option<Timestamp> {
-    known
-        .passes
-        .iter()
-        .filter(|(s, _)| *s == snapshot)
-        .map(|(_, since)| *since)
-        .min()
-}
-
 fn blocked(
     shared: &Shared,
     snapshot: &Snapshot,
@@ -256,7 +242,7 @@ fn blocked(
             continue;
         }
         let known = snapshot.uids.get(&need).and_then(|u| shared.targets.get(u));
-        if known.and_then(|k| passed(k, snapshot.id)).is_none() {
+        if known.and_then(|k| shared.passed(k, snapshot.id)).is_none() {
             return Some(Wait {
                 reason: Reason::Dependency,
                 detail: waits_for(&need, known),
@@ -297,7 +283,7 @@ fn blocked(
             let Some(other) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
-            let since = match passed(known, snapshot.id) {
+            let since = match shared.passed(known, snapshot.id) {
                 Some(since) => Some(since),
                 // Another service counts only for what is shared: its template must have settled, not its own spec.
                 None if !same_journey(other, target) => known
@@ -353,7 +339,7 @@ fn blocked(
             let Some(other) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
-            if same_region_order(other, target) && passed(known, snapshot.id).is_none() {
+            if same_region_order(other, target) && shared.passed(known, snapshot.id).is_none() {
                 return Some(Wait {
                     reason: Reason::Rollout,
                     detail: format!(

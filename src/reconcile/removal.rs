@@ -422,7 +422,7 @@ impl Line {
         engine: &dyn StackEngine,
         deployment: &Deployment,
     ) -> Result<(), Error> {
-        let text = match self.history(uid).and_then(|h| h.applied) {
+        let text = match self.history(uid).and_then(|h| h.applied.clone()) {
             Some(_) => self.pinning(&deployment.pinned.payload).await?.rendered,
             // What was made by a creation that failed is what CloudFormation was given.
             None => {

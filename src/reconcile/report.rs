@@ -212,6 +212,7 @@ impl Line {
         uid: &TargetUid,
         with_changes: bool,
     ) -> Result<Option<TargetReport>, Error> {
+        let looked = self.shared().looked(uid);
         let Some(known) = self.known(uid) else {
             return Ok(None);
         };
@@ -321,7 +322,7 @@ impl Line {
                 .as_ref()
                 .map(|(_, s, _)| s.output_names.clone())
                 .unwrap_or_default(),
-            looked: known.looked.0,
+            looked: looked.0,
             condition: known.condition,
             address,
         };

@@ -31,6 +31,7 @@ impl Line {
     /// Everything that goes wrong becomes a condition; the daemon stays.
     pub async fn reconcile(&self, guard: &TargetGuard<TargetUid>) -> Option<Duration> {
         let uid = guard.key();
+        self.shared().stir(uid);
         match self.reconcile_inner(guard).await {
             Ok(after) => after,
             Err(error) => self.stalled(uid, &error).await,
@@ -146,7 +147,9 @@ impl Line {
     }
 
     fn looked(&self, uid: &TargetUid, snapshot: SnapshotId) {
-        if let Some(known) = self.shared().targets.get_mut(uid) {
+        let mut shared = self.shared();
+        shared.stir(uid);
+        if let Some(known) = shared.targets.get_mut(uid) {
             known.looked = known.looked.max(snapshot);
         }
     }
@@ -164,7 +167,7 @@ impl Line {
     async fn wanted(
         &self,
         guard: &TargetGuard<TargetUid>,
-        history: History,
+        history: Arc<History>,
         newest: &Arc<Snapshot>,
         address: &Address,
     ) -> Result<Option<Duration>, Error> {
@@ -301,12 +304,11 @@ impl Line {
             self.pass(uid, snapshot.id, applied.at);
             return self.in_sync(guard, behind).await;
         }
-        if let Some((failed, settlement, _)) = history
+        if let Some((_, settlement, _)) = history
             .failed
             .as_ref()
             .filter(|(d, _, _)| *d == digest && crate::testing::guard("failed"))
         {
-            let _ = failed;
             let result = if settlement.outcome == Outcome::Stuck {
                 SyncResult::Stuck
             } else {
@@ -354,7 +356,7 @@ impl Line {
             None => {
                 let effect = self
                     .history(uid)
-                    .and_then(|h| h.last)
+                    .and_then(|h| h.last.clone())
                     .is_some_and(|(_, s, _)| s.outcome == Outcome::NoEffect);
                 let (result, reason) = if effect {
                     (SyncResult::NoEffect, Reason::NoChanges)
@@ -376,6 +378,7 @@ impl Line {
     ) {
         let new = {
             let mut shared = self.shared();
+            shared.stir(uid);
             let Some(known) = shared.targets.get_mut(uid) else {
                 return;
             };

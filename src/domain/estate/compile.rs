@@ -64,15 +64,17 @@ pub struct Compiled {
 impl Compiled {
     /// Takes over from an earlier snapshot every target that is the same, so that both hold one copy.
     pub fn share(&mut self, earlier: &Self) {
+        let mut others = earlier.targets.iter().peekable();
         for (address, target) in &mut self.targets {
-            if let Some(same) = earlier.targets.get(address)
+            while others.next_if(|(a, _)| *a < address).is_some() {}
+            if let Some((_, same)) = others.next_if(|(a, _)| *a == address)
                 && !Arc::ptr_eq(same, target)
                 && same == target
             {
                 *target = same.clone();
             }
         }
-        if self.graph == earlier.graph {
+        if !Arc::ptr_eq(&self.graph, &earlier.graph) && self.graph == earlier.graph {
             self.graph = earlier.graph.clone();
         }
     }
@@ -107,6 +109,7 @@ pub fn compile_after(
     memory: &mut Memory,
 ) -> Compiled {
     let mut out = Compiled::default();
+    memory.with(templates);
     // Environments of all sources first: a service may run in an environment that another source defines.
     let mut read = Vec::new();
     for tree in trees {
@@ -129,10 +132,13 @@ pub fn compile_after(
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         read.push((tree, both));
     }
+    let mut names = BTreeSet::new();
+    let mut services = read.iter().flat_map(|(_, both)| &both.0.services);
+    let distinct = services.all(|s| names.insert(s.name.as_str()));
     for (tree, both) in &read {
         let sync = &both.0;
         let before = out.findings.iter().filter(|f| f.is_error()).count();
-        Pass::new(tree, placements, templates, stored, sync, &mut out, memory).rest();
+        Pass::new(tree, placements, templates, stored, sync, &mut out, memory).rest(distinct);
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
         for moved in &sync.moved {
             if allowed(&tree.grant.may, &moved.from) && allowed(&tree.grant.may, &moved.to) {
@@ -278,7 +284,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn rest(&mut self) {
+    fn rest(&mut self, distinct: bool) {
         for (address, target) in &self.out.targets {
             if matches!(
                 target.kind,
@@ -296,10 +302,24 @@ impl<'a> Pass<'a> {
         let hosts = self.out.targets.values();
         let hosts = hosts.filter(|t| t.address.kind() == "env").cloned();
         self.memory.on(&self.tree.grant.source, hosts.collect());
+        let mut before = BTreeMap::new();
         for entry in &self.sync.services {
-            if !self.as_before(entry) {
-                self.service_anew(entry);
+            // Only where no two services have one name can no two ask for one target.
+            let known = distinct.then(|| self.as_before(entry)).flatten();
+            match known {
+                Some(part) => {
+                    before.insert(entry.name.clone(), part);
+                }
+                None => self.service_anew(entry),
             }
+        }
+        let together = self.memory.together(&self.tree.grant.source, before);
+        if self.out.targets.len() < together.len() {
+            let others = std::mem::replace(&mut self.out.targets, together.clone());
+            self.out.targets.extend(others);
+        } else {
+            let both = together.iter().map(|(a, t)| (a.clone(), t.clone()));
+            self.out.targets.extend(both);
         }
         for entry in &self.sync.components {
             self.component(entry);
@@ -309,28 +329,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Takes a service from an earlier compilation, if it would come to the same.
-    fn as_before(&mut self, entry: &ServiceEntry) -> bool {
+    /// Takes a service from an earlier compilation, if it would come to the same. Its targets are put in later, all
+    /// together.
+    fn as_before(&mut self, entry: &ServiceEntry) -> Option<Arc<Part>> {
         let source = &self.tree.grant.source;
-        let known = self
-            .memory
-            .service(source, &entry.name, self.tree.files, self.templates);
-        let targets = &self.out.targets;
-        let Some(part) =
-            known.filter(|p| p.targets.iter().all(|t| !targets.contains_key(&t.address)))
-        else {
-            return false;
-        };
+        let part = self.memory.service(source, &entry.name, self.tree.files)?;
         self.out.findings.extend(part.findings.iter().cloned());
         for (path, _) in &part.read {
             self.out.bound.insert(path.clone());
         }
-        for target in &part.targets {
-            self.out
-                .targets
-                .insert(target.address.clone(), target.clone());
-        }
-        true
+        Some(part)
     }
 
     /// Reads a service, and keeps what it came to where nothing is wrong with it.

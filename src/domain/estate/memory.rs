@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use super::{Compiled, Target, TemplateVersion, Templates};
 use crate::domain::graph::Graph;
-use crate::domain::model::{Finding, SourceName, glob_matches};
+use crate::domain::model::{Address, Finding, SourceName, glob_matches};
 use crate::domain::spec::{ServiceEntry, SyncFile, TemplateRef};
 use crate::domain::template::{BundleKind, Files};
 
 /// A sync file with what is wrong with it.
-pub(super) type Sync = Arc<(SyncFile, Vec<Finding>)>;
+pub type Sync = Arc<(SyncFile, Vec<Finding>)>;
 
 /// What earlier compilations came to. An empty one makes the next compilation a full one.
 #[derive(Debug, Default)]
 pub struct Memory {
     sources: BTreeMap<SourceName, Source>,
+    templates: Templates,
     linked: Option<(Vec<Arc<Target>>, Arc<Graph>)>,
 }
 
@@ -28,7 +29,10 @@ struct Source {
     sync: Option<Sync>,
     /// The environments that services were put into.
     hosts: Vec<Arc<Target>>,
-    services: BTreeMap<String, Part>,
+    services: BTreeMap<String, Arc<Part>>,
+    /// What the services came to that were put together last, and all their targets.
+    together: BTreeMap<String, Arc<Part>>,
+    targets: BTreeMap<Address, Arc<Target>>,
 }
 
 /// What one service came to, and everything that it was made of.
@@ -42,21 +46,22 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Tells whether everything that it was made of is still the same.
-    fn holds(&self, files: &Files, templates: &Templates) -> bool {
-        self.read
+    /// Tells whether the files that it was made of are still the same.
+    fn reads(&self, files: &Files) -> bool {
+        let mut read = self.read.iter();
+        read.all(|(path, id)| files.get(path).is_some_and(|b| b.id == *id))
+    }
+
+    fn goes_by(&self, templates: &Templates) -> bool {
+        self.templates
             .iter()
-            .all(|(path, id)| files.get(path).is_some_and(|b| b.id == *id))
-            && self
-                .templates
-                .iter()
-                .all(|(r, version)| templates.get(BundleKind::Service, r) == Some(version))
+            .all(|(r, version)| templates.get(BundleKind::Service, r) == Some(version))
     }
 }
 
 impl Memory {
     /// Returns the sync file of a source, read anew if one of its files has changed.
-    pub(super) fn sync(
+    pub fn sync(
         &mut self,
         source: &SourceName,
         files: &Files,
@@ -84,25 +89,59 @@ impl Memory {
         known.hosts = hosts;
     }
 
+    /// Says which templates there are; what was made of others is no longer known.
+    pub(super) fn with(&mut self, templates: &Templates) {
+        if self.templates != *templates {
+            for source in self.sources.values_mut() {
+                source.services.retain(|_, part| part.goes_by(templates));
+            }
+            self.templates = templates.clone();
+        }
+    }
+
     /// Returns what a service came to, if it would come to the same.
     pub(super) fn service(
         &self,
         source: &SourceName,
         name: &str,
         files: &Files,
-        templates: &Templates,
-    ) -> Option<&Part> {
+    ) -> Option<Arc<Part>> {
         let part = self.sources.get(source)?.services.get(name)?;
-        part.holds(files, templates).then_some(part)
+        part.reads(files).then(|| part.clone())
     }
 
     /// Keeps what a service came to, or forgets it where it cannot be kept.
     pub(super) fn keep(&mut self, source: &SourceName, name: &str, part: Option<Part>) {
         let services = &mut self.sources.entry(source.clone()).or_default().services;
         match part {
-            Some(part) => services.insert(name.to_owned(), part),
+            Some(part) => services.insert(name.to_owned(), Arc::new(part)),
             None => services.remove(name),
         };
+    }
+
+    /// Puts the targets of services of a source together: what was put together before is only changed where it differs.
+    pub(super) fn together(
+        &mut self,
+        source: &SourceName,
+        parts: BTreeMap<String, Arc<Part>>,
+    ) -> &BTreeMap<Address, Arc<Target>> {
+        let known = self.sources.entry(source.clone()).or_default();
+        let same = |a: &Arc<Part>, b: Option<&Arc<Part>>| b.is_some_and(|b| Arc::ptr_eq(a, b));
+        for (name, part) in &known.together {
+            if !same(part, parts.get(name)) {
+                for target in &part.targets {
+                    known.targets.remove(&target.address);
+                }
+            }
+        }
+        for (name, part) in &parts {
+            if !same(part, known.together.get(name)) {
+                let of = |target: &Arc<Target>| (target.address.clone(), target.clone());
+                known.targets.extend(part.targets.iter().map(of));
+            }
+        }
+        known.together = parts;
+        &known.targets
     }
 
     /// Returns the graph of the targets, if every one needs what it needed before.

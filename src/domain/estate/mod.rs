@@ -11,7 +11,7 @@ mod target;
 mod validate;
 
 pub use compile::{Compiled, SourceTree, compile, compile_after, current_stored, read_sync};
-pub use memory::Memory;
+pub use memory::{Memory, Sync};
 #[cfg(feature = "edge")]
 pub(crate) use sheets::placeholder;
 pub use sheets::{Asker, Filled, Outputs, Sheets};
@@ -113,7 +113,7 @@ impl PartialEq for TemplateVersion {
 }
 
 /// The template versions that a snapshot can use.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Templates {
     versions: BTreeMap<(BundleKind, String, u32, Option<u32>), TemplateVersion>,
 }

@@ -1,9 +1,10 @@
 //! What each target of an estate rendered to, kept so that the next snapshot renders only what differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Compiled, Context, Draft, Rendering, Target, TargetKind};
+use crate::domain::graph::Graph;
 use crate::domain::model::{Address, Finding, InstallationId, StackName, TargetUid};
 use crate::domain::render::{Compiled as Ready, Limits, Prepared};
 use crate::domain::template::Engine;
@@ -39,7 +40,17 @@ pub struct Filled {
 /// Every fault of a commit is shown at once and not one after the other: so everything is rendered before anything
 /// moves. A target that asks for the same, with the same outputs, is not rendered again.
 #[derive(Clone, Debug, Default)]
-pub struct Sheets(BTreeMap<Address, Sheet>);
+pub struct Sheets {
+    sheets: BTreeMap<Address, Sheet>,
+    /// The graph by which they were filled last, with the level of each target in it.
+    order: Option<Order>,
+}
+
+#[derive(Clone, Debug)]
+struct Order {
+    graph: Arc<Graph>,
+    levels: Arc<BTreeMap<Address, usize>>,
+}
 
 #[derive(Clone, Debug)]
 struct Sheet {
@@ -60,20 +71,29 @@ struct Sheet {
 impl Sheets {
     /// Returns what is wrong with the renderings.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.0.values().flat_map(|s| &s.findings)
+        self.sheets.values().flat_map(|s| &s.findings)
     }
 
     /// Renders every target that differs from the one on its sheet.
+    ///
+    /// What is as it was is passed over in one walk of both maps; only the rest is looked at.
     pub fn fill(&mut self, compiled: &Compiled, asker: &mut Asker<'_>) -> Filled {
-        self.0
-            .retain(|address, _| compiled.targets.contains_key(address));
+        let mut open = self.suspects(compiled, asker);
         let mut filled = Filled::default();
-        for level in compiled.graph.levels() {
+        while let Some(level) = open.first().map(|(level, _)| *level) {
+            let later = open.split_off(&(level + 1, None));
+            let now = std::mem::replace(&mut open, later);
             // Nothing of a level uses anything else of it: each template is compiled once for all of them.
-            let todo: Vec<Todo> = level
-                .into_iter()
-                .filter_map(|address| self.differs(compiled, address, asker))
-                .collect();
+            let mut todo: Vec<Todo> = Vec::new();
+            let mut stirred: Vec<Address> = Vec::new();
+            for address in now.into_iter().filter_map(|(_, address)| address) {
+                let before = self.outputs_of(&address);
+                match self.differs(compiled, &address, asker) {
+                    Some(one) => todo.push(one),
+                    None if self.outputs_of(&address) != before => stirred.push(address),
+                    None => {}
+                }
+            }
             let mut prepared = BTreeMap::new();
             for (key, path, text) in todo.iter().filter_map(Todo::template) {
                 prepared
@@ -92,35 +112,111 @@ impl Sheets {
                 let template = one.template().and_then(|(key, _, _)| ready.get(&key));
                 let (sheet, read) = one.sheet(template, asker);
                 filled.read += usize::from(read);
-                self.0.insert(one.target.address.clone(), sheet);
+                let address = one.target.address.clone();
+                let before = self.outputs_of(&address);
+                if before.as_deref() != sheet.outputs.as_deref() {
+                    stirred.push(address.clone());
+                }
+                self.sheets.insert(address, sheet);
+            }
+            // Whoever uses what has other outputs now is looked at too: in a later level, for levels are made so.
+            let Some(order) = &self.order else { break };
+            for user in stirred.iter().flat_map(|a| compiled.graph.users(a)) {
+                if let Some(at) = order.levels.get(user).filter(|at| **at > level) {
+                    open.insert((*at, Some(user.clone())));
+                }
             }
         }
         filled
+    }
+
+    fn outputs_of(&self, address: &Address) -> Option<Outputs> {
+        self.sheets.get(address)?.outputs.clone()
+    }
+
+    /// Finds who may differ from what stands on its sheet, by level; sheets of who is gone are thrown away.
+    fn suspects(
+        &mut self,
+        compiled: &Compiled,
+        asker: &Asker<'_>,
+    ) -> BTreeSet<(usize, Option<Address>)> {
+        let same = |order: &&Order| Arc::ptr_eq(&order.graph, &compiled.graph);
+        let levels = match self.order.as_ref().filter(same) {
+            Some(order) => order.levels.clone(),
+            None => {
+                let mut levels = BTreeMap::new();
+                for (at, level) in compiled.graph.levels().into_iter().enumerate() {
+                    levels.extend(level.into_iter().map(|address| (address, at)));
+                }
+                Arc::new(levels)
+            }
+        };
+        let rewired = self.order.as_ref().filter(same).is_none();
+        // With other edges, what was nobody's may be somebody's now.
+        let unread = |address: &Address, sheet: &Sheet| {
+            rewired && !sheet.read && compiled.graph.users(address).next().is_some()
+        };
+        self.order = Some(Order {
+            graph: compiled.graph.clone(),
+            levels: levels.clone(),
+        });
+        let mut suspects: Vec<&Address> = Vec::new();
+        let mut gone: Vec<Address> = Vec::new();
+        let mut sheets = self.sheets.iter().peekable();
+        for (address, target) in &compiled.targets {
+            while let Some((left, _)) = sheets.next_if(|(a, _)| *a < address) {
+                gone.push(left.clone());
+            }
+            let sheet = sheets.next_if(|(a, _)| *a == address);
+            if sheet.is_none_or(|(_, s)| !Arc::ptr_eq(&s.target, target) || unread(address, s)) {
+                suspects.push(address);
+            }
+        }
+        gone.extend(sheets.map(|(address, _)| address.clone()));
+        for address in compiled.graph.used() {
+            if self
+                .sheets
+                .get(address)
+                .is_some_and(|s| s.real != (asker.real)(address))
+            {
+                suspects.push(address);
+            }
+        }
+        // Who used what is gone cannot be judged any more.
+        suspects.extend(gone.iter().flat_map(|a| compiled.graph.users(a)));
+        let open = suspects
+            .into_iter()
+            .map(|a| (levels.get(a).copied().unwrap_or_default(), Some(a.clone())))
+            .collect();
+        for address in gone {
+            self.sheets.remove(&address);
+        }
+        open
     }
 
     /// Brings the sheet of a target that needs no rendering up to date; returns one that does.
     fn differs(
         &mut self,
         compiled: &Compiled,
-        address: Address,
+        address: &Address,
         asker: &Asker<'_>,
     ) -> Option<Todo> {
         let target = compiled
             .targets
-            .get(&address)
+            .get(address)
             .filter(|t| !t.faults.iter().any(Finding::is_error));
         let Some(target) = target else {
-            self.0.remove(&address);
+            self.sheets.remove(address);
             return None;
         };
         // What uses a target that cannot be rendered cannot be judged.
         let fed: Option<Vec<&Sheet>> = target
             .producers()
             .iter()
-            .map(|p| self.0.get(p).filter(|s| s.outputs.is_some()))
+            .map(|p| self.sheets.get(p).filter(|s| s.outputs.is_some()))
             .collect();
         let Some(fed) = fed.filter(|_| target.engine() == Engine::Jinja) else {
-            self.0.remove(&address);
+            self.sheets.remove(address);
             return None;
         };
         let guessed = fed.iter().any(|s| s.guessed);
@@ -128,9 +224,9 @@ impl Sheets {
             .iter()
             .all(|s| s.real.is_none() && !s.guessed || s.real == s.outputs);
         let fed: Vec<Outputs> = fed.iter().filter_map(|s| s.outputs.clone()).collect();
-        let real = (asker.real)(&address);
-        let used = compiled.graph.users(&address).next().is_some();
-        if let Some(sheet) = self.0.get_mut(&address)
+        let real = (asker.real)(address);
+        let used = compiled.graph.users(address).next().is_some();
+        if let Some(sheet) = self.sheets.get_mut(address)
             && (Arc::ptr_eq(&sheet.target, target) || sheet.target == *target)
             && (sheet.read || !used)
             && (sheet.fed == fed || (certain && sheet.outputs.is_some() && (asker.settled)(target)))
@@ -155,7 +251,7 @@ impl Sheets {
                 read: true,
                 guessed: false,
             };
-            self.0.insert(address, sheet);
+            self.sheets.insert(address.clone(), sheet);
             return None;
         }
         Some(Todo {

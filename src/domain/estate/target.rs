@@ -161,6 +161,12 @@ pub struct Rendering {
 }
 
 impl Target {
+    /// Tells whether nothing of a rollout comes before it.
+    pub fn is_first(&self) -> bool {
+        let position = self.stage.as_ref();
+        position.is_none_or(|s| s.stage == 0 && s.region == 0)
+    }
+
     /// Returns the targets whose outputs it uses.
     pub fn producers(&self) -> Vec<Address> {
         match &self.kind {

@@ -1,6 +1,7 @@
 //! Digests, keyed digests and the one canonical form of JSON.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,25 @@ use serde_json::Value;
 ///
 /// Two digests are comparable only when their prefixes are equal.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Digest(String);
+#[serde(from = "String", into = "String")]
+pub struct Digest(Arc<str>);
+
+impl From<String> for Digest {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0.as_ref().to_owned()
+    }
+}
 
 impl Digest {
     /// Hashes bytes with SHA-256 under a prefix.
     pub fn of(prefix: &str, bytes: &[u8]) -> Self {
-        Self(format!("{prefix}:{}", sha256_hex(bytes)))
+        Self(format!("{prefix}:{}", sha256_hex(bytes)).into())
     }
 
     /// Returns the digest with its prefix.
@@ -53,7 +66,7 @@ impl std::str::FromStr for Digest {
                         .bytes()
                         .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
             {
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
             _ => Err(format!("`{}` is not a digest", text.escape_debug())),
         }
@@ -114,7 +127,7 @@ impl KeyedHasher {
         context.update(domain.as_bytes());
         context.update(&[0]);
         context.update(bytes);
-        Digest(format!("h1:{}", hex(context.sign().as_ref())))
+        Digest(format!("h1:{}", hex(context.sign().as_ref())).into())
     }
 }
 

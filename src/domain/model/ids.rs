@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// Returns the text.
@@ -34,7 +35,7 @@ macro_rules! name {
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let check: fn(&str) -> bool = $check;
                 if check(text) {
-                    Ok(Self(text.to_owned()))
+                    Ok(Self(text.into()))
                 } else {
                     let value = text.chars().take(80).collect::<String>().escape_debug().to_string();
                     Err(IdError { what: $what, value, rule: $rule })
@@ -52,7 +53,7 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(value: $type) -> String {
-                value.0
+                value.0.as_ref().to_owned()
             }
         }
 
@@ -218,11 +219,14 @@ pub struct Address {
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
-    Environment(String),
-    Instance { service: String, instance: String },
-    Pipeline(String),
-    Component(String),
-    Stack(String),
+    Environment(Arc<str>),
+    Instance {
+        service: Arc<str>,
+        instance: Arc<str>,
+    },
+    Pipeline(Arc<str>),
+    Component(Arc<str>),
+    Stack(Arc<str>),
 }
 
 /// What an address was refused for.
