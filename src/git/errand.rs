@@ -66,6 +66,13 @@ enum Answer {
     Failed(String),
 }
 
+static SENT: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how many processes this one has sent on errands.
+pub fn sent() -> u64 {
+    SENT.load(Ordering::Relaxed)
+}
+
 /// Sends a process on an errand and waits for it, no longer than the remote's patience.
 pub(super) fn send(remote: &Remote, task: Task) -> Result<Option<Revision>, Error> {
     let errand = Errand {
@@ -88,6 +95,7 @@ pub(super) fn send(remote: &Remote, task: Task) -> Result<Option<Revision>, Erro
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
+    SENT.fetch_add(1, Ordering::Relaxed);
     if let Some(mut input) = child.stdin.take() {
         // One that died at once is told by its end.
         let _ = input.write_all(&text);

@@ -444,7 +444,7 @@ fn discard(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::{Auth, tip};
+    use crate::git::{Auth, Client, tip};
 
     fn commit(repository: &Repository, files: &[(&str, &str, i32)], parents: &[Oid]) -> Oid {
         let mut builder = repository.treebuilder(None).unwrap();
@@ -482,7 +482,7 @@ mod tests {
             .reference("refs/heads/main", first, true, "")
             .unwrap();
         let remote = Remote::new(origin.to_str().unwrap(), "main", Auth::default()).unwrap();
-        let client = reqwest::Client::new();
+        let client = Client::new().unwrap();
         let old = tip(&remote, &client).await.unwrap().unwrap();
         let path = folder.path().join("mirror.git");
         Mirror::fetch(&path, &remote, &old).unwrap();
@@ -750,7 +750,7 @@ mod tests {
         ] {
             repository.reference(&name, id, true, "").unwrap();
         }
-        let client = reqwest::Client::new();
+        let client = Client::new().unwrap();
         for (branch, id) in [
             ("main", Some(one)),
             (hex.as_str(), Some(two)),
@@ -783,7 +783,7 @@ mod tests {
             .unwrap();
         let url = folder.path().to_str().unwrap();
         let remote = Remote::new(url, "v1", Auth::default()).unwrap();
-        let client = reqwest::Client::new();
+        let client = Client::new().unwrap();
         let who = git2::Signature::new("a", "a@example.org", &git2::Time::new(1, 0)).unwrap();
         let object = repository.find_object(two, None).unwrap();
         // Lightweight, moved, and annotated.

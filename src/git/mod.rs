@@ -10,6 +10,7 @@ mod lsrefs;
 mod mirror;
 mod remote;
 
+pub use lsrefs::Client;
 pub use mirror::{CommitInfo, Mirror, Tree};
 pub use remote::{Auth, Patience, Remote, UrlError};
 
@@ -50,8 +51,8 @@ pub enum Error {
 /// Tells where the branch of a remote is; absent where there is no such branch.
 ///
 /// A local repository is read directly. Over http(s) one protocol-v2 exchange asks for this one branch, so the cost
-/// does not grow with the number of refs. Over ssh libgit2 lists all refs.
-pub async fn tip(remote: &Remote, client: &reqwest::Client) -> Result<Option<Revision>, Error> {
+/// does not grow with the number of refs; the first question greets the server before. Over ssh libgit2 lists all refs.
+pub async fn tip(remote: &Remote, client: &Client) -> Result<Option<Revision>, Error> {
     if let Some(path) = remote.local_path() {
         return mirror::local_tip(path, &remote.branch);
     }

@@ -238,7 +238,7 @@ pub struct Line {
     /// What was done since it was opened.
     pub counts: Counts,
     doubt: AtomicBool,
-    client: reqwest::Client,
+    client: crate::git::Client,
     shared: Mutex<Shared>,
     sheets: Mutex<Sheets>,
     memory: Mutex<Memory>,
@@ -259,11 +259,7 @@ impl Line {
         queue: WorkQueue<TargetUid>,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, Error> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_version_min(reqwest::tls::Version::TLS_1_2)
-            .connect_timeout(Duration::from_secs(10))
-            .build()
+        let client = crate::git::Client::new()
             .map_err(|e| Error::Broken(format!("the HTTP client: {e}")))?;
         let line = Self {
             store,

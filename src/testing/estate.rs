@@ -540,7 +540,7 @@ state: {{ path: state, key: \"file:root.key\" }}\nlocal: {{ path: cloud, pace: 0
 mod tests {
     use super::*;
     use crate::domain::estate::validate;
-    use crate::git::{Auth, Mirror, Remote, tip};
+    use crate::git::{Auth, Client, Mirror, Remote, tip};
 
     #[tokio::test]
     async fn an_estate_is_valid_and_the_same_everywhere() {
@@ -548,7 +548,7 @@ mod tests {
         let path = folder.path().join("origin.git");
         let mut estate = Estate::make(&path, Shape::small(3, 2)).unwrap();
         let remote = Remote::new(path.to_str().unwrap(), "main", Auth::default()).unwrap();
-        let client = reqwest::Client::new();
+        let client = Client::new().unwrap();
         let first = tip(&remote, &client).await.unwrap().unwrap();
         let other = folder.path().join("other.git");
         Estate::make(&other, Shape::small(3, 2)).unwrap();

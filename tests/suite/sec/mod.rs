@@ -3,5 +3,5 @@
 mod content;
 mod host;
 mod measure;
-mod servers;
+pub mod servers;
 mod transport;

@@ -1,9 +1,10 @@
 //! Git servers on the loopback: the real one behind HTTP, and one that turns hostile when it is told to.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,9 +38,35 @@ impl Request {
 
 type Answer = dyn Fn(&Request, &mut TcpStream) -> bool + Send + Sync;
 
+/// What went over the wire to and from the real server, headers included.
+#[derive(Default)]
+pub struct Traffic {
+    requests: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Traffic {
+    /// Returns requests, bytes received and bytes sent so far.
+    pub fn so_far(&self) -> [u64; 3] {
+        [&self.requests, &self.received, &self.sent].map(|n| n.load(Ordering::SeqCst))
+    }
+}
+
+struct Counted(TcpStream, Arc<Traffic>);
+
+impl Read for Counted {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.read(out)?;
+        self.1.received.fetch_add(n as u64, Ordering::SeqCst);
+        Ok(n)
+    }
+}
+
 /// `git http-backend` behind a small HTTP server. A hostile answer, when one is set, comes first.
 pub struct HttpServer {
     pub address: SocketAddr,
+    pub traffic: Arc<Traffic>,
     hostile: Arc<Mutex<Option<Arc<Answer>>>>,
 }
 
@@ -49,13 +76,18 @@ impl HttpServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self {
             address: listener.local_addr().unwrap(),
+            traffic: Arc::default(),
             hostile: Arc::default(),
         };
-        let (hostile, root) = (server.hostile.clone(), root.to_owned());
+        let (hostile, traffic, root) = (
+            server.hostile.clone(),
+            server.traffic.clone(),
+            root.to_owned(),
+        );
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (hostile, root) = (hostile.clone(), root.clone());
-                std::thread::spawn(move || serve(stream, &hostile, &root));
+                let (hostile, traffic, root) = (hostile.clone(), traffic.clone(), root.clone());
+                std::thread::spawn(move || serve(stream, &hostile, &traffic, &root));
             }
         });
         server
@@ -75,17 +107,25 @@ impl HttpServer {
     }
 }
 
-fn serve(mut stream: TcpStream, hostile: &Mutex<Option<Arc<Answer>>>, root: &Path) -> Option<()> {
+fn serve(
+    mut stream: TcpStream,
+    hostile: &Mutex<Option<Arc<Answer>>>,
+    traffic: &Arc<Traffic>,
+    root: &Path,
+) -> Option<()> {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .ok()?;
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    // Otherwise an answer in two parts waits for an acknowledgement that the client delays.
+    stream.set_nodelay(true).ok()?;
+    let mut reader = BufReader::new(Counted(stream.try_clone().ok()?, traffic.clone()));
     while let Some(request) = read(&mut reader) {
         let answer = hostile.lock().ok()?.clone();
         if answer.is_some_and(|answer| answer(&request, &mut stream)) {
             return None;
         }
-        backend(&request, &mut stream, root)?;
+        traffic.requests.fetch_add(1, Ordering::SeqCst);
+        backend(&request, &mut stream, traffic, root)?;
     }
     None
 }
@@ -138,7 +178,12 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     Some(request)
 }
 
-fn backend(request: &Request, stream: &mut TcpStream, root: &Path) -> Option<()> {
+fn backend(
+    request: &Request,
+    stream: &mut TcpStream,
+    traffic: &Traffic,
+    root: &Path,
+) -> Option<()> {
     let mut child = Command::new("git")
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
@@ -179,13 +224,17 @@ fn backend(request: &Request, stream: &mut TcpStream, root: &Path) -> Option<()>
         .find_map(|l| l.strip_prefix("Status: "))
         .unwrap_or("200 OK");
     let body = &output[end + 4..];
-    write!(
-        stream,
+    let mut answer = format!(
         "HTTP/1.1 {status}\r\n{head}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
-    .ok()?;
-    stream.write_all(body).ok()
+    .into_bytes();
+    answer.extend_from_slice(body);
+    // Counted first: whoever has the answer finds it counted.
+    traffic
+        .sent
+        .fetch_add(answer.len() as u64, Ordering::SeqCst);
+    stream.write_all(&answer).ok()
 }
 
 /// Begins an answer that comes in parts.
@@ -332,4 +381,54 @@ pub fn delta_size(mut size: u64) -> Vec<u8> {
 /// Returns the folder of a mirror's packs.
 pub fn packs(mirror: &Path) -> PathBuf {
     mirror.join("objects/pack")
+}
+
+/// A real `sshd` on the loopback, with keys of its own.
+pub struct Sshd {
+    process: std::process::Child,
+    pub port: u16,
+}
+
+impl Sshd {
+    /// Starts it, and makes its keys `host` and `user` in a folder; nothing where it is not installed.
+    pub fn start(folder: &Path) -> Option<Self> {
+        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
+            .into_iter()
+            .find(|p| Path::new(p).exists())?;
+        for (name, kind) in [("host", "ed25519"), ("user", "rsa")] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-m", "PEM", "-N", "", "-t", kind, "-f"])
+                .arg(folder.join(name))
+                .status()
+                .ok()?;
+            assert!(made.success());
+        }
+        // It wants this folder where it separates privileges; elsewhere it does not.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let text = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n",
+            folder.display()
+        );
+        let config = folder.join("sshd.conf");
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new(program)
+            .args(["-D", "-e", "-f", config.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("sshd.log")).unwrap())
+            .spawn()
+            .ok()?;
+        Some(Self { process, port })
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

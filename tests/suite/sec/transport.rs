@@ -465,55 +465,6 @@ fn sec_22_bad_certificates_and_old_tls_are_refused() {
     }
 }
 
-/// A real `sshd` on the loopback, with keys of its own.
-struct Sshd {
-    process: std::process::Child,
-    port: u16,
-}
-
-impl Sshd {
-    fn start(folder: &std::path::Path) -> Option<Self> {
-        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
-            .into_iter()
-            .find(|p| std::path::Path::new(p).exists())?;
-        for (name, kind) in [("host", "ed25519"), ("user", "rsa")] {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-m", "PEM", "-N", "", "-t", kind, "-f"])
-                .arg(folder.join(name))
-                .status()
-                .ok()?;
-            assert!(made.success());
-        }
-        // It wants this folder where it separates privileges; elsewhere it does not.
-        let _ = std::fs::create_dir_all("/run/sshd");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let text = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n",
-            folder.display()
-        );
-        let config = folder.join("sshd.conf");
-        std::fs::write(&config, text).unwrap();
-        let process = Command::new(program)
-            .args(["-D", "-e", "-f", config.to_str().unwrap()])
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(folder.join("sshd.log")).unwrap())
-            .spawn()
-            .ok()?;
-        Some(Self { process, port })
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn sec_21_a_repository_over_ssh_is_followed_with_its_known_key_only() {
     let mut bench = one_stack();
