@@ -32,6 +32,8 @@ struct Inner {
     world: Mutex<World>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
     clock: AtomicU64,
+    /// Bytes of objects that were given out.
+    read: AtomicU64,
     watch: Mutex<Option<Watch>>,
 }
 
@@ -68,6 +70,11 @@ impl Stub {
     /// Returns how often each call was made since the last time this was asked.
     pub fn take_calls(&self) -> BTreeMap<&'static str, u64> {
         std::mem::take(&mut self.0.calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns how many bytes of objects were read since the last time this was asked.
+    pub fn take_read(&self) -> u64 {
+        self.0.read.swap(0, Ordering::Relaxed)
     }
 
     /// Returns how many stacks there are.
@@ -458,6 +465,10 @@ impl ObjectStore for Objects {
             .objects
             .get(key)
             .ok_or_else(|| Error::NotFound(key.to_owned()))?;
+        self.0
+            .0
+            .read
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok((meta(key, etag, bytes.len()), body(bytes.clone())))
     }
 

@@ -9,11 +9,14 @@ use isoform::clock::Clock;
 use isoform::config::Config;
 use isoform::daemon;
 use isoform::domain::model::Actor;
+use isoform::git::{Auth, Client, Remote, errand, tip};
 use isoform::reconcile::Line;
 use isoform::store::RootKey;
 use isoform::testing::estate::{Estate, Shape, configure};
 use isoform::testing::stub::Stub;
 use tokio_util::sync::CancellationToken;
+
+use crate::sec::servers::HttpServer;
 
 struct Running {
     line: Arc<Line>,
@@ -200,4 +203,95 @@ async fn a_start_without_any_cache_reads_only_what_others_use() {
         );
         again.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bundles_that_have_not_changed_are_not_read() {
+    for (services, instances) in [(2, 2), (6, 4)] {
+        let mut all = settled(services, instances).await;
+        all.running.stub.take_read();
+        all.running.look().await;
+        all.estate.touch(1).unwrap();
+        let done = all.running.look().await;
+        assert_eq!(done.calls["CreateChangeSet"], 1);
+        assert_eq!(
+            (
+                done.calls.get("HeadObject"),
+                done.calls.get("GetObject"),
+                all.running.stub.take_read()
+            ),
+            (None, None, 0)
+        );
+        all.running.stop().await;
+    }
+}
+
+/// Polls a repository that has not moved; returns exchanges, bytes sent and received, and processes started.
+async fn poll(refs: usize) -> (u64, u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("origin.git");
+    let repository = git2::Repository::init_bare(&path).unwrap();
+    let tree = repository.treebuilder(None).unwrap().write().unwrap();
+    let tree = repository.find_tree(tree).unwrap();
+    let who = git2::Signature::new("a", "a@example.org", &git2::Time::new(1, 0)).unwrap();
+    let id = repository
+        .commit(Some("refs/heads/main"), &who, &who, "first", &tree, &[])
+        .unwrap();
+    let all: String = (0..refs)
+        .map(|n| format!("{id} refs/pull/{n:06}/head\n"))
+        .collect();
+    std::fs::write(path.join("packed-refs"), all).unwrap();
+    let server = HttpServer::start(folder.path());
+    let remote = Remote::new(&server.url("origin.git"), "main", Auth::default()).unwrap();
+    let client = Client::new().unwrap();
+    // The first question greets the server.
+    let first = tip(&remote, &client).await.unwrap();
+    assert_eq!(
+        first.as_ref().map(ToString::to_string),
+        Some(id.to_string())
+    );
+    let [requests, received, sent] = server.traffic.so_far();
+    let errands = errand::sent();
+    assert_eq!(tip(&remote, &client).await.unwrap(), first);
+    let after = server.traffic.so_far();
+    (
+        after[0] - requests,
+        after[1] + after[2] - received - sent,
+        errand::sent() - errands,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_is_one_small_exchange_at_any_number_of_refs() {
+    let few = poll(10).await;
+    assert_eq!((few.0, few.2), (1, 0));
+    assert!(few.1 <= 1024, "{} bytes", few.1);
+    // The port in a header may have another number of digits.
+    let many = poll(5_000).await;
+    assert_eq!((many.0, many.2), (1, 0));
+    assert!(many.1.abs_diff(few.1) <= 2, "{} and {}", few.1, many.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_become_another_one_is_greeted_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    git2::Repository::init_bare(folder.path().join("origin.git")).unwrap();
+    let server = HttpServer::start(folder.path());
+    let remote = Remote::new(&server.url("origin.git"), "main", Auth::default()).unwrap();
+    let client = Client::new().unwrap();
+    assert_eq!(tip(&remote, &client).await.unwrap(), None);
+    // Nothing at all is no answer: the branch is not known to be gone.
+    server.turn(|request, stream| {
+        use std::io::Write;
+        let asks = request.method == "POST";
+        if asks {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+        asks
+    });
+    let before = server.traffic.so_far()[0];
+    assert!(tip(&remote, &client).await.is_err());
+    assert_eq!(server.traffic.so_far()[0] - before, 1, "it was greeted");
+    server.behave();
+    assert_eq!(tip(&remote, &client).await.unwrap(), None);
 }
