@@ -144,8 +144,7 @@ pub async fn put_bundle(
             .await
             .map(drop);
     }
-    let archive =
-        bundle::pack(files).map_err(|e| Error::Broken(format!("packing {version}: {e}")))?;
+    let packing = |e| Error::Broken(format!("packing {version}: {e}"));
     let bytes = match (encryption, ports.sealing()) {
         (Encryption::ClientKms, Some(keys)) => {
             let context = context(version, digest);
@@ -156,14 +155,19 @@ pub async fn put_bundle(
                 encrypted_data_keys: vec![wrapped],
                 frame_length: FrameLength::default(),
             };
-            seal::seal(&archive, data_key, &header).map_err(sealed_error)?
+            // Sealed as it is written: no archive in the clear is held.
+            let sealed =
+                seal::Encryptor::new(Vec::new(), data_key, &header).map_err(sealed_error)?;
+            let all = files.iter().map(|(path, blob)| (path, &blob.bytes));
+            let written = bundle::write(all, sealed).map_err(packing)?;
+            written.finish().map_err(sealed_error)?
         }
         (Encryption::ClientKms, None) => {
             return Err(Error::Broken(
                 "bundles must be sealed, and no key service is configured".into(),
             ));
         }
-        (Encryption::SseS3, _) => archive,
+        (Encryption::SseS3, _) => bundle::pack(files).map_err(packing)?,
     };
     let options = Put {
         sha256: Some(sha256_hex(&bytes)),

@@ -69,20 +69,30 @@ pub fn digest(files: &Files) -> Digest {
 
 /// Writes files as `tar.gz`: sorted by path, no times, owner 0, mode 0644.
 pub fn pack(files: &Files) -> Result<Vec<u8>, Error> {
-    let gz = GzBuilder::new()
-        .mtime(0)
-        .write(Vec::new(), Compression::new(6));
+    let all = files.iter().map(|(path, blob)| (path, &blob.bytes));
+    write(all, Vec::new())
+}
+
+/// Writes files as [`pack`] does, one after the other as they come, and gives the writer back.
+///
+/// They must come sorted by path. Held is a window of the compressor, whatever their number and size.
+pub fn write<W: Write>(
+    files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
+    out: W,
+) -> Result<W, Error> {
+    let gz = GzBuilder::new().mtime(0).write(out, Compression::new(6));
     let mut tar = tar::Builder::new(gz);
     tar.mode(tar::HeaderMode::Deterministic);
-    for (path, blob) in files {
+    for (path, bytes) in files {
+        let bytes = bytes.as_ref();
         let mut header = tar::Header::new_ustar();
-        header.set_size(blob.bytes.len() as u64);
+        header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
         header.set_entry_type(tar::EntryType::Regular);
-        tar.append_data(&mut header, path, &blob.bytes[..])
+        tar.append_data(&mut header, path.as_ref(), bytes)
             .map_err(Error::Read)?;
     }
     tar.into_inner()
