@@ -145,31 +145,41 @@ impl Template {
     ///
     /// Among equals the order is by name. Fails with the path of a circle.
     pub fn order(&self) -> Result<Vec<String>, Vec<String>> {
-        let mut done: BTreeSet<String> = BTreeSet::new();
-        let mut order = Vec::new();
         let needs: BTreeMap<&String, BTreeSet<String>> = self
             .resources
             .keys()
             .map(|k| (k, self.dependencies(k)))
             .collect();
-        while order.len() < self.resources.len() {
-            let ready: Vec<&String> = needs
-                .iter()
-                .filter(|(name, deps)| {
-                    !done.contains(**name)
-                        && deps
-                            .iter()
-                            .all(|d| done.contains(d) || !self.resources.contains_key(d))
-                })
-                .map(|(name, _)| *name)
-                .collect();
-            if ready.is_empty() {
-                return Err(circle(&needs, &done));
+        let names: Vec<&String> = needs.keys().copied().collect();
+        // By position: who waits for whom, and for how many. A long chain would be walked once for each link otherwise.
+        let mut waits: Vec<usize> = vec![0; names.len()];
+        let mut wanted: Vec<Vec<usize>> = vec![Vec::new(); names.len()];
+        for (position, deps) in needs.values().enumerate() {
+            for dependency in deps {
+                if let Ok(first) = names.binary_search(&dependency) {
+                    waits[position] += 1;
+                    wanted[first].push(position);
+                }
             }
-            for name in ready {
-                done.insert(name.clone());
-                order.push(name.clone());
+        }
+        let mut order = Vec::with_capacity(names.len());
+        let mut ready: Vec<usize> = (0..names.len()).filter(|n| waits[*n] == 0).collect();
+        while !ready.is_empty() {
+            let mut next = Vec::new();
+            for position in ready {
+                order.push(names[position].clone());
+                for later in &wanted[position] {
+                    waits[*later] -= 1;
+                    if waits[*later] == 0 {
+                        next.push(*later);
+                    }
+                }
             }
+            next.sort_unstable();
+            ready = next;
+        }
+        if order.len() < names.len() {
+            return Err(circle(&needs, &order.into_iter().collect()));
         }
         Ok(order)
     }
@@ -285,9 +295,13 @@ impl Check<'_> {
             conditions: BTreeMap::new(),
             resources: BTreeMap::new(),
             outputs: BTreeMap::new(),
-            root,
+            // Put there at the end: until then it is read.
+            root: Node {
+                span: root.span,
+                tag: None,
+                kind: Kind::Sequence(Vec::new()),
+            },
         };
-        let root = template.root.clone();
         if !root.is_mapping() {
             self.error(
                 "cfn.shape",
@@ -323,7 +337,6 @@ impl Check<'_> {
                     return template;
                 }
             }
-            template.root = root.clone();
         }
         self.parameters(&root, &mut template);
         if let Some(mappings) = root.get("Mappings") {
@@ -354,6 +367,7 @@ impl Check<'_> {
                 None,
             );
         }
+        template.root = root;
         template
     }
 
@@ -743,11 +757,10 @@ fn truthy(value: &Value) -> bool {
 /// Converts a tree to JSON, with short tags in their long form.
 fn long_form(node: &Node) -> Value {
     let plain = match &node.kind {
-        Kind::Scalar(..) => Node {
-            tag: node.tag.clone().filter(|t| t == "str" || t == "null"),
-            ..node.clone()
+        Kind::Scalar(text, style) => {
+            let tag = node.tag.as_deref().filter(|t| matches!(*t, "str" | "null"));
+            yaml::resolve(text, *style, tag).into_json()
         }
-        .to_json(),
         Kind::Sequence(items) => Value::Array(items.iter().map(long_form).collect()),
         Kind::Mapping(entries) => Value::Object(
             entries
@@ -771,6 +784,39 @@ fn long_form(node: &Node) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_order_is_by_what_is_needed_and_then_by_name() {
+        use std::fmt::Write;
+        let mut text = String::from("Resources:\n");
+        // Two chains, written backwards, and one that belongs to neither.
+        for i in (0..60).rev() {
+            for chain in ["A", "B"] {
+                let needs = if i == 0 {
+                    String::new()
+                } else {
+                    format!(", DependsOn: {chain}{}", i - 1)
+                };
+                let _ = writeln!(text, "  {chain}{i}: {{Type: 'AWS::SNS::Topic'{needs}}}");
+            }
+        }
+        text.push_str("  C: {Type: 'AWS::SNS::Topic', DependsOn: [A0, B1]}\n");
+        let order = parse_template("t", &text).unwrap().order().unwrap();
+        let mut wanted: Vec<String> = (0..60)
+            .flat_map(|i| [format!("A{i}"), format!("B{i}")])
+            .collect();
+        wanted.insert(6, "C".into());
+        assert_eq!(order, wanted);
+        let circle = text.replace(
+            "  A0: {Type: 'AWS::SNS::Topic'}",
+            "  A0: {Type: 'AWS::SNS::Topic', DependsOn: A2}",
+        );
+        let findings = parse_template("t", &circle).unwrap_err();
+        assert!(
+            findings[0].message.ends_with("A0 → A2 → A1 → A0"),
+            "{findings:?}"
+        );
+    }
 
     #[test]
     fn short_and_long_forms_mean_the_same() {

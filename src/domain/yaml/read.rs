@@ -90,6 +90,8 @@ pub fn parse(file: &str, text: &str, limits: &Limits) -> Result<Node, Vec<Findin
 
 /// How many faults of one file are told; after that the file is given up.
 const FAULTS: usize = 100;
+/// Up to so many keys are looked through one by one.
+const FEW: usize = 12;
 /// How often a file's own bytes may be held, through anchors and aliases.
 const GROWTH: usize = 4;
 
@@ -391,7 +393,8 @@ impl<'a> Reader<'a> {
         depth: usize,
     ) -> Result<Vec<(Node, Node)>, Stop> {
         let mut entries: Vec<(Node, Node)> = Vec::new();
-        let mut seen: HashMap<String, Span> = HashMap::new();
+        // Where each key stands, once there are so many that looking through them takes longer.
+        let mut seen: HashMap<String, usize> = HashMap::new();
         loop {
             let key = match self.next(parser)? {
                 (Event::MappingEnd, _) => return Ok(entries),
@@ -399,7 +402,7 @@ impl<'a> Reader<'a> {
             };
             let (event, at) = self.next(parser)?;
             let value = self.node(parser, event, at, depth + 1)?;
-            let Some(name) = key.text().map(str::to_owned) else {
+            let Some(name) = key.text() else {
                 self.fault(Finding::error(
                     "yaml.key",
                     Place::at(self.file, key.span, self.text),
@@ -407,7 +410,12 @@ impl<'a> Reader<'a> {
                 ))?;
                 continue;
             };
-            if let Some(first) = seen.get(&name) {
+            let same = if seen.is_empty() {
+                entries.iter().position(|(k, _)| k.text() == Some(name))
+            } else {
+                seen.get(name).copied()
+            };
+            if let Some(first) = same.map(|at| entries[at].0.span) {
                 let finding = Finding::error(
                     "yaml.duplicate",
                     Place::at(self.file, key.span, self.text),
@@ -416,7 +424,7 @@ impl<'a> Reader<'a> {
                         name.chars().take(100).collect::<String>().escape_debug()
                     ),
                 )
-                .related(Place::at(self.file, *first, self.text), "first here")
+                .related(Place::at(self.file, first, self.text), "first here")
                 .help("remove one: readers disagree about which of two wins");
                 self.fault(finding)?;
                 continue;
@@ -428,8 +436,14 @@ impl<'a> Reader<'a> {
                 let finding = Finding::error("yaml.merge", place, message);
                 self.fault(finding.help("quote it where a key named `<<` is meant"))?;
             }
-            seen.insert(name, key.span);
+            if !seen.is_empty() {
+                seen.insert(name.to_owned(), entries.len());
+            }
             entries.push((key, value));
+            if seen.is_empty() && entries.len() > FEW {
+                let texts = entries.iter().map(|(k, _)| k.key_text());
+                seen = texts.zip(0..).collect();
+            }
         }
     }
 
