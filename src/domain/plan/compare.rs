@@ -54,6 +54,20 @@ const SHOWN: usize = 1000;
 pub type Evaluate<'a> =
     dyn FnMut(&str, &Resource, &BTreeSet<String>) -> Result<Value, EvaluateError> + 'a;
 
+/// What the evaluation of a resource came to.
+pub enum Evaluated {
+    /// Its properties are what they were: nobody has to look at them.
+    Same,
+    /// Its properties.
+    To(Value),
+    /// What its properties were, and what they are. The state before does not say it.
+    FromTo(Value, Value),
+}
+
+/// As [`Evaluate`], and may say that nothing changes.
+pub type EvaluateOr<'a> =
+    dyn FnMut(&str, &Resource, &BTreeSet<String>) -> Result<Evaluated, EvaluateError> + 'a;
+
 /// Compares the resources that exist with those that a template asks for.
 ///
 /// `present` tells which resources of the template exist under its conditions. Resources are walked in the order in
@@ -63,6 +77,21 @@ pub fn compare(
     template: &Template,
     present: &dyn Fn(&str) -> bool,
     evaluate: &mut Evaluate<'_>,
+) -> Result<Vec<Change>, EvaluateError> {
+    compare_or(
+        before,
+        template,
+        present,
+        &mut |logical, resource, moved| evaluate(logical, resource, moved).map(Evaluated::To),
+    )
+}
+
+/// Compares as [`compare`] does, where what is certainly the same is not evaluated.
+pub fn compare_or(
+    before: &BTreeMap<String, ResourceState>,
+    template: &Template,
+    present: &dyn Fn(&str) -> bool,
+    evaluate: &mut EvaluateOr<'_>,
 ) -> Result<Vec<Change>, EvaluateError> {
     let mut moved: BTreeSet<String> = BTreeSet::new();
     let mut changes = Vec::new();
@@ -94,7 +123,10 @@ pub fn compare(
             }),
             None => {
                 moved.insert(logical.clone());
-                let after = evaluate(logical, resource, &moved)?;
+                let after = match evaluate(logical, resource, &moved)? {
+                    Evaluated::To(after) | Evaluated::FromTo(_, after) => after,
+                    Evaluated::Same => Value::Null,
+                };
                 Some(add(logical, resource, &after))
             }
         };
@@ -177,20 +209,19 @@ fn modify(
     logical: &str,
     old: &ResourceState,
     resource: &Resource,
-    after: &Value,
+    evaluated: &Evaluated,
 ) -> Option<Change> {
-    let facts = resource_type(&resource.kind);
     let mut properties = Vec::new();
-    walk(
-        &mut Walk {
-            facts,
-            out: &mut properties,
-        },
-        "",
-        "",
-        Some(&old.properties),
-        Some(after),
-    );
+    let pair = match evaluated {
+        Evaluated::Same => None,
+        Evaluated::To(after) => Some((&old.properties, after)),
+        Evaluated::FromTo(before, after) => Some((before, after)),
+    };
+    if let Some((before, after)) = pair {
+        let facts = resource_type(&resource.kind);
+        let out = &mut properties;
+        walk(&mut Walk { facts, out }, "", "", Some(before), Some(after));
+    }
     attributes(old, resource, &mut properties);
     if properties.is_empty() {
         return None;
@@ -215,6 +246,12 @@ fn modify(
 /// What stands beside the properties is a change too, without touching the resource: API `ResourceChange.Scope`,
 /// aws-cloudformation/cloudformation-coverage-roadmap #1543.
 fn attributes(old: &ResourceState, new: &Resource, out: &mut Vec<PropertyChange>) {
+    if old.deletion_policy == new.deletion_policy
+        && old.update_replace_policy == new.update_replace_policy
+        && old.metadata == new.metadata
+    {
+        return;
+    }
     let word = |policy: DeletionPolicy| Value::String(format!("{policy:?}"));
     let pairs = [
         (
@@ -361,6 +398,7 @@ fn same(a: &Value, b: &Value) -> bool {
             x.len() == y.len() && x.iter().all(|(k, a)| y.get(k).is_some_and(|b| same(a, b)))
         }
         (Value::Array(_) | Value::Object(_), _) | (_, Value::Array(_) | Value::Object(_)) => false,
+        (Value::String(x), Value::String(y)) => x == y,
         _ => scalar(a) == scalar(b),
     }
 }

@@ -11,5 +11,5 @@ mod review;
 pub use compare::{ResourceState, compare, removal, replacement_of};
 pub use desired::{Desired, change_set_name, generation_of, preview_name};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
-pub use preview::{Deployed, Preview, preview};
+pub use preview::{Deployed, Preview, Read, preview, preview_read};
 pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review};

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Action, Change, Desired, Replacement, ResourceState, compare};
+use super::compare::{Evaluated, compare_or};
+use super::{Action, Change, Desired, Replacement, ResourceState};
 use crate::domain::cfn::{
     EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
-    parse_template_with, resource_type, unknown,
+    parse_template_with, references, resource_type, unknown,
 };
 use crate::domain::model::KeyedHasher;
 
@@ -71,12 +72,6 @@ pub fn preview(
     keyed: &KeyedHasher,
 ) -> Preview {
     let mut out = Preview::default();
-    let secret = |value: &str| {
-        format!(
-            "‹secret {}›",
-            keyed.digest("parameter", value.as_bytes()).short(4)
-        )
-    };
     let after = match parse_template_with("template", &desired.template, &desired.parameters) {
         Ok(template) => template,
         Err(findings) => {
@@ -84,20 +79,53 @@ pub fn preview(
             return out;
         }
     };
-    let before = match deployed {
-        Some(deployed) => states(deployed, pseudo, &secret, &mut out.problems),
-        None => BTreeMap::new(),
+    let before = deployed.and_then(|deployed| {
+        let read = parse_template_with("deployed", deployed.template, deployed.parameters);
+        if read.is_err() {
+            out.problems
+                .push("the deployed template cannot be read".into());
+        }
+        read.ok().map(|template| (template, deployed.parameters))
+    });
+    let before = before.as_ref().map(|(template, given)| (template, *given));
+    let mut compared = preview_read(before, (&after, &desired.parameters), pseudo, keyed);
+    compared.problems.splice(0..0, out.problems);
+    compared
+}
+
+/// A template that was read, and the parameters that go with it.
+pub type Read<'a> = (&'a Template, &'a BTreeMap<String, String>);
+
+/// Compares what is deployed with what is desired, both read already.
+pub fn preview_read(
+    before: Option<Read<'_>>,
+    (after, given): Read<'_>,
+    pseudo: &Pseudo,
+    keyed: &KeyedHasher,
+) -> Preview {
+    let mut out = Preview::default();
+    let secret = |value: &str| {
+        format!(
+            "‹secret {}›",
+            keyed.digest("parameter", value.as_bytes()).short(4)
+        )
     };
-    let parameters = bound(&after, &desired.parameters, &secret, &mut out.problems);
-    let resolver = Symbolic {
-        template: &after,
-        moved: RefCell::new(BTreeSet::new()),
-    };
-    let scope = Scope {
-        template: &after,
-        parameters: &parameters,
-        pseudo,
-        resolver: &resolver,
+    let old = before.map(|(template, given)| {
+        let known = given
+            .iter()
+            .filter(|(name, _)| template.parameters.contains_key(*name))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let parameters = bound(template, &known, &secret, &mut out.problems);
+        Side::new(template, parameters)
+    });
+    let parameters = bound(after, given, &secret, &mut out.problems);
+    let new = Side::new(after, parameters);
+    let (scope, old_scope) = (new.scope(pseudo), old.as_ref().map(|o| o.scope(pseudo)));
+    let same_words = old.as_ref().is_some_and(|o| o.reads_as(&new));
+    let (before, alike) = match (&old, &old_scope) {
+        (Some(old), Some(old_scope)) => states(old, old_scope, same_words.then_some(after)),
+        _ => Default::default(),
     };
     let present = |logical: &str| {
         after
@@ -106,18 +134,24 @@ pub fn preview(
             .is_some_and(|r| exists(r, &scope))
     };
     let mut problems = Vec::new();
-    let result = compare(
-        &before,
-        &after,
-        &present,
-        &mut |logical, resource, moved| {
-            resolver.moved.replace(moved.clone());
-            evaluate(&resource.properties, &scope).or_else(|error| {
-                problems.push(format!("{logical}: {error}"));
-                Ok(resource.properties.clone())
-            })
-        },
-    );
+    let result = compare_or(&before, after, &present, &mut |logical, resource, moved| {
+        let earlier = alike.contains(logical);
+        if earlier && !refers(&resource.properties, moved) {
+            return Ok(Evaluated::Same);
+        }
+        new.resolver.moved.replace(moved.clone());
+        let to = evaluate(&resource.properties, &scope).unwrap_or_else(|error| {
+            problems.push(format!("{logical}: {error}"));
+            resource.properties.clone()
+        });
+        Ok(match &old_scope {
+            Some(old_scope) if earlier => {
+                let from = evaluate(&resource.properties, old_scope);
+                Evaluated::FromTo(from.unwrap_or_else(|_| resource.properties.clone()), to)
+            }
+            _ => Evaluated::To(to),
+        })
+    });
     out.problems.extend(problems);
     match result {
         Ok(changes) => out.changes = changes,
@@ -126,18 +160,12 @@ pub fn preview(
     // What is made anew has other names and attributes than what was there.
     let anew = |c: &&Change| c.action == Action::Add || c.replacement != Replacement::Never;
     let made = out.changes.iter().filter(anew).map(|c| c.logical.clone());
-    resolver.moved.replace(made.collect());
-    let before = match deployed {
-        Some(deployed) => outputs_of(deployed, pseudo, &secret),
-        None => BTreeMap::new(),
-    };
-    out.outputs = after
-        .outputs
-        .iter()
-        .filter_map(|(name, output)| {
-            let value = evaluate(&output.value, &scope).ok();
-            (before.get(name) != Some(&value)).then(|| (name.clone(), value.and_then(certain)))
-        })
+    new.resolver.moved.replace(made.collect());
+    let before = old_scope.as_ref().map(outputs_of).unwrap_or_default();
+    out.outputs = outputs_of(&scope)
+        .into_iter()
+        .filter(|(name, value)| before.get(name) != Some(value))
+        .map(|(name, value)| (name, value.and_then(certain)))
         .collect();
     out
 }
@@ -148,47 +176,72 @@ fn certain(value: Value) -> Option<String> {
     (!text.contains("${")).then(|| text.to_owned())
 }
 
-/// Returns what the outputs of the deployed template say, with resources by their names.
-fn outputs_of(
-    deployed: &Deployed<'_>,
-    pseudo: &Pseudo,
-    secret: &dyn Fn(&str) -> String,
-) -> BTreeMap<String, Option<Value>> {
-    let Ok(template) = parse_template_with("deployed", deployed.template, deployed.parameters)
-    else {
-        return BTreeMap::new();
-    };
-    let parameters = given(&template, deployed, secret, &mut Vec::new());
-    let resolver = Symbolic {
-        template: &template,
-        moved: RefCell::new(BTreeSet::new()),
-    };
-    let scope = Scope {
-        template: &template,
-        parameters: &parameters,
-        pseudo,
-        resolver: &resolver,
-    };
-    let outputs = template.outputs.iter();
+/// Returns what the outputs of a template say, with resources by their names.
+fn outputs_of(scope: &Scope<'_>) -> BTreeMap<String, Option<Value>> {
+    let outputs = scope.template.outputs.iter();
     outputs
-        .map(|(name, output)| (name.clone(), evaluate(&output.value, &scope).ok()))
+        .map(|(name, output)| (name.clone(), evaluate(&output.value, scope).ok()))
         .collect()
 }
 
-/// Binds the parameters with which a template was deployed, as far as it has them.
-fn given(
-    template: &Template,
-    deployed: &Deployed<'_>,
-    secret: &dyn Fn(&str) -> String,
-    problems: &mut Vec<String>,
-) -> BTreeMap<String, Value> {
-    let known = deployed
-        .parameters
-        .iter()
-        .filter(|(name, _)| template.parameters.contains_key(*name))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    bound(template, &known, secret, problems)
+/// One of the two templates, with what its expressions see.
+struct Side<'a> {
+    template: &'a Template,
+    parameters: BTreeMap<String, Value>,
+    resolver: Symbolic<'a>,
+}
+
+impl<'a> Side<'a> {
+    fn new(template: &'a Template, parameters: BTreeMap<String, Value>) -> Self {
+        let moved = RefCell::new(BTreeSet::new());
+        Self {
+            template,
+            parameters,
+            resolver: Symbolic { template, moved },
+        }
+    }
+
+    fn scope<'s>(&'s self, pseudo: &'s Pseudo) -> Scope<'s> {
+        Scope {
+            template: self.template,
+            parameters: &self.parameters,
+            pseudo,
+            resolver: &self.resolver,
+        }
+    }
+
+    /// Tells whether the same words mean the same in both, but for resources that move.
+    fn reads_as(&self, other: &Side<'_>) -> bool {
+        self.parameters == other.parameters
+            && self.template.mappings == other.template.mappings
+            && self.template.conditions == other.template.conditions
+            && self.template.transforms == other.template.transforms
+    }
+}
+
+/// Tells whether a value names one of these resources.
+fn refers(value: &Value, names: &BTreeSet<String>) -> bool {
+    let mut found = false;
+    if !names.is_empty() {
+        references(value, &mut |name, _| found |= names.contains(name));
+    }
+    found
+}
+
+/// Tells whether two values are written alike, key for key: cheaper than equality, and never true where that is not.
+fn written_alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|((k, a), (l, b))| k == l && written_alike(a, b))
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| written_alike(a, b))
+        }
+        _ => a == b,
+    }
 }
 
 fn bound(
@@ -216,38 +269,31 @@ fn exists(resource: &Resource, scope: &Scope<'_>) -> bool {
         .map_or(true, |v| v == Value::Bool(true))
 }
 
+/// Returns what is deployed, and which of it the new template asks for in the same words. Of that, properties are not
+/// evaluated.
 fn states(
-    deployed: &Deployed<'_>,
-    pseudo: &Pseudo,
-    secret: &dyn Fn(&str) -> String,
-    problems: &mut Vec<String>,
-) -> BTreeMap<String, ResourceState> {
-    let Ok(template) = parse_template_with("deployed", deployed.template, deployed.parameters)
-    else {
-        problems.push("the deployed template cannot be read".into());
-        return BTreeMap::new();
-    };
-    let parameters = given(&template, deployed, secret, problems);
-    let resolver = Symbolic {
-        template: &template,
-        moved: RefCell::new(BTreeSet::new()),
-    };
-    let scope = Scope {
-        template: &template,
-        parameters: &parameters,
-        pseudo,
-        resolver: &resolver,
-    };
-    let mut out = BTreeMap::new();
-    for (logical, resource) in template.resources.iter().filter(|(_, r)| exists(r, &scope)) {
-        let properties =
-            evaluate(&resource.properties, &scope).unwrap_or_else(|_| resource.properties.clone());
-        out.insert(
-            logical.clone(),
-            ResourceState::of(resource, None, properties),
-        );
+    old: &Side<'_>,
+    scope: &Scope<'_>,
+    after: Option<&Template>,
+) -> (BTreeMap<String, ResourceState>, BTreeSet<String>) {
+    let (mut states, mut alike) = (BTreeMap::new(), BTreeSet::new());
+    for (logical, resource) in &old.template.resources {
+        if !exists(resource, scope) {
+            continue;
+        }
+        let new = after.and_then(|after| after.resources.get(logical));
+        let properties = if new.is_some_and(|new| {
+            new.kind == resource.kind && written_alike(&new.properties, &resource.properties)
+        }) {
+            alike.insert(logical.clone());
+            Value::Null
+        } else {
+            evaluate(&resource.properties, scope).unwrap_or_else(|_| resource.properties.clone())
+        };
+        let state = ResourceState::of(resource, None, properties);
+        states.insert(logical.clone(), state);
     }
-    out
+    (states, alike)
 }
 
 #[cfg(test)]
@@ -255,6 +301,11 @@ mod tests {
     use super::*;
 
     fn previewed(before: Option<&str>, after: &str) -> Preview {
+        previewed_after(before, "old", after)
+    }
+
+    /// What changes where the secret was this one; it is `new` now.
+    fn previewed_after(before: Option<&str>, secret: &str, after: &str) -> Preview {
         let desired = Desired {
             stack_name: "s".parse().unwrap(),
             template: after.into(),
@@ -270,7 +321,7 @@ mod tests {
             capabilities: vec![],
             consumed: BTreeMap::new(),
         };
-        let parameters = BTreeMap::from([("Secret".to_owned(), "old".to_owned())]);
+        let parameters = BTreeMap::from([("Secret".to_owned(), secret.to_owned())]);
         let deployed = before.map(|template| Deployed {
             template,
             parameters: &parameters,
@@ -296,7 +347,15 @@ mod tests {
         before: Option<&str>,
         after: &str,
     ) -> Vec<(String, Action, Replacement, Vec<String>)> {
-        let preview = previewed(before, after);
+        changes_after(before, "old", after)
+    }
+
+    fn changes_after(
+        before: Option<&str>,
+        secret: &str,
+        after: &str,
+    ) -> Vec<(String, Action, Replacement, Vec<String>)> {
+        let preview = previewed_after(before, secret, after);
         let shown = |c: &Change| {
             c.properties
                 .iter()
@@ -373,6 +432,33 @@ mod tests {
         assert_eq!(known(&replaced), ["Host ?", "Port 5433"]);
         assert_eq!(known(&same), Vec::<String>::new());
         assert_eq!(known(&first), ["Fn ?", "Host ?", "Port 5432"]);
+    }
+
+    #[test]
+    fn a_replacement_reaches_what_says_the_same_words() {
+        // Nothing that expressions see has changed but the database: what is written as before is not evaluated.
+        let port = format!(
+            "{}  Far: {{Type: 'AWS::SNS::Topic', Properties: {{DisplayName: !Sub '${{Db.Endpoint.Port}}'}}}}\n  Other: {{Type: 'AWS::SNS::Topic', Properties: {{DisplayName: !Ref Fn}}}}\n",
+            database("orders", "5432")
+        );
+        for secret in ["new", "old"] {
+            let found = changes_after(Some(&port), secret, &port.replace("orders", "orders2"));
+            let names: Vec<&str> = found.iter().map(|c| c.0.as_str()).collect();
+            assert_eq!(names, ["Db", "Far", "Fn"], "{secret}");
+            assert_eq!(
+                found[1].3,
+                ["DisplayName \"${Db.Endpoint.Port}\" → (known after apply: ${Db.Endpoint.Port})"]
+            );
+        }
+        assert_eq!(changes_after(Some(&port), "new", &port), vec![]);
+        // The same words mean something else once a mapping does.
+        let mapped = |value: &str| {
+            format!(
+                "Mappings: {{M: {{a: {{b: {value}}}}}}}\n{HEAD}  T: {{Type: 'AWS::SNS::Topic', Properties: {{DisplayName: !FindInMap [M, a, b]}}}}\n"
+            )
+        };
+        let found = changes_after(Some(&mapped("x")), "new", &mapped("y"));
+        assert_eq!(found[0].3, ["DisplayName \"x\" → \"y\""]);
     }
 
     #[test]
