@@ -1,12 +1,12 @@
 //! Walking the chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Entry, GENESIS, Stream};
-use crate::domain::model::{Timestamp, canonical_json};
+use crate::domain::model::{Room, Timestamp, canonical_json};
 
 /// A signed statement: at this number the chain had this hash.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -117,8 +117,9 @@ pub fn verify<'a>(
     for checkpoint in checkpoints {
         by_seq.entry(checkpoint.seq).or_default().push(checkpoint);
     }
-    let mut streams: BTreeMap<Stream, u64> = BTreeMap::new();
-    let mut previous = GENESIS.to_owned();
+    let mut streams: HashMap<&Stream, u64> = HashMap::new();
+    let mut previous = GENESIS;
+    let mut room = Room::default();
     let (mut last, mut good, mut signed_at) = (0u64, 0u64, None);
     let mut rewritten = None;
     for entry in entries {
@@ -128,13 +129,13 @@ pub fn verify<'a>(
                 found: entry.seq,
             });
         }
-        if entry.hash != entry.computed_hash() {
+        if !entry.is_hashed(&mut room) {
             return Err(Fault::Changed { seq: entry.seq });
         }
         if entry.prev_hash != previous {
             return Err(Fault::Unlinked { seq: entry.seq });
         }
-        let count = streams.entry(entry.stream.clone()).or_default();
+        let count = streams.entry(&entry.stream).or_default();
         if entry.stream_seq != *count + 1 {
             return Err(Fault::StreamGap {
                 seq: entry.seq,
@@ -168,7 +169,7 @@ pub fn verify<'a>(
                 });
             }
         }
-        previous.clone_from(&entry.hash);
+        previous = &entry.hash;
         last = entry.seq;
     }
     if let Some(fault) = rewritten {

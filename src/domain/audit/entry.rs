@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
 use crate::domain::model::{
-    Actor, Digest, Revision, SnapshotId, SourceName, TargetUid, Timestamp, canonical_json,
+    Actor, Digest, Revision, Room, SnapshotId, SourceName, TargetUid, Timestamp, canonical_json,
+    is_sha256_hex,
 };
 use crate::domain::policy::Mode;
 
@@ -17,8 +17,8 @@ use crate::domain::policy::Mode;
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Whose history an entry belongs to. Entries of one stream are numbered without gaps.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Stream {
     /// The installation itself.
     Daemon,
@@ -51,9 +51,9 @@ impl TryFrom<String> for Stream {
     }
 }
 
-impl From<Stream> for String {
-    fn from(stream: Stream) -> String {
-        stream.to_string()
+impl Serialize for Stream {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 
@@ -136,6 +136,18 @@ pub enum Body {
     Target(EventKind),
 }
 
+/// What the hash is taken over.
+#[derive(Serialize)]
+struct Unhashed<'a> {
+    actor: &'a Actor,
+    at: Timestamp,
+    body: &'a Body,
+    prev_hash: &'a str,
+    seq: u64,
+    stream: &'a Stream,
+    stream_seq: u64,
+}
+
 /// One entry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
@@ -160,21 +172,32 @@ pub struct Entry {
 impl Entry {
     /// Returns the bytes that the hash is taken over: RFC 8785 JSON of everything but the hash.
     pub fn canonical(&self) -> Vec<u8> {
-        let value = json!({
-            "actor": self.actor,
-            "at": self.at,
-            "body": self.body,
-            "prev_hash": self.prev_hash,
-            "seq": self.seq,
-            "stream": self.stream,
-            "stream_seq": self.stream_seq,
-        });
-        canonical_json(&value)
+        canonical_json(&self.unhashed())
+    }
+
+    fn unhashed(&self) -> Unhashed<'_> {
+        Unhashed {
+            actor: &self.actor,
+            at: self.at,
+            body: &self.body,
+            prev_hash: &self.prev_hash,
+            seq: self.seq,
+            stream: &self.stream,
+            stream_seq: self.stream_seq,
+        }
     }
 
     /// Returns the hash that the entry should have.
     pub fn computed_hash(&self) -> String {
         crate::domain::model::sha256_hex(&self.canonical())
+    }
+
+    /// Tells whether the entry has the hash that it should have. The room is used again and again.
+    pub(super) fn is_hashed(&self, room: &mut Room) -> bool {
+        match room.spell(&self.unhashed()) {
+            Ok(bytes) => is_sha256_hex(&self.hash, bytes),
+            Err(_) => self.hash == self.computed_hash(),
+        }
     }
 
     /// Puts an entry at its place in the chain.

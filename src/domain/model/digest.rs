@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// A digest with the prefix that names what it was taken over, such as `d1:88fa…`.
 ///
@@ -90,23 +89,40 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
+/// Tells whether a text is the SHA-256 of bytes in lower-case hexadecimal.
+pub fn is_sha256_hex(text: &str, bytes: &[u8]) -> bool {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    let (text, digest) = (text.as_bytes(), digest.as_ref());
+    text.len() == 2 * digest.len()
+        && text.chunks_exact(2).zip(digest).all(|(pair, byte)| {
+            pair == [
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]
+        })
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
-    }
-    out
+    let digit = |n: u8| DIGITS[usize::from(n)];
+    let text: Vec<u8> = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect();
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Writes JSON as RFC 8785 says: one value, one spelling.
 ///
-/// Floats that are not finite cannot stand in JSON, so this cannot fail for a [`Value`].
-pub fn canonical_json(value: &Value) -> Vec<u8> {
-    serde_json_canonicalizer::to_vec(value).unwrap_or_else(|_| value.to_string().into_bytes())
+/// What has no spelling, such as a float that is not finite, is written as `serde_json` writes it: no [`serde_json::Value`]
+/// and no entry of the log can hold it.
+pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    match super::canonical_into(value, &mut out) {
+        Ok(()) => out,
+        Err(_) => serde_json::to_vec(value).unwrap_or_default(),
+    }
 }
 
 /// Hashes secret values under the installation's key, so that a digest of them tells nothing.
@@ -133,7 +149,24 @@ impl KeyedHasher {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    #[test]
+    fn a_digest_is_known_by_its_text() {
+        let text = sha256_hex(b"x");
+        assert!(is_sha256_hex(&text, b"x"));
+        for wrong in [
+            sha256_hex(b"y"),
+            text.to_uppercase(),
+            text[..62].to_owned(),
+            format!("{text}00"),
+            String::new(),
+        ] {
+            assert!(!is_sha256_hex(&wrong, b"x"), "{wrong}");
+        }
+    }
 
     #[test]
     fn canonical_json_has_one_spelling() {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a file format or a service. Ids and digests are made by parsing or by hashing only.
 
+mod canonical;
 mod condition;
 mod digest;
 mod finding;
@@ -10,10 +11,10 @@ mod name;
 mod prune;
 mod time;
 
+pub use canonical::{Room, Unspellable, canonical_into};
 pub use condition::{Condition, Reason, SyncResult};
-#[cfg(feature = "edge")]
 pub(crate) use digest::hex;
-pub use digest::{Digest, KeyedHasher, canonical_json, sha256_hex};
+pub use digest::{Digest, KeyedHasher, canonical_json, is_sha256_hex, sha256_hex};
 pub use finding::{Finding, Place, Related, Severity, Span, closest};
 pub use ids::{
     AccountId, Actor, Address, AddressError, DeploymentId, Generation, IdError, InstallationId,
