@@ -153,26 +153,10 @@ impl Store {
 
     async fn write(&self, drafts: &[&Draft]) -> Result<Vec<Appended>, Error> {
         let mut tx = self.begin().await?;
-        let row = sqlx::query("SELECT seq, hash FROM head WHERE id = 1")
-            .fetch_one(&mut *tx)
-            .await?;
-        let (mut seq, mut hash): (u64, String) =
-            (row.try_get::<i64, _>(0)? as u64, row.try_get(1)?);
-        let mut streams: BTreeMap<Stream, u64> = BTreeMap::new();
+        let (mut seq, mut hash, mut streams) = ends(&mut tx, drafts).await?;
         let mut results = Vec::new();
         for draft in drafts {
-            let last = match streams.get(&draft.stream) {
-                Some(last) => *last,
-                None => {
-                    let row = sqlx::query(
-                        "SELECT COALESCE(MAX(stream_seq), 0) FROM log WHERE stream = $1",
-                    )
-                    .bind(draft.stream.to_string())
-                    .fetch_one(&mut *tx)
-                    .await?;
-                    row.try_get::<i64, _>(0)? as u64
-                }
-            };
+            let last = streams.get(&draft.stream).copied().unwrap_or_default();
             if draft.stream_seq.is_some_and(|wanted| wanted != last + 1) {
                 results.push(Err(Error::Conflict(draft.stream.to_string())));
                 continue;
@@ -192,12 +176,13 @@ impl Store {
                 hash: String::new(),
             }
             .chained(seq + 1, &hash);
-            insert(&mut tx, &entry).await?;
-            streams.insert(draft.stream.clone(), last + 1);
+            streams.insert(&draft.stream, last + 1);
             seq = entry.seq;
             hash.clone_from(&entry.hash);
             results.push(Ok(entry));
         }
+        let entries: Vec<&Entry> = results.iter().flatten().collect();
+        insert(&mut tx, &entries).await?;
         let shipped = *self.shipped.borrow();
         sqlx::query("UPDATE head SET seq = $1, hash = $2, shipped = $3 WHERE id = 1")
             .bind(seq as i64)
@@ -230,9 +215,7 @@ impl Store {
         payloads: &[(Digest, Vec<u8>)],
     ) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        for entry in entries {
-            insert(&mut tx, entry).await?;
-        }
+        insert(&mut tx, &entries.iter().collect::<Vec<_>>()).await?;
         for (digest, sealed) in payloads {
             sqlx::query("INSERT INTO payloads (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING").bind(digest.as_str()).bind(sealed).execute(&mut *tx).await?;
         }
@@ -252,22 +235,82 @@ impl Store {
     }
 }
 
-async fn insert(
-    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-    entry: &Entry,
-) -> Result<(), Error> {
-    let bad = |e| Error::Row(format!("log {}", entry.seq), e);
-    sqlx::query("INSERT INTO log (seq, stream, stream_seq, at, actor, body, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
-        .bind(entry.seq as i64)
-        .bind(entry.stream.to_string())
-        .bind(entry.stream_seq as i64)
-        .bind(entry.at.0)
-        .bind(serde_json::to_string(&entry.actor).map_err(bad)?)
-        .bind(serde_json::to_string(&entry.body).map_err(bad)?)
-        .bind(&entry.prev_hash)
-        .bind(&entry.hash)
-        .execute(&mut **tx)
-        .await?;
+/// Returns the last number and hash of the log, and the last number of every stream that drafts are for.
+///
+/// Asked together: each question costs more than finding its answer.
+async fn ends<'a>(
+    tx: &mut Tx,
+    drafts: &[&'a Draft],
+) -> Result<(u64, String, BTreeMap<&'a Stream, u64>), Error> {
+    let mut streams: BTreeMap<&Stream, u64> = drafts.iter().map(|d| (&d.stream, 0)).collect();
+    let (mut seq, mut hash) = (0u64, String::new());
+    let names: Vec<(&Stream, String)> = streams.keys().map(|s| (*s, s.to_string())).collect();
+    let mut parts = names.chunks(ROWS);
+    let mut part = parts.next().unwrap_or_default();
+    loop {
+        let mut query =
+            sqlx::QueryBuilder::<sqlx::Sqlite>::new("SELECT '', seq, hash FROM head WHERE id = 1");
+        for (_, name) in part {
+            // One search of the index for each, whatever the length of the stream.
+            query.push(" UNION ALL SELECT ");
+            query.push_bind(name);
+            query.push(", COALESCE(MAX(stream_seq), 0), '' FROM log WHERE stream = ");
+            query.push_bind(name);
+        }
+        for row in query.build().fetch_all(&mut **tx).await? {
+            let name: &str = row.try_get(0)?;
+            let number = row.try_get::<i64, _>(1)? as u64;
+            if name.is_empty() {
+                (seq, hash) = (number, row.try_get(2)?);
+            } else if let Ok(at) = part.binary_search_by(|(_, n)| n.as_str().cmp(name)) {
+                streams.insert(part[at].0, number);
+            }
+        }
+        match parts.next() {
+            Some(next) => part = next,
+            None => return Ok((seq, hash, streams)),
+        }
+    }
+}
+
+type Tx = sqlx::Transaction<'static, sqlx::Sqlite>;
+
+/// Rows of one statement. Fixed parts, so that few statements are kept prepared.
+const ROWS: usize = 64;
+
+async fn insert(tx: &mut Tx, entries: &[&Entry]) -> Result<(), Error> {
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let many = [ROWS, 16, 4, 1].into_iter().find(|n| *n <= rest.len());
+        let (part, later) = rest.split_at(many.unwrap_or(1));
+        insert_rows(tx, part).await?;
+        rest = later;
+    }
+    Ok(())
+}
+
+async fn insert_rows(tx: &mut Tx, entries: &[&Entry]) -> Result<(), Error> {
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let bad = |e| Error::Row(format!("log {}", entry.seq), e);
+        let actor = serde_json::to_string(&entry.actor).map_err(bad)?;
+        let body = serde_json::to_string(&entry.body).map_err(bad)?;
+        rows.push((entry, actor, body));
+    }
+    let mut query = sqlx::QueryBuilder::<sqlx::Sqlite>::new(
+        "INSERT INTO log (seq, stream, stream_seq, at, actor, body, prev_hash, hash) ",
+    );
+    query.push_values(rows, |mut row, (entry, actor, body)| {
+        row.push_bind(entry.seq as i64)
+            .push_bind(entry.stream.to_string())
+            .push_bind(entry.stream_seq as i64)
+            .push_bind(entry.at.0)
+            .push_bind(actor)
+            .push_bind(body)
+            .push_bind(&entry.prev_hash)
+            .push_bind(&entry.hash);
+    });
+    query.build().execute(&mut **tx).await?;
     Ok(())
 }
 
