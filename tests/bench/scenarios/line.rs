@@ -15,7 +15,8 @@ use isoform::testing::stub::Stub;
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;
-use crate::measure::{Cost, Started, print, resident, shown};
+use crate::floors;
+use crate::measure::{Cost, Started, print, ratio, resident, shown};
 
 struct Running {
     line: Arc<Line>,
@@ -122,6 +123,9 @@ async fn measured(options: &Options) -> anyhow::Result<()> {
         &costs,
         &format!("{:?}", stub.take_calls()),
     );
+    let floor = floors::one_ref(&origin, options.repeat)?;
+    print("floor: one ref read", &floor, "");
+    ratio("the look to one ref read", &costs, &floor);
 
     let mut costs = Vec::new();
     for _ in 0..options.repeat {
@@ -164,6 +168,12 @@ async fn measured(options: &Options) -> anyhow::Result<()> {
         &format!("{:?}", stub.take_calls()),
     );
 
+    // Three specs of ten instances.
+    let floor = floors::push(&origin, 30, options.repeat)?;
+    print("floor: the difference, and 30 renderings", &floor, "");
+    ratio("up to the first call to that", &first_calls, &floor);
+    ratio("up to the end of the look to that", &all, &floor);
+
     let many = (options.services / 10).max(1);
     let mut costs = Vec::new();
     for _ in 0..options.repeat {
@@ -197,5 +207,8 @@ async fn measured(options: &Options) -> anyhow::Result<()> {
         &costs,
         &format!("{:?}", stub.take_calls()),
     );
+    let floor = floors::texts(&origin, targets, options.repeat)?;
+    print("floor: all texts rendered and hashed", &floor, "");
+    ratio("the start to that", &costs, &floor);
     Ok(())
 }

@@ -3,10 +3,28 @@
 //! `cargo bench --features testing --bench scenarios -- NAME [--services N] [--repeat N]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "waiting for a process or a minute is real here"
+)]
 
+mod bundle;
+mod daemon;
+mod diff;
+mod floors;
+mod footprint;
 mod line;
+mod log;
 mod measure;
 mod phases;
+mod poll;
+#[path = "../../suite/sec/servers.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the servers of the tests, the hostile ones among them"
+)]
+mod servers;
 
 use anyhow::bail;
 
@@ -27,7 +45,18 @@ fn main() -> anyhow::Result<()> {
         repeat: 5,
         workers: 64,
     };
-    let mut words = std::env::args().skip(1);
+    let mut words = std::env::args().skip(1).peekable();
+    // Git over the network is spoken to by a process of its own, which is this program once more.
+    if words
+        .peek()
+        .is_some_and(|w| w == isoform::git::errand::ARGUMENT)
+    {
+        isoform::git::errand::run();
+    }
+    if words.peek().is_some_and(|w| w == measure::CHILD) {
+        let words: Vec<String> = words.skip(1).collect();
+        return child(&words);
+    }
     while let Some(word) = words.next() {
         let mut number =
             || -> anyhow::Result<usize> { Ok(words.next().unwrap_or_default().parse()?) };
@@ -42,13 +71,30 @@ fn main() -> anyhow::Result<()> {
     }
     for name in &names {
         match name.as_str() {
+            "bundle" => bundle::run(&options)?,
+            "diff" => diff::run(&options)?,
+            "footprint" => footprint::run(&options)?,
             "line" => line::run(&options)?,
+            "log" => log::run(&options)?,
             "phases" => phases::run(&options)?,
+            "poll" => poll::run(&options)?,
             other => bail!("there is no scenario `{other}`"),
         }
     }
     if names.is_empty() {
-        println!("name a scenario: line, phases");
+        println!("name a scenario: bundle, diff, footprint, line, log, phases, poll");
     }
     Ok(())
+}
+
+/// What is measured in a process of its own, or must not be counted with what is measured.
+fn child(words: &[String]) -> anyhow::Result<()> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["git-server", root] => poll::serve(root),
+        ["bundle", mebibytes] => bundle::packed(mebibytes),
+        ["roll-out", folder, services] => footprint::roll_out(folder, services),
+        ["daemon", folder] => footprint::serve(folder),
+        _ => bail!("there is no such child"),
+    }
 }
