@@ -33,7 +33,7 @@ pub use restore::{restore, segments as shipped_entries};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +70,11 @@ pub enum Error {
     /// An event that may not be recorded: a bug or a damaged log.
     #[error("the log: {0}")]
     Illegal(#[from] crate::domain::deployment::IllegalEvent),
+    /// Another daemon, or another copy of the state, has gone on with this log.
+    #[error(
+        "the bundle store holds another log from entry {0} on: another isoform works with this bundle store, or the state folder is an old copy. This one executes nothing any more. Stop one of the two; to go on here, stop isoform, move the state folder away and start it again: it is rebuilt from the bundle store"
+    )]
+    Forked(u64),
     /// Something is not as it must be.
     #[error("{0}")]
     Broken(String),
@@ -116,6 +121,18 @@ pub struct Snapshot {
     pub actor: Actor,
     /// Targets by uid.
     pub uids: Arc<BTreeMap<Address, TargetUid>>,
+}
+
+/// Makes the id of a deployment. In a simulation it comes from the seed, as everything there does.
+fn new_id(now: Timestamp) -> String {
+    let id = match crate::testing::seeded::<10>() {
+        Some(random) => {
+            let millis = u64::try_from(now.0).unwrap_or_default();
+            uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+        }
+        None => uuid::Uuid::now_v7(),
+    };
+    id.to_string()
 }
 
 impl Snapshot {
@@ -238,6 +255,8 @@ pub struct Line {
     /// What was done since it was opened.
     pub counts: Counts,
     doubt: AtomicBool,
+    /// From which entry on somebody else has gone on with this log; 0 while nobody has.
+    forked: AtomicU64,
     client: crate::git::Client,
     shared: Mutex<Shared>,
     sheets: Mutex<Sheets>,
@@ -270,6 +289,7 @@ impl Line {
             stop,
             counts: Counts::default(),
             doubt: AtomicBool::new(false),
+            forked: AtomicU64::new(0),
             client,
             shared: Mutex::default(),
             sheets: Mutex::default(),

@@ -380,7 +380,7 @@ impl Line {
             .and_then(|o| o.last_change_set.as_deref())
             .and_then(|n| generation_of(&self.settings.installation, n))
             .unwrap_or_default();
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = super::new_id(self.clock.now());
         let pinned = Pinned {
             deployment: id.parse().map_err(|e| Error::Broken(format!("{e}")))?,
             generation: Generation(history.generation.max(executed).0 + 1),
@@ -466,10 +466,11 @@ impl Line {
             else {
                 continue;
             };
-            let removed = history.last.as_ref().is_some_and(|(_, settled, at)| {
-                settled.outcome == Outcome::Removed && now.since(*at) < BUDGET_WINDOW
-            });
-            gone += usize::from(removed);
+            gone += history
+                .removed
+                .iter()
+                .filter(|at| now.since(**at) < BUDGET_WINDOW)
+                .count();
             if history.owned.is_none() {
                 continue;
             }

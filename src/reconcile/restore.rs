@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Error;
-use super::ship::Segment;
+use super::ship::{Overlap, overlap, read_segment, segment_key};
 use crate::domain::audit::{Body, Entry, GENESIS, Stream, verify};
 use crate::domain::model::{Actor, Digest, InstallationId, Timestamp, hex};
 use crate::port::{self, ObjectStore, Put, body};
@@ -33,10 +33,19 @@ pub async fn restore(
         let installation = installation
             .parse()
             .map_err(|e| Error::Broken(format!("{e}")))?;
+        let restored = match catch_up(store, home, &log).await {
+            Ok(restored) => restored,
+            // It is asked again before anything is executed: every execution is shipped first.
+            Err(Error::Port(error)) => {
+                tracing::warn!("the shipped log cannot be compared with the state: {error}");
+                0
+            }
+            Err(error) => return Err(error),
+        };
         return Ok(Identity {
             installation,
             log,
-            restored: 0,
+            restored,
         });
     }
     let found = list(home, "keys/").await?;
@@ -44,6 +53,56 @@ pub async fn restore(
         Some(key) => take_over(store, home, root, key, now).await,
         None => begin(store, home, now).await,
     }
+}
+
+/// Compares the log that is here with what was shipped of it, and takes in what is missing here.
+///
+/// A disk that loses what it said was written, or a machine put back to an old copy, leaves a log that is shorter than
+/// what was shipped. Where it is the beginning of that, it goes on from there. Where both have gone on, nobody but a
+/// person can tell which of the two is to stop. Usually this is one call that finds nothing.
+async fn catch_up(store: &Store, home: &dyn ObjectStore, log: &str) -> Result<u64, Error> {
+    let mut restored = 0;
+    loop {
+        let (_, shipped) = store.head();
+        let key = segment_key(log, shipped + 1);
+        if home.head(&key).await?.is_none() {
+            return Ok(restored);
+        }
+        let there = read_segment(home, &key).await?;
+        let here = store
+            .entries(shipped + 1, there.entries.len() as u64)
+            .await?;
+        match overlap(&there.entries, &here) {
+            Overlap::Behind(reached) if reached > shipped => store.shipped(reached),
+            Overlap::Ahead => {
+                let missing = &there.entries[here.len()..];
+                let mut whole = store.entries(1, u64::MAX).await?;
+                whole.extend_from_slice(missing);
+                verify(&whole, &[], &|_, _| false)
+                    .map_err(|e| Error::Broken(format!("the shipped log: {e}")))?;
+                let payloads = sealed(&key, there.payloads)?;
+                store.import(missing, &payloads).await?;
+                restored += missing.len() as u64;
+                tracing::warn!(
+                    "the state lacked {} entries of the log that were shipped; they were taken from the bundle store",
+                    missing.len()
+                );
+            }
+            _ => return Err(Error::Forked(shipped + 1)),
+        }
+    }
+}
+
+fn sealed(key: &str, payloads: Vec<(Digest, String)>) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
+    payloads
+        .into_iter()
+        .map(|(digest, sealed)| {
+            let bytes = unhex(&sealed).ok_or_else(|| {
+                Error::Broken(format!("the segment {key} holds a broken payload"))
+            })?;
+            Ok((digest, bytes.to_vec()))
+        })
+        .collect()
 }
 
 async fn begin(store: &Store, home: &dyn ObjectStore, now: Timestamp) -> Result<Identity, Error> {
@@ -193,9 +252,7 @@ pub async fn segments(
         (Vec::new(), Vec::new());
     let mut previous = GENESIS.to_owned();
     for name in list(home, &format!("log/{log}/")).await? {
-        let bytes = port::read_all(home, &name, None, 256 << 20).await?;
-        let segment: Segment = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Broken(format!("the segment {name} cannot be read: {e}")))?;
+        let segment = read_segment(home, &name).await?;
         for entry in segment.entries {
             if entry.prev_hash != previous {
                 return Err(Error::Broken(format!(
@@ -206,12 +263,7 @@ pub async fn segments(
             previous.clone_from(&entry.hash);
             entries.push(entry);
         }
-        for (digest, sealed) in segment.payloads {
-            let bytes = unhex(&sealed).ok_or_else(|| {
-                Error::Broken(format!("the segment {name} holds a broken payload"))
-            })?;
-            payloads.push((digest, bytes.to_vec()));
-        }
+        payloads.extend(sealed(&name, segment.payloads)?);
     }
     Ok((entries, payloads))
 }

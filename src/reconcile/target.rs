@@ -98,6 +98,7 @@ impl Line {
         guard: &TargetGuard<TargetUid>,
     ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
+        self.alone()?;
         self.counts.looked_at_one();
         let (Some(history), Some(newest)) = (self.history(uid), self.newest()) else {
             return Ok(None);
@@ -683,7 +684,7 @@ impl Line {
                 .digest("rendered", rendering.desired.template.as_bytes())
                 .hex()
         );
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = super::new_id(self.clock.now());
         let pinned = Pinned {
             deployment: id.parse().map_err(|e| Error::Broken(format!("{e}")))?,
             generation,

@@ -347,6 +347,9 @@ impl Store {
 
     /// Keeps a checkpoint.
     pub async fn add_checkpoint(&self, c: &Checkpoint) -> Result<(), Error> {
+        crate::testing::at_store("checkpoint")
+            .await
+            .map_err(Error::Commit)?;
         sqlx::query("INSERT INTO checkpoints (seq, log, hash, at, signature) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (seq) DO NOTHING")
             .bind(c.seq as i64)
             .bind(&c.log)

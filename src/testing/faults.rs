@@ -84,6 +84,7 @@ struct Plan {
     fired: Vec<(u64, String, Kind)>,
     ledger: Vec<Effect>,
     dead: bool,
+    full: bool,
     death: Arc<Notify>,
     before: BTreeMap<String, Option<Observed>>,
 }
@@ -127,6 +128,11 @@ pub fn arm(in_calls: u64, kind: Kind) {
 /// Takes back what has not failed yet.
 pub fn disarm() {
     plan(|p| p.faults.clear());
+}
+
+/// Fills the disk of the state database, or makes space again: while it is full nothing can be written.
+pub fn fill(full: bool) {
+    plan(|p| p.full = full);
 }
 
 /// Returns how many boundaries were passed.
@@ -214,6 +220,9 @@ fn clock() -> Option<Clock> {
 pub(super) async fn at_store(side: &'static str) -> Result<(), String> {
     if clock().is_none() {
         return Ok(());
+    }
+    if side != "after" && plan(|p| p.full) {
+        return Err("database or disk is full".to_owned());
     }
     match next(&format!("store.append.{side}")) {
         Some(Kind::DeathBefore | Kind::DeathAfter) => die().await,

@@ -130,6 +130,8 @@ pub struct History {
     pub last: Option<(Pinned, Settlement, Timestamp)>,
     /// The digest whose failure must not be repeated until something changes.
     pub failed: Option<(Digest, Settlement, Timestamp)>,
+    /// When its stacks were removed within the last days, for the budget: one that came back has been removed all the same.
+    pub removed: Vec<Timestamp>,
     /// Why and until when it is suspended, and by whom.
     pub suspended: Option<(String, Option<Timestamp>, Actor)>,
     /// When somebody last let it go on: `resume` and `retry`.
@@ -141,6 +143,9 @@ pub struct History {
     /// Entries folded.
     pub entries: u64,
 }
+
+/// How many removals of one target are remembered: far more than a day can hold.
+const REMOVED: usize = 32;
 
 /// What to do next with a deployment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -169,6 +174,7 @@ impl History {
             applied: None,
             last: None,
             failed: None,
+            removed: Vec::new(),
             suspended: None,
             resumed: None,
             accepted: None,
@@ -405,6 +411,9 @@ impl History {
                 self.owned = None;
                 self.failed = None;
                 self.accepted = None;
+                self.removed.push(at);
+                let excess = self.removed.len().saturating_sub(REMOVED);
+                self.removed.drain(..excess);
             }
         }
         self.last = Some((pinned, settlement.clone(), at));
@@ -536,6 +545,31 @@ mod tests {
         let history = History::fold(uid(), &events).unwrap();
         assert_eq!(history.applied.unwrap().digest, Digest::of("d1", b"x"));
         assert!(history.current.is_none() && history.owned.is_some());
+    }
+
+    #[test]
+    fn a_stack_that_came_back_has_been_removed_all_the_same() {
+        let mut removal = pinned(2);
+        removal.removal = true;
+        removal.watermark = Some(crate::domain::plan::Watermark {
+            stack_id: stack(),
+            status: crate::domain::plan::StackStatus::CreateComplete,
+            updated: None,
+            operation: None,
+        });
+        let mut kinds = whole();
+        kinds.push(EventKind::Begun(Box::new(removal)));
+        kinds.push(settled(Outcome::Removed));
+        kinds.extend(whole().into_iter().skip(1).map(|kind| match kind {
+            EventKind::Begun(_) => EventKind::Begun(Box::new(pinned(3))),
+            other => other,
+        }));
+        let events: Vec<Event> = kinds.into_iter().map(event).collect();
+
+        let history = History::fold(uid(), &events).unwrap();
+
+        assert_eq!(history.removed, [Timestamp(1)]);
+        assert_eq!(history.last.unwrap().1.outcome, Outcome::Applied);
     }
 
     #[test]
