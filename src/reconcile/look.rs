@@ -900,8 +900,7 @@ impl Line {
             shared.complete_looks += u64::from(complete);
             // What is asked for again was not seen to be gone: its next removal needs two looks of its own.
             shared.unasked.ask_for(&snapshot.uids);
-            let excess = shared.snapshots.len().saturating_sub(KEPT);
-            shared.snapshots.drain(..excess);
+            shared.make_room(KEPT, &snapshot, self.clock.now());
             shared.carry_over(before.as_deref(), &snapshot)
         };
         // First what must go on whatever happens next: what binds the future is shipped before its effect again.

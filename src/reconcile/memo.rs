@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Error, Known, Line, Pass, Shared, Snapshot};
 use crate::domain::deployment::History;
@@ -15,8 +16,12 @@ use crate::domain::model::{
 const COMMITS: usize = 200;
 /// How many renderings are kept until a deployment takes them.
 const FRESH: usize = 256;
-/// How many passes of a target are kept.
-const PASSES: usize = 64;
+/// How many passes of a target are kept at most: more than there are snapshots at hand.
+const PASSES: usize = 256;
+/// How many snapshots more than wanted there may be before the oldest are forgotten.
+const SLACK: usize = 16;
+/// How long a wave that has baked is given to be followed by the next one.
+const FOLLOWED: Duration = Duration::from_secs(600);
 
 /// What the line has done since it was opened, for tests on how cost grows.
 #[derive(Debug, Default)]
@@ -368,6 +373,51 @@ impl Shared {
             .iter()
             .rfind(|p| p.from <= before.id && before.id <= p.to)
             .map(|p| p.since)
+    }
+
+    /// Forgets the oldest snapshots beyond so many.
+    ///
+    /// What a wave has settled with stays beyond that for as long as it may bake, and what a deployment has pinned: pushes
+    /// that come faster than a wave bakes would starve what comes later. There may be as many of these again; of more, those
+    /// go that lie closest to the one before them, so that what bakes is never all gone.
+    pub(super) fn make_room(&mut self, most: usize, newest: &Snapshot, now: Timestamp) {
+        if self.snapshots.len() <= most + SLACK {
+            return;
+        }
+        let stages = newest.compiled.rollouts.values().flatten();
+        let bake = stages.map(|s| s.bake).max().unwrap_or_default();
+        let horizon = bake.saturating_mul(2).saturating_add(FOLLOWED);
+        let mut settled: BTreeMap<SnapshotId, Timestamp> = BTreeMap::new();
+        for known in self.targets.values() {
+            // Of passes since one time the first is where it settled; at those after it the same was found.
+            let mut before = None;
+            for pass in &known.passes {
+                if before != Some(pass.since) && now.since(pass.since) <= horizon {
+                    settled.insert(pass.from, pass.since);
+                }
+                before = Some(pass.since);
+            }
+            if let Some(current) = &known.history.current {
+                settled.insert(current.pinned.snapshot, now);
+            }
+        }
+        let recent = self.snapshots[self.snapshots.len() - most].id;
+        let mut older: Vec<(SnapshotId, Timestamp)> =
+            settled.into_iter().filter(|(s, _)| *s < recent).collect();
+        while older.len() > most {
+            let gap = |i: &usize| older[*i].1.since(older[*i - 1].1);
+            let Some(closest) = (1..older.len()).min_by_key(gap) else {
+                break;
+            };
+            older.remove(closest);
+        }
+        let older: BTreeSet<SnapshotId> = older.into_iter().map(|(s, _)| s).collect();
+        let kept = |s: &SnapshotId| *s >= recent || older.contains(s);
+        self.snapshots.retain(|s| kept(&s.id));
+        for known in self.targets.values_mut() {
+            let passes = &mut known.passes;
+            passes.retain(|p| p.to >= recent || older.range(p.from..=p.to).next().is_some());
+        }
     }
 
     /// Forgets the snapshots that nobody can go to any more: everything has passed the newest, and nothing runs.
