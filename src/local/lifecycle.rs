@@ -195,8 +195,18 @@ impl LocalEngine {
         Ok(())
     }
 
-    /// Updates a stack behind isoform's back, as somebody with the console would.
+    /// Updates a stack behind isoform's back, by a change set of somebody else.
     pub async fn meddle(&self, stack: &StackName) -> Result<(), Error> {
+        self.meddle_by(stack, Some("by-hand")).await
+    }
+
+    /// Updates a stack behind isoform's back, by a named change set or without any: then the one that was executed last
+    /// is the one from before.
+    pub async fn meddle_by(
+        &self,
+        stack: &StackName,
+        change_set: Option<&str>,
+    ) -> Result<(), Error> {
         let mut tx = self.world.begin().await?;
         let mut found = self
             .load(&mut tx, &StackRef::Name(stack.clone()))
@@ -211,7 +221,9 @@ impl LocalEngine {
             schedule.status(S::UpdateComplete, None, vec![]);
         })
         .await?;
-        found.last_change_set = Some("by-hand".into());
+        if let Some(name) = change_set {
+            found.last_change_set = Some(name.to_owned());
+        }
         self.save(&mut tx, &found).await?;
         tx.commit().await.map_err(WorldError::from)?;
         Ok(())

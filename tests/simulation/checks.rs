@@ -20,12 +20,19 @@ pub struct Checks {
     pub jumped: bool,
     /// Whether the state folder was lost: then entries that were not shipped are gone, and so are the newest approvals.
     pub lost: bool,
+    /// What the daemon that acts has seen.
+    pub looks: Looks,
+    /// Stacks that a stranger changed, and the newest entry of the log at that time.
+    strangers: Vec<(String, u64)>,
+}
+
+/// What a daemon has seen of what is asked for.
+#[derive(Default)]
+pub struct Looks {
     /// Whether the newest look could not read the source, or could not read what it found.
     blind: bool,
     /// What the looks that read everything found to be asked for, newest last.
     asked: Vec<BTreeSet<String>>,
-    /// Stacks that a stranger changed, and the newest entry of the log at that time.
-    strangers: Vec<(String, u64)>,
 }
 
 /// One deployment, as the log tells it.
@@ -44,13 +51,15 @@ impl Checks {
     pub fn looked(&mut self, looked: &Looked, away: bool) {
         match looked {
             Some(Ok((Some(snapshot), _))) if !away => {
-                self.blind = snapshot.compiled.incomplete;
-                if !self.blind {
+                self.looks.blind = snapshot.compiled.incomplete;
+                if !self.looks.blind {
                     let asked = snapshot.compiled.targets.keys();
-                    self.asked.push(asked.map(ToString::to_string).collect());
+                    self.looks
+                        .asked
+                        .push(asked.map(ToString::to_string).collect());
                 }
             }
-            Some(_) => self.blind = true,
+            Some(_) => self.looks.blind = true,
             None => {}
         }
     }
@@ -76,7 +85,7 @@ impl Checks {
             {
                 continue;
             }
-            if self.blind {
+            if self.looks.blind {
                 return Err(format!("unknown was taken for empty: {effect:?}"));
             }
             // The stack's name tells which target it was: `isoform-stack-<name>-<uid8>`.
@@ -87,6 +96,7 @@ impl Checks {
                 .map_or("", |(n, _)| n)
                 .replacen('-', "/", 1);
             let twice = self
+                .looks
                 .asked
                 .iter()
                 .rev()

@@ -14,10 +14,10 @@ use isoform::domain::plan::StatusClass;
 use isoform::local::{Failure, LocalEngine, World};
 use isoform::port::{Ports, StackEngine, StackRef};
 use isoform::reconcile::{ApproveWhat, Line, Selector, TargetReport};
-use isoform::store::RootKey;
 use isoform::testing::faults::{self, Kind};
 
-use crate::checks::Checks;
+use crate::checks::{Checks, Looks};
+use crate::disk::{self, Tear};
 use crate::estate::{CONFIG, Model};
 
 /// The wall when a simulation begins.
@@ -26,10 +26,15 @@ const START: Timestamp = Timestamp(1_700_000_000_000);
 /// Seeds from here on tell long stories.
 pub const LONG: u64 = 1_000_000;
 
+/// What a daemon says when another one has gone on with its log.
+pub const FORKED: &str = "holds another log";
+
 /// How a simulation ended.
 pub struct Ended {
     pub steps: u64,
     pub story: Vec<String>,
+    /// A digest of the story and of everything in the log.
+    pub digest: String,
 }
 
 /// How often each kind of step is chosen: each seed has its own mixture.
@@ -38,7 +43,7 @@ struct Swarm {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub enum Step {
     Work,
     Look,
     Flood,
@@ -59,19 +64,46 @@ enum Step {
     Jump,
     Death,
     Loss,
+    Purge,
+    Rollout,
+    Twin,
+    Full,
+}
+
+/// A daemon that stands beside the one that works: made from a copy of its state.
+pub struct Other {
+    built: Option<Built>,
+    state: PathBuf,
+    looks: Looks,
+    forked: bool,
 }
 
 pub struct Simulation {
-    seed: u64,
+    pub seed: u64,
     random: u64,
     tell: bool,
     story: Vec<String>,
     folder: tempfile::TempDir,
-    clock: Clock,
-    config: Config,
-    world: World,
-    ports: Arc<dyn Ports>,
-    built: Option<Built>,
+    pub clock: Clock,
+    pub config: Config,
+    pub world: World,
+    pub ports: Arc<dyn Ports>,
+    pub built: Option<Built>,
+    pub other: Option<Other>,
+    /// A copy of the state folder, for another daemon.
+    pub copy: Option<PathBuf>,
+    /// How many state folders there were.
+    folders: u32,
+    /// The newest entry that was acknowledged when the process died.
+    acknowledged: Option<(u64, String)>,
+    /// Whether the daemon has said that another one has gone on with its log.
+    forked: bool,
+    full: bool,
+    /// How often something was worked on at one time.
+    busy: (Timestamp, u32),
+    /// How much of the ledger was held against what the driver knew then.
+    judged: usize,
+    violation: Option<String>,
     swarm: Swarm,
     repository: git2::Repository,
     /// What each commit asks for, by its id.
@@ -83,7 +115,7 @@ pub struct Simulation {
     steps: u64,
 }
 
-fn person() -> Actor {
+pub fn person() -> Actor {
     Actor {
         issuer: "local".into(),
         subject: "ana".into(),
@@ -108,7 +140,8 @@ impl Simulation {
             .unwrap();
         let root = folder.path();
         std::fs::write(root.join("config.yaml"), CONFIG).unwrap();
-        RootKey::read_or_make(&root.join("root.key")).unwrap();
+        isoform::secret_file::write(&root.join("root.key"), format!("{seed:064x}").as_bytes())
+            .unwrap();
         let config = Config::load(&root.join("config.yaml")).unwrap();
         let mut options = git2::RepositoryInitOptions::new();
         options.bare(true).initial_head("main");
@@ -135,6 +168,11 @@ impl Simulation {
             (Step::Jump, 1),
             (Step::Death, 3),
             (Step::Loss, 1),
+            (Step::Purge, 2),
+            (Step::Rollout, 2),
+            // These say less about everything else, so they have seeds of their own.
+            (Step::Twin, if seed.is_multiple_of(5) { 6 } else { 0 }),
+            (Step::Full, if seed % 5 == 2 { 3 } else { 0 }),
         ];
         // Swarm testing: each seed leaves some kinds out and does others often, so that rare mixtures come up.
         let weights = all
@@ -160,6 +198,15 @@ impl Simulation {
             world,
             ports: faults::Faulty::new(ports),
             built: None,
+            other: None,
+            copy: None,
+            folders: 0,
+            acknowledged: None,
+            forked: false,
+            full: false,
+            busy: (START, 0),
+            judged: 0,
+            violation: None,
             swarm: Swarm { weights },
             repository,
             commits: BTreeMap::new(),
@@ -173,11 +220,11 @@ impl Simulation {
         simulation
     }
 
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         (faults::next_random(&mut self.random) >> 33) % most
     }
 
-    fn say(&mut self, text: impl Into<String>) {
+    pub fn say(&mut self, text: impl Into<String>) {
         let text = format!(
             "{:>9.1}s {}",
             self.clock.steady().0 as f64 / 1000.0,
@@ -189,12 +236,12 @@ impl Simulation {
         self.story.push(text);
     }
 
-    fn model(&self) -> Model {
+    pub fn model(&self) -> Model {
         self.commits[&self.head.to_string()].clone()
     }
 
     /// Commits a model; without a parent given, onto the head.
-    fn commit(&mut self, model: Model, parent: Option<git2::Oid>) {
+    pub fn commit(&mut self, model: Model, parent: Option<git2::Oid>) {
         let mut builder = git2::build::TreeUpdateBuilder::new();
         for (path, text) in model.files() {
             let blob = self.repository.blob(text.as_bytes()).unwrap();
@@ -233,20 +280,25 @@ impl Simulation {
         self.commits.insert(id.to_string(), model);
     }
 
-    fn line(&self) -> Option<Arc<Line>> {
+    pub fn line(&self) -> Option<Arc<Line>> {
         self.built.as_ref().map(|b| b.line.clone())
     }
 
     /// Carries something of the daemon out. Where it waits for time, time passes; where the process dies, it is gone.
-    async fn carry<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    pub async fn carry<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let clock = self.clock.clone();
+        let mut last = None;
         let done = {
             tokio::pin!(work);
             loop {
                 tokio::select! {
                     biased;
                     done = &mut work => break Some(done),
-                    () = faults::death() => break None,
+                    () = faults::death() => {
+                        // Before anything of it is dropped: a database that is closed in order has nothing torn.
+                        last = Some(self.power_off().await);
+                        break None;
+                    }
                     () = clock.asleep() => {
                         if let Some(wait) = clock.next_wake() {
                             clock.advance(wait);
@@ -258,18 +310,87 @@ impl Simulation {
             }
         };
         if faults::died() {
-            self.say("the process dies");
+            let how = match last {
+                Some(how) => how,
+                None => self.power_off().await,
+            };
+            self.say(format!("the process dies: {how:?}"));
             self.built = None;
             return None;
         }
         done
     }
 
+    /// A folder for a state that there was not before.
+    pub fn new_folder(&mut self) -> PathBuf {
+        self.folders += 1;
+        self.folder.path().join(format!("state-{}", self.folders))
+    }
+
+    /// Leaves the state folder as a disk has it when the power goes.
+    async fn power_off(&mut self) -> Tear {
+        let tear = match self.below(8) {
+            0 | 1 => Tear::Tail(1 + self.below(6000) as usize),
+            2 => Tear::Checkpoint(self.below(1000)),
+            3 if self.seed % 5 == 1 => Tear::Lying(1 + self.below(6) as usize),
+            _ => Tear::None,
+        };
+        let to = self.new_folder();
+        if let Some(line) = self.line() {
+            let newest = *line.store.watch().borrow();
+            let entry = line.store.entries(newest, 1).await.unwrap().pop();
+            self.acknowledged = entry.map(|e| (e.seq, e.hash));
+        }
+        let done = disk::image(&self.config.state, &to, tear).unwrap();
+        if matches!(done, Tear::Lying(_)) {
+            self.acknowledged = None;
+            self.checks.lost = true;
+        }
+        self.config.state = to;
+        done
+    }
+
+    /// The state folder is gone; nothing but the bundle store knows what was.
+    fn forget(&mut self) {
+        self.built = None;
+        self.config.state = self.new_folder();
+        self.acknowledged = None;
+        self.frozen = false;
+        self.forked = false;
+        self.checks.lost = true;
+    }
+
+    /// Puts another daemon on a copy of the state in the place of the one that works, which stands still meanwhile.
+    pub fn stand_beside(&mut self, state: PathBuf) {
+        if self.frozen {
+            std::fs::write(state.join("FREEZE"), "").unwrap();
+        }
+        self.checks.lost = true;
+        self.other = Some(Other {
+            built: None,
+            state,
+            looks: Looks::default(),
+            forked: false,
+        });
+        self.switch();
+    }
+
+    /// Goes on with the other daemon, and leaves this one as it stands.
+    pub fn switch(&mut self) {
+        if let Some(other) = &mut self.other {
+            std::mem::swap(&mut self.built, &mut other.built);
+            std::mem::swap(&mut self.config.state, &mut other.state);
+            std::mem::swap(&mut self.checks.looks, &mut other.looks);
+            std::mem::swap(&mut self.forked, &mut other.forked);
+        }
+    }
+
     /// Starts the daemon; under faults that may take several tries.
-    async fn start(&mut self) -> Result<(), String> {
+    pub async fn start(&mut self) -> Result<(), String> {
         for attempt in 0..20 {
             if attempt > 10 {
                 faults::disarm();
+                self.fill(false);
             }
             let built = build_on(
                 self.config.clone(),
@@ -278,6 +399,12 @@ impl Simulation {
             );
             match self.carry(built).await {
                 Some(Ok(built)) => {
+                    if let Some((seq, hash)) = self.acknowledged.take() {
+                        let found = built.line.store.entries(seq, 1).await.unwrap().pop();
+                        if found.is_none_or(|e| e.hash != hash) {
+                            return Err(format!("entry {seq} was acknowledged and is gone"));
+                        }
+                    }
                     built.line.enqueue_all();
                     self.built = Some(built);
                     self.say("the daemon runs");
@@ -285,6 +412,10 @@ impl Simulation {
                 }
                 Some(Err(error)) => {
                     self.say(format!("the daemon does not start: {error:#}"));
+                    // A person does what it says.
+                    if format!("{error:#}").contains(FORKED) {
+                        self.forget();
+                    }
                     self.clock.advance(Duration::from_secs(5));
                 }
                 None => {}
@@ -294,7 +425,7 @@ impl Simulation {
     }
 
     /// Works on the next target that is due; tells whether there was one.
-    async fn work(&mut self) -> bool {
+    pub async fn work(&mut self) -> bool {
         let Some(line) = self.line() else {
             return false;
         };
@@ -304,6 +435,13 @@ impl Simulation {
             () = std::future::ready(()) => None,
         };
         let Some(guard) = guard else { return false };
+        let now = self.clock.steady();
+        self.busy = if self.busy.0 == now {
+            (now, self.busy.1 + 1)
+        } else {
+            (now, 0)
+        };
+        assert!(self.busy.1 < 300, "it spins");
         let uid = guard.key().clone();
         let doing = line.clone();
         let after = self
@@ -317,6 +455,7 @@ impl Simulation {
                 self.say(format!("the end of a look: {error}"));
             }
         }
+        self.judge();
         let known = match line.target(&uid, false).await {
             Ok(Some(target)) => format!("{} {}", target.address, target.condition),
             _ => "a target".into(),
@@ -325,17 +464,43 @@ impl Simulation {
         true
     }
 
-    async fn look(&mut self) {
+    pub async fn look(&mut self) {
         let Some(line) = self.line() else { return };
+        let before = line.newest().map(|s| s.id);
         let looked = self.carry(line.look("poll", &Actor::daemon("poll"))).await;
-        self.checks.looked(&looked, self.away);
+        // What was read counts, even where shipping what was found has failed.
+        let read = line.newest().filter(|s| Some(s.id) != before);
+        match (&looked, read) {
+            (Some(Err(_)), Some(read)) => {
+                self.checks.looked(&Some(Ok((Some(read), true))), self.away);
+            }
+            _ => self.checks.looked(&looked, self.away),
+        }
         match looked {
             Some(Ok((snapshot, new))) => {
                 let id = snapshot.map_or(0, |s| s.id.0);
                 self.say(format!("look: snapshot {id}, new: {new}"));
             }
-            Some(Err(error)) => self.say(format!("look: {error}")),
+            Some(Err(error)) => {
+                self.forked |= matches!(error, isoform::reconcile::Error::Forked(_));
+                self.say(format!("look: {error}"));
+            }
             None => {}
+        }
+    }
+
+    /// Fills the disk of the state, or makes space again.
+    pub fn fill(&mut self, full: bool) {
+        self.full = full;
+        faults::fill(full);
+    }
+
+    /// Holds what was done since the last time against what is known now.
+    fn judge(&mut self) {
+        let done = faults::ledger().split_off(self.judged);
+        self.judged += done.len();
+        if let Err(why) = self.checks.after_step(&done, self.frozen) {
+            self.violation.get_or_insert(why);
         }
     }
 
@@ -378,7 +543,7 @@ impl Simulation {
         Some(fitting.swap_remove(at))
     }
 
-    async fn step(&mut self, step: Step) {
+    pub async fn step(&mut self, step: Step) {
         match step {
             Step::Work => {
                 self.work().await;
@@ -485,7 +650,8 @@ impl Simulation {
             }
             Step::Meddle => {
                 if let Some((engine, stack)) = self.some_stack().await {
-                    let done = engine.meddle(&stack.name).await.is_ok();
+                    let by = [Some("by-hand"), None][self.below(2) as usize];
+                    let done = engine.meddle_by(&stack.name, by).await.is_ok();
                     let seq = self.line().map_or(0, |l| *l.store.watch().borrow());
                     if done {
                         self.checks.meddled(stack.stack_id.as_str(), seq);
@@ -505,11 +671,17 @@ impl Simulation {
             }
             Step::Operator => self.operate().await,
             Step::Freeze => {
-                let path = self.config.state.join("FREEZE");
-                if self.frozen {
-                    let _ = std::fs::remove_file(path);
-                } else if std::fs::write(path, "").is_err() {
-                    return;
+                let other = self.other.as_ref().map(|o| o.state.clone());
+                for state in [Some(self.config.state.clone()), other]
+                    .into_iter()
+                    .flatten()
+                {
+                    let path = state.join("FREEZE");
+                    if self.frozen {
+                        let _ = std::fs::remove_file(path);
+                    } else if std::fs::write(path, "").is_err() {
+                        return;
+                    }
                 }
                 self.frozen = !self.frozen;
                 self.say(format!("frozen: {}", self.frozen));
@@ -544,15 +716,20 @@ impl Simulation {
                 self.say(format!("the wall jumps by {by} ms"));
             }
             Step::Death => {
-                self.say("kill -9");
+                let how = self.power_off().await;
+                self.say(format!("kill -9: {how:?}"));
                 self.built = None;
             }
             Step::Loss => {
                 self.say("kill -9, and the state folder is lost");
-                self.built = None;
-                std::fs::remove_dir_all(&self.config.state).unwrap();
-                self.frozen = false;
-                self.checks.lost = true;
+                self.forget();
+            }
+            Step::Purge => Box::pin(self.purge()).await,
+            Step::Rollout => Box::pin(self.roll_out()).await,
+            Step::Twin => self.twin(),
+            Step::Full => {
+                self.fill(!self.full);
+                self.say(format!("the disk of the state is full: {}", self.full));
             }
         }
     }
@@ -646,10 +823,35 @@ impl Simulation {
                 }
             }
         }
-        result.map(|()| Ended {
+        result?;
+        Ok(Ended {
             steps: self.steps,
+            digest: self.digest().await?,
             story: std::mem::take(&mut self.story),
         })
+    }
+
+    /// Digests the story and the log; where this simulation lies on disk is not part of it.
+    async fn digest(&self) -> Result<String, String> {
+        let line = self.line().ok_or("no daemon")?;
+        let entries = line
+            .store
+            .entries(1, u64::MAX)
+            .await
+            .map_err(|e| e.to_string())?;
+        let mut text = self.story.join("\n");
+        for entry in entries {
+            let told = (
+                entry.seq,
+                &entry.stream,
+                entry.at,
+                &entry.actor,
+                &entry.body,
+            );
+            text += &serde_json::to_string(&told).map_err(|e| e.to_string())?;
+        }
+        let text = text.replace(&*self.folder.path().to_string_lossy(), "");
+        Ok(isoform::domain::model::sha256_hex(text.as_bytes()))
     }
 
     async fn all(&mut self) -> Result<(), String> {
@@ -665,17 +867,17 @@ impl Simulation {
                 self.start().await?;
             }
             let step = self.choose();
-            let before = faults::ledger().len();
-            let frozen = self.frozen;
             self.step(step).await;
-            self.checks
-                .after_step(&faults::ledger()[before..], frozen && self.frozen)?;
+            self.judge();
+            if let Some(why) = self.violation.take() {
+                return Err(why);
+            }
         }
         self.calm().await?;
         self.settle_accounts().await
     }
 
-    async fn settle_accounts(&mut self) -> Result<(), String> {
+    pub async fn settle_accounts(&mut self) -> Result<(), String> {
         let line = self.line().ok_or("no daemon")?;
         let entries = line
             .store
@@ -715,8 +917,17 @@ impl Simulation {
     }
 
     /// The faults stop; everything must come to rest as Git asks, with what an operator does about what he is told.
-    async fn calm(&mut self) -> Result<(), String> {
+    pub async fn calm(&mut self) -> Result<(), String> {
         faults::disarm();
+        self.fill(false);
+        if self.other.is_some() {
+            // A person stops one of the two; which one is chance.
+            if self.below(2) == 0 {
+                self.switch();
+            }
+            self.other = None;
+            self.say("calm: one of the two daemons is stopped");
+        }
         if self.away {
             self.step(Step::Unreachable).await;
         }
@@ -736,6 +947,7 @@ impl Simulation {
         if self.frozen {
             self.step(Step::Freeze).await;
         }
+        let _ = std::fs::remove_file(self.config.state.join("FREEZE"));
         let number = self.commits.len() as u64 + 1;
         let model = Model {
             environment: number,
@@ -745,15 +957,32 @@ impl Simulation {
         };
         self.commit(model.clone(), None);
         self.say("calm: everything is asked for once more");
-        let line = self.line().ok_or("no daemon")?;
         let ana = person();
         // Nobody is known where the first commit was never read.
-        let _ = line.resume(&Selector::All, &ana).await;
+        let _ = self
+            .line()
+            .ok_or("no daemon")?
+            .resume(&Selector::All, &ana)
+            .await;
         for round in 0..300 {
             self.steps += 1;
+            if self.forked {
+                self.say("calm: the state is rebuilt, as it says");
+                self.forget();
+                self.start().await?;
+                let _ = self
+                    .line()
+                    .ok_or("no daemon")?
+                    .resume(&Selector::All, &ana)
+                    .await;
+            }
+            let line = self.line().ok_or("no daemon")?;
             self.look().await;
-            if round % 10 == 0 {
-                line.sweep().await.map_err(|e| e.to_string())?;
+            if round % 10 == 0
+                && let Err(error) = line.sweep().await
+                && !matches!(error, isoform::reconcile::Error::Forked(_))
+            {
+                return Err(error.to_string());
             }
             while self.work().await {
                 if self.built.is_none() {
@@ -768,6 +997,7 @@ impl Simulation {
                 self.help(&line).await;
             }
         }
+        let line = self.line().ok_or("no daemon")?;
         let estate = line.estate().await.map_err(|e| e.to_string())?;
         let bad: Vec<String> = estate
             .targets
@@ -792,6 +1022,7 @@ impl Simulation {
             let address = target.address.to_string();
             let one = Selector::Targets(address.clone());
             let condition = target.condition;
+            self.forked |= condition.detail.contains(FORKED);
             match (condition.result, condition.reason) {
                 (_, Reason::Approval | Reason::PruneBudget) => {
                     let what = ApproveWhat::Review {

@@ -93,7 +93,7 @@ impl Model {
             ),
         );
         let mut sync = String::from(
-            "isoform: 1\nenvironments:\n  beta: { template: net@1, spec: env.yaml, placement: beta, rollout: r }\n  prod: { template: net@1, spec: env.yaml, placement: prod, rollout: r }\nrollouts:\n  r: [ { environments: [beta], bake: 10m }, { environments: [prod], regions: one-at-a-time, stop_after: 1 } ]\nservices:\n  web: { template: web@1, spec: web.yaml, rollout: r }\nstacks:\n",
+            "isoform: 1\nenvironments:\n  beta: { template: net@1, spec: env.yaml, placement: beta, rollout: r }\n  prod: { template: net@1, spec: env.yaml, placement: prod, rollout: r }\nrollouts:\n  r: [ { environments: [beta], bake: 10m }, { environments: [prod], regions: one-at-a-time, stop_after: 1 } ]\n  w: [ { environments: [beta], bake: 10m }, { environments: [prod], stop_after: 1 } ]\nservices:\n  web: { template: web@1, spec: web.yaml, rollout: w }\nstacks:\n",
         );
         for (name, number) in &self.stacks {
             let after = if name == "b" && self.stacks.contains_key("a") {

@@ -1,0 +1,218 @@
+//! Situations that are told step by step instead of by a seed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use isoform::domain::audit::{Body, Stream};
+use isoform::domain::deployment::{EventKind, Outcome};
+use isoform::testing::faults;
+
+use crate::alone;
+use crate::driver::{FORKED, Simulation};
+
+fn executions() -> usize {
+    let ledger = faults::ledger();
+    let taken = ledger.iter().filter(|e| e.taken && e.call == "execute");
+    taken.count()
+}
+
+impl Simulation {
+    async fn head(&self) -> u64 {
+        *self.line().unwrap().store.watch().borrow()
+    }
+
+    fn push_service(&mut self) {
+        let mut model = self.model();
+        model.service = self.commits.len() as u64 + 1;
+        self.commit(model, None);
+    }
+
+    /// Looks and works, so many times, with half a minute in between.
+    async fn go_on(&mut self, rounds: u32) {
+        for _ in 0..rounds {
+            self.look().await;
+            while self.work().await {}
+            self.clock.advance(Duration::from_secs(30));
+        }
+    }
+
+    /// Tells whether the daemon says of a target that another one has gone on with its log.
+    async fn says_forked(&self) -> bool {
+        let estate = self.line().unwrap().estate().await.unwrap();
+        estate
+            .targets
+            .iter()
+            .any(|t| t.condition.detail.contains(FORKED))
+    }
+}
+
+/// A machine is put back to a snapshot while the first still works: whoever ships first goes on, and the other one
+/// executes nothing any more, says so, and does not start again.
+#[test]
+fn of_two_daemons_on_one_log_only_one_executes() {
+    for the_copy_is_first in [true, false] {
+        alone(11, false, async move |s: &mut Simulation| {
+            s.start().await?;
+            s.go_on(4).await;
+            s.twin();
+            s.twin();
+            s.start().await?;
+            if !the_copy_is_first {
+                s.switch();
+            }
+
+            s.push_service();
+            s.go_on(4).await;
+            let first = executions();
+            s.switch();
+            s.push_service();
+            s.go_on(4).await;
+
+            assert_eq!(executions(), first, "the second one executed something");
+            assert!(s.says_forked().await);
+            s.built = None;
+            let again =
+                isoform::daemon::build_on(s.config.clone(), s.clock.clone(), Some(s.ports.clone()));
+            let said = s
+                .carry(again)
+                .await
+                .unwrap()
+                .err()
+                .map(|e| format!("{e:#}"));
+            assert!(said.unwrap().contains(FORKED));
+            s.switch();
+            s.go_on(4).await;
+            assert!(executions() > first, "the first one does not go on");
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+/// A copy that is older than what was shipped, and alone: it takes in what it lacks and goes on from there.
+#[test]
+fn a_machine_put_back_to_a_snapshot_catches_up_with_its_log() {
+    alone(12, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(2).await;
+        s.twin();
+        s.go_on(6).await;
+        s.push_service();
+        s.go_on(4).await;
+        let line = s.line().unwrap();
+        line.ship().await.unwrap();
+        let before = line.store.entries(1, u64::MAX).await.unwrap();
+        drop(line);
+        s.built = None;
+        s.twin();
+
+        s.start().await?;
+
+        let after = s.line().unwrap().store.entries(1, u64::MAX).await.unwrap();
+        assert!(s.built.as_ref().unwrap().restored > 0);
+        assert_eq!(after[..before.len()], before[..]);
+        s.other = None;
+        s.calm().await?;
+        s.settle_accounts().await
+    })
+    .unwrap();
+}
+
+/// No space for an hour and a half: nothing is executed that could not be written down, nothing dies, nothing spins, and
+/// with space it goes on by itself.
+#[test]
+fn a_full_disk_is_waited_out() {
+    alone(13, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(4).await;
+        s.fill(true);
+        let (head, executed) = (s.head().await, executions());
+        s.push_service();
+        let mut worked = 0;
+        for _ in 0..180 {
+            s.look().await;
+            while s.work().await {
+                worked += 1;
+            }
+            let line = s.line().ok_or("it died of a full disk")?;
+            let _ = line.checkpoint(1).await;
+            let _ = line.store.flush().await;
+            s.clock.advance(Duration::from_secs(30));
+        }
+        assert_eq!((s.head().await, executions()), (head, executed));
+        // Nine targets, backing off: a handful of tries each in the first minutes, and then one in ten minutes.
+        assert!(worked < 400, "{worked} tries");
+        s.fill(false);
+        s.go_on(60).await;
+
+        assert!(executions() > executed);
+        s.calm().await?;
+        s.settle_accounts().await
+    })
+    .unwrap();
+}
+
+/// Three pushes come for each time that the first wave settles, and it bakes for ten minutes: a later wave goes on as often as
+/// the one before it has settled, to nothing else than what that has settled with, and is never starved by what is newer.
+#[test]
+fn pushes_faster_than_a_wave_settles_do_not_starve_the_next_wave() {
+    alone(14, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(60).await;
+        let from = s.clock.now();
+        for _ in 0..100 {
+            for _ in 0..3 {
+                s.push_service();
+                s.look().await;
+            }
+            while s.work().await {}
+            s.clock.advance(Duration::from_secs(10));
+        }
+        let end = s.clock.now();
+        let entries = s.line().unwrap().store.entries(1, u64::MAX).await.unwrap();
+        let mut address = BTreeMap::new();
+        let mut pinned = BTreeMap::new();
+        let mut settled: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+        for entry in &entries {
+            let (Stream::Target(uid), Body::Target(kind)) = (&entry.stream, &entry.body) else {
+                continue;
+            };
+            match kind {
+                EventKind::Minted { address: a, .. } => {
+                    address.insert(uid, a.to_string());
+                }
+                EventKind::Begun(begun) => {
+                    pinned.insert(uid, begun.snapshot.0);
+                }
+                EventKind::Settled(s) if s.outcome == Outcome::Applied && entry.at > from => {
+                    let at = entry.at.since(from).as_secs();
+                    let list = settled.entry(address[uid].clone()).or_default();
+                    list.push((pinned[uid], at));
+                }
+                _ => {}
+            }
+        }
+        let beta = &settled["svc/web/beta"];
+        // What has baked well before the end must have come to production; of those that baked while both regions were
+        // busy with the one before, the newest.
+        let over = end.since(from).as_secs() - 700;
+        let baked = beta.iter().filter(|(_, at)| *at < over);
+        let expected: Vec<u64> = baked.map(|(snapshot, _)| *snapshot).collect();
+        assert!(expected.len() > 30, "{beta:?}");
+        for place in ["svc/web/prod@us-east-1", "svc/web/prod@eu-west-1"] {
+            let came = settled.get(place).cloned().unwrap_or_default();
+            assert!(
+                came.len() * 2 >= expected.len(),
+                "{place} came {} times, {} had settled before it: {came:?}",
+                came.len(),
+                expected.len()
+            );
+            assert!(
+                came.iter()
+                    .all(|(snapshot, _)| beta.iter().any(|(b, _)| b == snapshot))
+            );
+        }
+        Ok(())
+    })
+    .unwrap();
+}
