@@ -192,6 +192,9 @@ struct Radius {
     count: usize,
 }
 
+/// The targets of snapshots that ask for the same ones, and whom those are.
+type Members = (Arc<BTreeMap<Address, TargetUid>>, Arc<BTreeSet<TargetUid>>);
+
 #[derive(Default)]
 struct Shared {
     targets: BTreeMap<TargetUid, Known>,
@@ -202,7 +205,7 @@ struct Shared {
     carried: SnapshotId,
     by_address: BTreeMap<Address, TargetUid>,
     /// Whom the newest snapshots ask for, in the order of the uids.
-    members: Option<(Arc<BTreeMap<Address, TargetUid>>, Arc<BTreeSet<TargetUid>>)>,
+    members: Option<Members>,
     snapshots: Vec<Arc<Snapshot>>,
     /// Commits of snapshots that are forgotten, for people.
     commits: Vec<CommitInfo>,
