@@ -327,6 +327,8 @@ impl Line {
             shared
                 .snapshots
                 .push(Arc::new(newest.with_uids(Arc::new(uids))));
+            // Nobody rests yet: everybody is looked at before this look has ended.
+            shared.carried = newest.id;
         }
         Ok(())
     }
