@@ -1062,7 +1062,9 @@ impl Simulation {
             })
             .filter(|t| wanted.contains_key(&t.address.to_string()))
             .count();
-        Ok(in_sync == wanted.len() && estate.targets.len() == wanted.len())
+        // Whoever waits for the end of a look must not wait for ever.
+        let ended = line.newest().is_none_or(|s| line.has_ended(s.id));
+        Ok(ended && in_sync == wanted.len() && estate.targets.len() == wanted.len())
     }
 
     /// The world is what the last commit asks for, asked without the daemon.
