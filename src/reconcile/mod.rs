@@ -225,6 +225,8 @@ struct Shared {
     catalogue: Catalogue,
     /// Targets that wait for something that another target does, or were not looked at yet.
     waiting: BTreeSet<TargetUid>,
+    /// Those of them that are asked for and wait for nothing but what they use: whoever is used wakes them.
+    using: BTreeSet<TargetUid>,
     /// What the newest sweep saw of each stack.
     swept: BTreeMap<StackId, Watermark>,
     swept_at: Option<Timestamp>,

@@ -18,15 +18,30 @@ impl Line {
 impl Shared {
     /// Notes whether a target waits for what others do.
     pub(super) fn wait(&mut self, uid: &TargetUid, reason: Reason) {
+        let using = reason == Reason::Dependency && self.is_asked_for(uid);
         let waits = matches!(
             reason,
             Reason::Dependency | Reason::Rollout | Reason::RolloutHalted | Reason::Invalid
         );
-        if waits {
-            self.waiting.insert(uid.clone());
-        } else {
-            self.waiting.remove(uid);
+        for (set, is_in) in [
+            (&mut self.waiting, waits && !using),
+            (&mut self.using, using),
+        ] {
+            if is_in {
+                set.insert(uid.clone());
+            } else {
+                set.remove(uid);
+            }
         }
+    }
+
+    fn is_asked_for(&self, uid: &TargetUid) -> bool {
+        let address = self
+            .targets
+            .get(uid)
+            .and_then(|k| k.history.address.as_ref());
+        let newest = self.snapshots.last();
+        address.is_some_and(|a| newest.is_some_and(|s| s.uids.get(a) == Some(uid)))
     }
 
     /// Returns whom a change of a target concerns: those who use it, and among those who wait or run whoever may
@@ -54,7 +69,10 @@ impl Shared {
                 .is_some_and(|k| k.condition.reason == Reason::Invalid);
             invalid || (in_wave && target.stage.is_some())
         };
-        let others = self.waiting.iter().chain(running).filter(may_follow);
+        // Somebody may use it in an older snapshot only, which the graph of the newest does not tell.
+        let using = (!one).then_some(&self.using).into_iter().flatten();
+        let others = self.waiting.iter().chain(using).chain(running);
+        let others = others.filter(may_follow);
         let all: BTreeSet<&TargetUid> = users.iter().copied().chain(others).collect();
         all.into_iter()
             .filter(|uid| *uid != changed)
