@@ -186,18 +186,19 @@ impl Line {
 
     /// Wakes what waits for a complete look: for the second one, or for sources that could not be read.
     pub(super) fn enqueue_unasked(&self) {
-        let waiting: Vec<TargetUid> = self
-            .shared()
-            .targets
-            .iter()
-            .filter(|(_, k)| {
-                k.history.owned.is_some()
-                    && (k.condition.reason == Reason::SecondLook
-                        || (k.condition.result, k.condition.reason)
-                            == (SyncResult::Unknown, Reason::Invalid))
-            })
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let waiting: Vec<TargetUid> = {
+            let shared = self.shared();
+            // Who rests is in sync, and waits for nothing.
+            let known = |uid: &&TargetUid| {
+                shared.targets.get(*uid).is_some_and(|k| {
+                    let condition = (k.condition.result, k.condition.reason);
+                    k.history.owned.is_some()
+                        && (condition.1 == Reason::SecondLook
+                            || condition == (SyncResult::Unknown, Reason::Invalid))
+                })
+            };
+            shared.open.iter().filter(known).cloned().collect()
+        };
         for uid in waiting {
             self.enqueue(&uid, Duration::ZERO);
         }

@@ -1,6 +1,8 @@
 //! Names and ids, each made only by parsing what the outside allows.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -15,23 +17,60 @@ pub struct IdError {
     rule: &'static str,
 }
 
+/// A text that many hold. Two holders of one text are equal without a look at it: maps by name compare little else.
+#[derive(Clone, Eq)]
+struct Text(Arc<str>);
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
+        }
+        self.0.cmp(&other.0)
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
         #[serde(try_from = "String")]
-        pub struct $type(Arc<str>);
+        pub struct $type(Text);
 
         impl Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.serialize_str(&self.0)
+                to.serialize_str(&self.0.0)
             }
         }
 
         impl $type {
             /// Returns the text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.0.0
             }
         }
 
@@ -41,7 +80,7 @@ macro_rules! name {
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let check: fn(&str) -> bool = $check;
                 if check(text) {
-                    Ok(Self(text.into()))
+                    Ok(Self(Text(text.into())))
                 } else {
                     let value = text.chars().take(80).collect::<String>().escape_debug().to_string();
                     Err(IdError { what: $what, value, rule: $rule })
@@ -59,19 +98,19 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(value: $type) -> String {
-                value.0.as_ref().to_owned()
+                value.0.0.as_ref().to_owned()
             }
         }
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(&self.0.0)
             }
         }
 
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(&self.0.0)
             }
         }
     };
@@ -158,21 +197,21 @@ name!(
 impl Revision {
     /// Returns the first seven digits, as people write commits.
     pub fn short(&self) -> &str {
-        &self.0[..7]
+        &self.0.0[..7]
     }
 }
 
 impl TargetUid {
     /// Returns the eight digits that stand in a minted stack name.
     pub fn short(&self) -> &str {
-        &self.0[..8]
+        &self.0.0[..8]
     }
 }
 
 impl InstallationId {
     /// Returns the eight digits that stand in change-set names.
     pub fn short(&self) -> &str {
-        &self.0[..8]
+        &self.0.0[..8]
     }
 }
 
@@ -225,14 +264,11 @@ pub struct Address {
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
-    Environment(Arc<str>),
-    Instance {
-        service: Arc<str>,
-        instance: Arc<str>,
-    },
-    Pipeline(Arc<str>),
-    Component(Arc<str>),
-    Stack(Arc<str>),
+    Environment(Text),
+    Instance { service: Text, instance: Text },
+    Pipeline(Text),
+    Component(Text),
+    Stack(Text),
 }
 
 /// What an address was refused for.
@@ -319,7 +355,7 @@ impl Address {
     /// Returns the service's name of an instance or pipeline.
     pub fn service(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Instance { service, .. } | Kind::Pipeline(service) => Some(service),
+            Kind::Instance { service, .. } | Kind::Pipeline(service) => Some(&service.0),
             _ => None,
         }
     }
@@ -327,8 +363,8 @@ impl Address {
     /// Returns the last name: the environment, instance, component or stack, or a pipeline's service.
     pub fn name(&self) -> &str {
         match &self.kind {
-            Kind::Environment(n) | Kind::Pipeline(n) | Kind::Component(n) | Kind::Stack(n) => n,
-            Kind::Instance { instance, .. } => instance,
+            Kind::Environment(n) | Kind::Pipeline(n) | Kind::Component(n) | Kind::Stack(n) => &n.0,
+            Kind::Instance { instance, .. } => &instance.0,
         }
     }
 }
@@ -386,7 +422,7 @@ impl From<Address> for String {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Instance { service, instance } => write!(f, "svc/{service}/{instance}")?,
+            Kind::Instance { service, instance } => write!(f, "svc/{}/{}", service.0, instance.0)?,
             _ => write!(f, "{}/{}", self.kind(), self.name())?,
         }
         match &self.region {
