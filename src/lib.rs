@@ -4,7 +4,7 @@
 //!
 //! * [`domain`] is pure: no IO, no clock, no randomness, no `async`. Everything that can be decided is decided there.
 //! * `port` cuts the four traits behind which somebody else's servers stand.
-//! * `local` implements the ports in a folder of this machine; `git` and `store` are concrete.
+//! * `local` implements the ports in a folder of this machine, `aws` on AWS; `git` and `store` are concrete.
 //! * `reconcile` is the line from a push to an applied and audited change; `daemon` puts the pieces together.
 //! * `http` and `cli` are what people touch.
 //!
@@ -12,6 +12,8 @@
 
 pub mod domain;
 
+#[cfg(feature = "edge")]
+pub mod aws;
 #[cfg(feature = "edge")]
 pub mod cli;
 #[cfg(feature = "edge")]

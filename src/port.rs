@@ -157,7 +157,7 @@ pub trait ObjectStore: Send + Sync {
     async fn get(&self, key: &str, version: Option<&str>) -> Result<(ObjectMeta, Body), Error>;
     /// Describes an object.
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, Error>;
-    /// Lists keys with a prefix, in order.
+    /// Lists keys with a prefix, in order. A line tells key, tag and size; the rest only where the store lists it.
     async fn list(&self, prefix: &str, token: Option<&str>) -> Result<Page<ObjectMeta>, Error>;
     /// Deletes an object.
     async fn delete(&self, key: &str) -> Result<(), Error>;
@@ -417,6 +417,10 @@ pub trait StackEngine: Send + Sync {
     async fn drift(&self, stack: &StackId) -> Result<Vec<Drift>, Error>;
     /// Deletes a change set that was not executed.
     async fn discard(&self, change_set: &str) -> Result<(), Error>;
+    /// The least time between two reads of something in motion: a service that counts calls asks for some.
+    fn least_wait(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The state that a forge shows on a commit.

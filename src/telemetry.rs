@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error: lines for people, or JSON for the journal.
 pub fn start(json: bool, filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = quieted(filter);
     // A file of lines holds no colours: what reads it is no terminal.
     let colours = io::stderr().is_terminal() && !json;
     let builder = tracing_subscriber::fmt()
@@ -21,6 +21,16 @@ pub fn start(json: bool, filter: &str) {
     } else {
         builder.with_target(false).try_init()
     };
+}
+
+/// What a filter lets through, but of the AWS SDK warnings only: below that it writes down whole requests, and in them the
+/// values of parameters.
+fn quieted(filter: &str) -> EnvFilter {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    match "aws_=warn".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => EnvFilter::new("info"),
+    }
 }
 
 /// Writes one line for each event; the second part tells whether the formatter puts colours in.
@@ -108,6 +118,15 @@ pub fn redact(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sdk_of_aws_stays_quiet_whatever_is_asked_for() {
+        for asked in ["trace", "aws_=trace", "not a filter!"] {
+            let filter = super::quieted(asked).to_string();
+            assert!(filter.split(',').any(|d| d == "aws_=warn"), "{filter}");
+            assert!(!filter.contains("aws_=trace"), "{filter}");
+        }
+    }
 
     #[test]
     fn credentials_never_reach_a_sink() {

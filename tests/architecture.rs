@@ -84,6 +84,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("git", &["domain", "secret_file"]),
     ("store", &["domain", "secret_file", "testing"]),
     ("local", &["domain", "port", "clock", "secret_file"]),
+    ("aws", &["domain", "port", "clock"]),
     (
         "reconcile",
         &[
@@ -104,6 +105,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "domain",
             "port",
+            "aws",
             "local",
             "store",
             "clock",
@@ -361,11 +363,27 @@ fn the_domain_is_pure() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+fn names_the_sdk(path: &str) -> bool {
+    let first = path.split("::").next().unwrap_or_default();
+    first.starts_with("aws_") && first != "aws_lc_rs"
+}
+
 #[test]
 fn the_never_rules_hold() {
     let mut faults = Vec::new();
     for (file, _, seen) in parsed() {
         let name = file.display().to_string();
+        let used = seen
+            .uses
+            .iter()
+            .map(|(line, path)| (*line, path.join("::")));
+        for (line, word) in used.filter(|(_, word)| names_the_sdk(word)) {
+            if !name.starts_with("aws/") {
+                faults.push(format!(
+                    "src/{name}:{line}: `{word}`: only src/aws speaks to AWS"
+                ));
+            }
+        }
         for (line, word) in &seen.words {
             let rule = match word.as_str() {
                 "tokio::spawn"
@@ -391,6 +409,9 @@ fn the_never_rules_hold() {
                     Some("only the command line prints")
                 }
                 "SystemTime::now" if name != "clock.rs" => Some("only clock.rs reads the clock"),
+                word if names_the_sdk(word) && !name.starts_with("aws/") => {
+                    Some("only src/aws speaks to AWS; everything else knows the ports")
+                }
                 _ => None,
             };
             if let Some(rule) = rule {

@@ -370,8 +370,10 @@ impl Line {
             if read.status != ChangeSetStatus::Creating {
                 break read;
             }
+            let least = engine.least_wait();
+            wait = wait.max(least);
             self.clock.sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(2));
+            wait = (wait * 2).min(Duration::from_secs(2).max(least * 10));
         };
         match read.status {
             ChangeSetStatus::Available => {}
@@ -732,7 +734,9 @@ impl Line {
             .stack
             .clone()
             .ok_or_else(|| Error::Broken("no stack to watch".into()))?;
-        let mut wait = Duration::from_millis(20);
+        let least = engine.least_wait();
+        let mut wait = Duration::from_millis(20).max(least);
+        let mut told: Vec<StackEvent> = Vec::new();
         let patience = self.clock.now().plus(LAG);
         let total = match &deployment.review {
             Some((_, payload)) => self.review_of(payload).await?.changes.len(),
@@ -746,11 +750,14 @@ impl Line {
             if settled && !lags {
                 break observed;
             }
-            let events = self.operation_events(engine, &stack, deployment).await?;
-            let done = events
+            let token = deployment.token();
+            let newest = told.last().map(|e| e.id.clone());
+            told.extend(engine.events(&stack, newest.as_deref()).await?);
+            let done = told
                 .iter()
                 .filter(|e| {
-                    e.status.ends_with("_COMPLETE")
+                    e.token.as_deref() == Some(token.as_str())
+                        && e.status.ends_with("_COMPLETE")
                         && e.logical != deployment.pinned.stack_name.as_str()
                 })
                 .count();
@@ -770,7 +777,7 @@ impl Line {
                 () = self.stop.cancelled() => return Ok(false),
                 () = self.clock.sleep(wait) => {}
             }
-            wait = (wait * 3 / 2).min(Duration::from_secs(1));
+            wait = (wait * 3 / 2).min(Duration::from_secs(1).max(least * 5));
         };
         self.end(guard, engine, target, deployment, observed)
             .await?;

@@ -245,7 +245,8 @@ impl Line {
             if read.status != crate::domain::plan::ChangeSetStatus::Creating {
                 break read;
             }
-            self.clock.sleep(Duration::from_millis(20)).await;
+            let wait = Duration::from_millis(20).max(engine.least_wait());
+            self.clock.sleep(wait).await;
         };
         engine.discard(&proposed.change_set).await?;
         Ok(read)
@@ -310,7 +311,10 @@ impl Line {
                     ))
                     .into());
                 }
-                Some(_) => self.clock.sleep(Duration::from_millis(50)).await,
+                Some(_) => {
+                    let wait = Duration::from_millis(50).max(engine.least_wait());
+                    self.clock.sleep(wait).await;
+                }
             }
         }
     }

@@ -164,6 +164,22 @@ name!(
         && t.contains(":stack/")
 );
 
+impl Region {
+    /// Returns the partition that the region is in, and the end of its host names.
+    pub fn partition(&self) -> (&'static str, &'static str) {
+        let name = self.as_str();
+        if name.starts_with("cn-") {
+            ("aws-cn", "amazonaws.com.cn")
+        } else if name.starts_with("us-gov-") {
+            ("aws-us-gov", "amazonaws.com")
+        } else if name.starts_with("eusc-") {
+            ("aws-eusc", "amazonaws.eu")
+        } else {
+            ("aws", "amazonaws.com")
+        }
+    }
+}
+
 impl StackId {
     /// Returns the region that the ARN names; absent where that part is no region.
     pub fn region(&self) -> Option<Region> {

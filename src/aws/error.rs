@@ -1,0 +1,253 @@
+//! What an error of AWS means in the words of the ports. The only place that knows codes of errors.
+//!
+//! A code decides, never a text. Two rules stand above the table: whatever may have had its effect is `Unavailable`, so that
+//! the line asks before it repeats; and what is unknown is never "not there".
+
+use std::error::Error as _;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::config::http::HttpResponse;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+
+use crate::port::Error;
+
+/// A longer text of a service is cut.
+const TEXT: usize = 2000;
+
+/// Gives an error of a call its meaning; `what` names the thing that the call was about.
+pub(super) fn of<E>(call: &str, what: &str, error: SdkError<E, HttpResponse>) -> Error
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    match &error {
+        SdkError::TimeoutError(_) => Error::Unavailable(format!("{call}: no answer in time")),
+        SdkError::ConstructionFailure(_) => {
+            let why = credentials(call, &error);
+            why.unwrap_or_else(|| Error::Refused(format!("{call}: {}", chain(&error))))
+        }
+        SdkError::DispatchFailure(_) => {
+            let why = credentials(call, &error);
+            why.unwrap_or_else(|| Error::Unavailable(format!("{call}: {}", chain(&error))))
+        }
+        SdkError::ResponseError(context) => {
+            let status = context.raw().status().as_u16();
+            of_status(call, status, &chain(&error))
+        }
+        SdkError::ServiceError(context) => {
+            let status = context.raw().status().as_u16();
+            let text = context.err().message().unwrap_or_default();
+            of_code(call, what, context.err().code(), text, status)
+        }
+        _ => Error::Unavailable(format!("{call}: {}", chain(&error))),
+    }
+}
+
+/// Gives a code its meaning. S3 says `KMS.` before what KMS said to it.
+fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) -> Error {
+    let Some(code) = code else {
+        return of_status(call, status, text);
+    };
+    let said = if text.is_empty() {
+        format!("{call}: {code}")
+    } else {
+        format!("{call}: {code}: {}", cut(text))
+    };
+    match code.strip_prefix("KMS.").unwrap_or(code) {
+        "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "BandwidthLimitExceeded"
+        | "SlowDown" => Error::Throttled,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnauthorizedOperation"
+        | "NotAuthorized"
+        | "AuthFailure"
+        | "OptInRequired"
+        | "InvalidAccessKeyId"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "RegionDisabledException" => Error::Denied(said),
+        "RequestTimeTooSkewed" | "RequestInTheFuture" => {
+            Error::Denied(format!("{said}; set this machine's clock"))
+        }
+        // The next call takes fresh ones.
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
+            Error::Unavailable(said)
+        }
+        // Keys: what cannot be opened now and will not be later. A person must act.
+        "DisabledException"
+        | "KMSInvalidStateException"
+        | "InvalidCiphertextException"
+        | "IncorrectKeyException"
+        | "InvalidGrantTokenException"
+        | "InvalidKeyUsageException"
+        | "InvalidObjectState" => Error::Denied(said),
+        "KeyUnavailableException" | "KMSInternalException" | "DependencyTimeoutException" => {
+            Error::Unavailable(said)
+        }
+        // A bucket that is not there says nothing of its objects: it is no empty bucket.
+        "NoSuchBucket" => Error::Refused(said),
+        "NoSuchKey" | "NoSuchVersion" | "ChangeSetNotFound" | "ChangeSetNotFoundException" => {
+            Error::NotFound(what.to_owned())
+        }
+        "NotFoundException" => Error::Denied(format!("{said}; the key may have been deleted")),
+        "PreconditionFailed" | "AlreadyExistsException" => Error::Exists(what.to_owned()),
+        "ConditionalRequestConflict" | "OperationAborted" | "OperationInProgressException" => {
+            Error::Busy(said)
+        }
+        "TokenAlreadyExistsException" => Error::AlreadyAccepted,
+        "InternalFailure"
+        | "InternalError"
+        | "InternalServiceException"
+        | "ServiceUnavailable"
+        | "ServiceFailure" => Error::Unavailable(said),
+        _ if status >= 500 || status == 429 => of_status(call, status, text),
+        _ => Error::Refused(said),
+    }
+}
+
+/// An answer without a code: from something in between, or from a service that has gone wrong.
+fn of_status(call: &str, status: u16, text: &str) -> Error {
+    let said = format!("{call}: HTTP {status} {}", cut(text));
+    match status {
+        429 => Error::Throttled,
+        401 | 403 => Error::Denied(said),
+        500.. => Error::Unavailable(said),
+        _ => Error::Untrusted(said),
+    }
+}
+
+/// Finds out whether a call failed for want of credentials, and whether waiting helps.
+fn credentials<E>(call: &str, error: &SdkError<E, HttpResponse>) -> Option<Error>
+where
+    E: std::error::Error + 'static,
+{
+    let mut next = error.source();
+    let mut kind = None;
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<CredentialsError>() {
+            kind = Some(found);
+        }
+        if let Some(role) = cause.downcast_ref::<AssumeRoleError>() {
+            let text = role.message().unwrap_or_default();
+            return Some(of_code("AssumeRole", "the role", role.code(), text, 400));
+        }
+        next = cause.source();
+    }
+    let text = format!("{call}: no credentials: {}", chain(error));
+    Some(match kind? {
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+            Error::Denied(text)
+        }
+        _ => Error::Unavailable(text),
+    })
+}
+
+/// Every text of a chain of errors, without repeating one.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+        next = cause.source();
+    }
+    if texts.is_empty() {
+        texts.push(error.to_string());
+    }
+    cut(&texts.join(": "))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::Disposition;
+
+    fn meant(code: &str, status: u16) -> Error {
+        of_code("Call", "a thing", Some(code), "text", status)
+    }
+
+    #[test]
+    fn a_code_has_one_meaning() {
+        for (code, status, expected) in [
+            ("Throttling", 400, Error::Throttled),
+            ("SlowDown", 503, Error::Throttled),
+            ("NoSuchKey", 404, Error::NotFound("a thing".into())),
+            ("ChangeSetNotFound", 404, Error::NotFound("a thing".into())),
+            ("PreconditionFailed", 412, Error::Exists("a thing".into())),
+            (
+                "AlreadyExistsException",
+                400,
+                Error::Exists("a thing".into()),
+            ),
+            ("TokenAlreadyExistsException", 400, Error::AlreadyAccepted),
+        ] {
+            assert_eq!(meant(code, status), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_must_mend_stalls_and_what_passes_is_tried_again() {
+        for code in [
+            "AccessDenied",
+            "KMS.DisabledException",
+            "KMSInvalidStateException",
+            "InvalidCiphertextException",
+            "ValidationError",
+            "InsufficientCapabilitiesException",
+            "LimitExceededException",
+            "RequestTimeTooSkewed",
+        ] {
+            assert_eq!(meant(code, 400).disposition(), Disposition::Stall, "{code}");
+        }
+        for (code, status) in [
+            ("InternalFailure", 500),
+            ("ExpiredToken", 400),
+            ("KeyUnavailableException", 500),
+            ("SomethingNew", 503),
+        ] {
+            assert_eq!(
+                meant(code, status).disposition(),
+                Disposition::Retry,
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_is_gone_is_not_an_empty_one() {
+        assert!(matches!(meant("NoSuchBucket", 404), Error::Refused(_)));
+    }
+
+    #[test]
+    fn an_answer_without_a_code_is_judged_by_its_status() {
+        assert_eq!(of_status("Call", 429, ""), Error::Throttled);
+        assert!(matches!(of_status("Call", 502, ""), Error::Unavailable(_)));
+        assert!(matches!(of_status("Call", 403, ""), Error::Denied(_)));
+        assert!(matches!(of_status("Call", 200, "<"), Error::Untrusted(_)));
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        assert!(cut(&"é".repeat(5000)).chars().count() == TEXT + 1);
+    }
+}

@@ -1,0 +1,195 @@
+//! How AWS is reached, and one account and region of it seen through a chain of roles.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::config::IdentityCache;
+
+use super::ceiling::{ANSWER, Ceiling};
+use super::error;
+use crate::domain::model::{AccountId, Region};
+use crate::port::Error;
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// Without a byte for this long, a call is given up; its effect is then unknown.
+const READ: Duration = Duration::from_secs(30);
+/// One attempt of a call with a short answer.
+const ATTEMPT: Duration = Duration::from_secs(60);
+/// The shortest life of a role's credentials; they are renewed before they end.
+const LIFE: Duration = Duration::from_secs(3600);
+/// An object and what surrounds it.
+const OBJECT: usize = (256 << 20) + ANSWER;
+
+/// Written down, so that an update of the SDK changes no behaviour by itself.
+fn version() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+/// How AWS is reached, for a whole installation.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Another endpoint for every service: a closed network's, or an emulator's.
+    pub endpoint: Option<String>,
+    /// Endpoints with validated cryptography.
+    pub fips: bool,
+    /// Endpoints that speak IPv6 too.
+    pub dual_stack: bool,
+    /// The name of sessions, in CloudTrail beside every call.
+    pub session: String,
+    /// Tags of sessions: trust policies can ask for them.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A role that is taken, with what its trust policy asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Its ARN.
+    pub arn: String,
+    /// The external id.
+    pub external_id: Option<String>,
+}
+
+/// AWS, as the daemon's own credentials see it.
+pub struct Aws {
+    base: SdkConfig,
+    reach: Reach,
+}
+
+impl Aws {
+    /// Takes credentials from the usual chain: environment, profile, web identity, container, instance.
+    ///
+    /// Nothing is called before the first call needs credentials. A proxy and a set of trusted certificates come from the
+    /// environment.
+    pub async fn connect(reach: Reach) -> Self {
+        Self::by(aws_config::defaults(version()), reach).await
+    }
+
+    /// The same with a loader that somebody prepared, for credentials from elsewhere.
+    pub async fn by(loader: ConfigLoader, reach: Reach) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(READ)
+            .build();
+        let mut loader = loader
+            .behavior_version(version())
+            // Every session names its own; without one the SDK would ask the machine's metadata service.
+            .region(aws_config::Region::from_static("us-east-1"))
+            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .timeout_config(timeouts);
+        // What the environment says stands, unless the configuration says more.
+        if reach.fips {
+            loader = loader.use_fips(true);
+        }
+        if reach.dual_stack {
+            loader = loader.use_dual_stack(true);
+        }
+        if let Some(endpoint) = &reach.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        Self {
+            base: loader.load().await,
+            reach,
+        }
+    }
+
+    /// Opens a region through roles, the first taken with the daemon's own credentials.
+    pub async fn session(&self, region: &Region, roles: &[Role]) -> Session {
+        let name = aws_config::Region::new(region.as_str().to_owned());
+        let mut config = self.base.to_builder().region(name).build();
+        for role in roles {
+            let mut builder = AssumeRoleProvider::builder(&role.arn)
+                .session_name(&self.reach.session)
+                .session_length(LIFE)
+                .configure(&config);
+            if !self.reach.tags.is_empty() {
+                builder = builder.tags(self.reach.tags.clone());
+            }
+            if let Some(id) = &role.external_id {
+                builder = builder.external_id(id);
+            }
+            let taken = builder.build().await;
+            config = config
+                .to_builder()
+                .credentials_provider(SharedCredentialsProvider::new(taken))
+                .identity_cache(IdentityCache::lazy().build())
+                .build();
+        }
+        Session {
+            config,
+            region: region.clone(),
+        }
+    }
+}
+
+/// One region with the rights of the last role.
+#[derive(Clone)]
+pub struct Session {
+    config: SdkConfig,
+    region: Region,
+}
+
+impl Session {
+    /// Returns the region.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Returns what clients are made of, for whom the ports are not enough.
+    pub fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
+    fn timeouts(&self) -> TimeoutConfig {
+        TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(READ)
+            .operation_attempt_timeout(ATTEMPT)
+            .build()
+    }
+
+    /// CloudFormation. What writes is sent once: after a lost answer the line asks what became of it.
+    pub(super) fn stacks(&self, writes: bool) -> aws_sdk_cloudformation::Client {
+        let mut config = aws_sdk_cloudformation::config::Builder::from(&self.config)
+            .timeout_config(self.timeouts())
+            .interceptor(Ceiling(ANSWER));
+        if writes {
+            config = config.retry_config(RetryConfig::disabled());
+        }
+        aws_sdk_cloudformation::Client::from_conf(config.build())
+    }
+
+    pub(super) fn keys(&self) -> aws_sdk_kms::Client {
+        let config = aws_sdk_kms::config::Builder::from(&self.config)
+            .timeout_config(self.timeouts())
+            .interceptor(Ceiling(ANSWER));
+        aws_sdk_kms::Client::from_conf(config.build())
+    }
+
+    /// S3. Under another endpoint the bucket stands in the path: such a name has no wildcard in DNS.
+    pub(super) fn objects(&self) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::config::Builder::from(&self.config)
+            .force_path_style(self.config.endpoint_url().is_some())
+            .interceptor(Ceiling(OBJECT));
+        aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// Returns whose credentials these are: the account, and the ARN of the user or role.
+    pub async fn identity(&self) -> Result<(AccountId, String), Error> {
+        let config = aws_sdk_sts::config::Builder::from(&self.config)
+            .timeout_config(self.timeouts())
+            .interceptor(Ceiling(ANSWER));
+        let client = aws_sdk_sts::Client::from_conf(config.build());
+        let answer = client.get_caller_identity().send().await;
+        let answer = answer.map_err(|e| error::of("GetCallerIdentity", "the caller", e))?;
+        let account = answer.account().unwrap_or_default();
+        let account = account
+            .parse()
+            .map_err(|_| Error::Untrusted(format!("`{account}` is no account")))?;
+        Ok((account, answer.arn().unwrap_or_default().to_owned()))
+    }
+}

@@ -1,0 +1,318 @@
+//! Reading: listings, descriptions, templates and events.
+
+use aws_sdk_cloudformation::primitives::DateTime;
+use aws_sdk_cloudformation::types::{
+    OperationEntry, OperationType, Stack, StackEvent as ApiEvent, StackStatus as ApiStatus,
+    TemplateStage,
+};
+
+use super::{Stacks, is_absent, text};
+use crate::aws::error;
+use crate::domain::model::{StackId, StackName, Timestamp};
+use crate::domain::plan::{Observed, StackStatus, StatusClass};
+use crate::port::{Error, Page, StackEvent, StackRef, StackSummary, TemplateSummary};
+
+/// Pages of events that are read at most: ten thousand events of one stack.
+const PAGES: usize = 100;
+
+/// Every status but `DELETE_COMPLETE`: else ninety days of deleted stacks come along.
+fn live() -> Vec<ApiStatus> {
+    StackStatus::ALL
+        .iter()
+        .filter(|s| s.class() != StatusClass::Gone)
+        .map(|s| ApiStatus::from(s.as_str()))
+        .collect()
+}
+
+pub(super) fn time(at: Option<&DateTime>) -> Option<Timestamp> {
+    at.and_then(|t| t.to_millis().ok()).map(Timestamp)
+}
+
+fn status(status: Option<&ApiStatus>) -> Result<StackStatus, Error> {
+    let text = status.map(ApiStatus::as_str).unwrap_or_default();
+    if text.is_empty() {
+        return Err(Error::Untrusted("a stack without a status".into()));
+    }
+    Ok(StackStatus::from(text.to_owned()))
+}
+
+/// The newest operation that moves a stack. The newest stands first; making a change set moves nothing.
+fn operation(entries: &[OperationEntry]) -> Option<String> {
+    entries
+        .iter()
+        .find(|e| e.operation_type() != Some(&OperationType::CreateChangeset))
+        .and_then(|e| e.operation_id().map(str::to_owned))
+}
+
+/// Returns the name in the ARN of a change set.
+fn change_set_name(arn: &str) -> Option<String> {
+    let (_, rest) = arn.split_once(":changeSet/")?;
+    let (name, _) = rest.split_once('/')?;
+    Some(name.to_owned())
+}
+
+fn name(text: Option<&str>) -> Result<StackName, Error> {
+    let text = text.unwrap_or_default();
+    text.parse()
+        .map_err(|_| Error::Untrusted(format!("`{text}` is no name of a stack")))
+}
+
+impl Stacks {
+    pub(super) async fn list_stacks(
+        &self,
+        token: Option<&str>,
+    ) -> Result<Page<StackSummary>, Error> {
+        let answer = self
+            .reading()
+            .await?
+            .list_stacks()
+            .set_next_token(token.map(str::to_owned))
+            .set_stack_status_filter(Some(live()))
+            .send()
+            .await
+            .map_err(|e| error::of("ListStacks", "the stacks", e))?;
+        let mut items = Vec::new();
+        for stack in answer.stack_summaries() {
+            let status = status(stack.stack_status())?;
+            if status.class() == StatusClass::Gone {
+                continue;
+            }
+            items.push(StackSummary {
+                stack_id: self.stack_id(stack.stack_id())?,
+                name: name(stack.stack_name())?,
+                status,
+                updated: time(stack.last_updated_time()),
+                operation: operation(stack.last_operations()),
+            });
+        }
+        Ok(Page {
+            items,
+            next: answer.next_token().map(str::to_owned),
+        })
+    }
+
+    pub(super) async fn describe_stack(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {
+        let sent = self
+            .reading()
+            .await?
+            .describe_stacks()
+            .stack_name(text(stack))
+            .send()
+            .await;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(failed) if is_absent(&failed) => return Ok(None),
+            Err(failed) => return Err(error::of("DescribeStacks", text(stack), failed)),
+        };
+        let [found] = answer.stacks() else {
+            return Err(Error::Untrusted(format!(
+                "DescribeStacks gave {} stacks for {}",
+                answer.stacks().len(),
+                text(stack)
+            )));
+        };
+        let found = self.observed(found)?;
+        match stack {
+            StackRef::Id(id) if *id != found.stack_id => Err(Error::Untrusted(format!(
+                "DescribeStacks gave {} for {id}",
+                found.stack_id
+            ))),
+            StackRef::Name(name) if *name != found.name => Err(Error::Untrusted(format!(
+                "DescribeStacks gave {} for {name}",
+                found.name
+            ))),
+            StackRef::Name(_) if found.status.class() == StatusClass::Gone => Ok(None),
+            _ => Ok(Some(found)),
+        }
+    }
+
+    fn observed(&self, stack: &Stack) -> Result<Observed, Error> {
+        let status = status(stack.stack_status())?;
+        let pair = |key: Option<&str>, value: Option<&str>| {
+            (
+                key.unwrap_or_default().to_owned(),
+                value.unwrap_or_default().to_owned(),
+            )
+        };
+        // A shell names the change set that made it, which was not executed.
+        let executed = match status.class() {
+            StatusClass::Shell => None,
+            _ => stack.change_set_id().and_then(change_set_name),
+        };
+        Ok(Observed {
+            stack_id: self.stack_id(stack.stack_id())?,
+            name: name(stack.stack_name())?,
+            status,
+            status_reason: stack.stack_status_reason().map(str::to_owned),
+            updated: time(stack.last_updated_time()),
+            operation: operation(stack.last_operations()),
+            parameters: stack
+                .parameters()
+                .iter()
+                .map(|p| pair(p.parameter_key(), p.parameter_value()))
+                .collect(),
+            tags: stack
+                .tags()
+                .iter()
+                .map(|t| pair(t.key(), t.value()))
+                .collect(),
+            outputs: stack
+                .outputs()
+                .iter()
+                .map(|o| pair(o.output_key(), o.output_value()))
+                .collect(),
+            notification_arns: stack.notification_arns().to_vec(),
+            termination_protection: stack.enable_termination_protection().unwrap_or(false),
+            last_change_set: executed,
+        })
+    }
+
+    pub(super) async fn stack_template(&self, stack: &StackRef) -> Result<String, Error> {
+        let sent = self
+            .reading()
+            .await?
+            .get_template()
+            .stack_name(text(stack))
+            .template_stage(TemplateStage::Original)
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => Ok(answer.template_body().unwrap_or_default().to_owned()),
+            Err(failed) if is_absent(&failed) => Err(Error::NotFound(text(stack).to_owned())),
+            Err(failed) => Err(error::of("GetTemplate", text(stack), failed)),
+        }
+    }
+
+    pub(super) async fn proposed_template(&self, change_set: &str) -> Result<String, Error> {
+        let sent = self
+            .reading()
+            .await?
+            .get_template()
+            .change_set_name(change_set)
+            .template_stage(TemplateStage::Original)
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => Ok(answer.template_body().unwrap_or_default().to_owned()),
+            Err(failed) if is_absent(&failed) => Err(Error::NotFound(change_set.to_owned())),
+            Err(failed) => Err(error::of("GetTemplate", change_set, failed)),
+        }
+    }
+
+    pub(super) async fn template_summary(
+        &self,
+        template_url: &str,
+    ) -> Result<TemplateSummary, Error> {
+        let answer = self
+            .reading()
+            .await?
+            .get_template_summary()
+            .template_url(template_url)
+            .send()
+            .await
+            .map_err(|e| error::of("GetTemplateSummary", template_url, e))?;
+        Ok(TemplateSummary {
+            capabilities: answer
+                .capabilities()
+                .iter()
+                .map(|c| c.as_str().to_owned())
+                .collect(),
+            parameters: answer
+                .parameters()
+                .iter()
+                .map(|p| {
+                    let name = p.parameter_key().unwrap_or_default().to_owned();
+                    (name, p.no_echo().unwrap_or(false))
+                })
+                .collect(),
+        })
+    }
+
+    /// Reads events, newest first as they come, until the known one; gives them oldest first.
+    pub(super) async fn events_since(
+        &self,
+        stack: &StackId,
+        after: Option<&str>,
+    ) -> Result<Vec<StackEvent>, Error> {
+        let client = self.reading().await?;
+        let mut events = Vec::new();
+        let mut token = None;
+        'pages: for _ in 0..PAGES {
+            let sent = client
+                .describe_stack_events()
+                .stack_name(stack.as_str())
+                .set_next_token(token)
+                .send()
+                .await;
+            let answer = sent.map_err(|e| error::of("DescribeStackEvents", stack.as_str(), e))?;
+            for event in answer.stack_events() {
+                if after.is_some() && event.event_id() == after {
+                    break 'pages;
+                }
+                events.push(told(event)?);
+            }
+            token = answer.next_token().map(str::to_owned);
+            if token.is_none() {
+                break;
+            }
+        }
+        events.reverse();
+        Ok(events)
+    }
+}
+
+fn told(event: &ApiEvent) -> Result<StackEvent, Error> {
+    let missing = || Error::Untrusted("an event without an id or a time".into());
+    Ok(StackEvent {
+        id: event.event_id().ok_or_else(missing)?.to_owned(),
+        at: time(event.timestamp()).ok_or_else(missing)?,
+        operation: event.operation_id().map(str::to_owned),
+        token: event.client_request_token().map(str::to_owned),
+        logical: event.logical_resource_id().unwrap_or_default().to_owned(),
+        kind: event.resource_type().unwrap_or_default().to_owned(),
+        physical: event
+            .physical_resource_id()
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned),
+        status: event
+            .resource_status()
+            .map(|s| s.as_str().to_owned())
+            .unwrap_or_default(),
+        reason: event.resource_status_reason().map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_asks_for_every_status_but_deleted() {
+        assert_eq!(live().len(), 22);
+        assert!(!live().contains(&ApiStatus::DeleteComplete));
+    }
+
+    #[test]
+    fn making_a_change_set_is_no_operation_that_moves_a_stack() {
+        let entry = |kind: OperationType, id: &str| {
+            OperationEntry::builder()
+                .operation_type(kind)
+                .operation_id(id)
+                .build()
+        };
+        let entries = [
+            entry(OperationType::CreateChangeset, "3"),
+            entry(OperationType::UpdateStack, "2"),
+            entry(OperationType::CreateStack, "1"),
+        ];
+        assert_eq!(operation(&entries).as_deref(), Some("2"));
+        assert_eq!(operation(&[]), None);
+    }
+
+    #[test]
+    fn the_name_of_a_change_set_stands_in_its_arn() {
+        let arn = "arn:aws:cloudformation:eu-west-1:111111111111:changeSet/if-0-g3/uuid";
+        assert_eq!(change_set_name(arn).as_deref(), Some("if-0-g3"));
+        assert_eq!(change_set_name("nonsense"), None);
+    }
+}
