@@ -185,11 +185,19 @@ fn as_text(config: &Config) -> String {
     row("socket", config.socket().display().to_string());
     row(
         "cloud",
-        format!(
-            "{} (embedded engine, pace {})",
-            config.cloud.display(),
-            config.pace
-        ),
+        match &config.aws {
+            None => format!(
+                "{} (embedded engine, pace {})",
+                config.cloud.display(),
+                config.pace
+            ),
+            Some(aws) => format!(
+                "AWS at {}, session {}, home store {}",
+                aws.endpoint.as_deref().unwrap_or("its own endpoints"),
+                aws.session,
+                aws.home
+            ),
+        },
     );
     row(
         "looks",

@@ -265,6 +265,9 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
             Config::load(&near.unwrap_or_else(|| config_path(global)))?
         }
     };
+    if config.aws.is_some() {
+        anyhow::bail!("this installation is on AWS; `isoform local` is about the embedded engine");
+    }
     let world = World::open(&config.cloud, Clock::system(), config.pace).await?;
     match command {
         LocalCommand::Fail {

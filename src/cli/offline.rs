@@ -21,7 +21,7 @@ use crate::domain::model::{Digest, Finding, counted};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::{Files, load_bundle, load_component};
 use crate::git::Mirror;
-use crate::port::{self, Ports};
+use crate::port;
 use crate::reconcile::{self, open_bundle};
 
 /// Arguments of `render`.
@@ -354,7 +354,7 @@ pub(crate) async fn bundle(global: &Global, command: BundleCommand) -> anyhow::R
         BundleCommand::Put { folder, named } => {
             let files = checked_bundle(&folder)?;
             let config = Config::load(&config_path(global))?;
-            let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
+            let ports = daemon::open(&config, &Clock::system()).await?;
             let digest = bundle::digest(&files);
             crate::reconcile::put_bundle(
                 ports.as_ref(),
@@ -438,7 +438,7 @@ async fn stored(global: &Global, digest: &str) -> anyhow::Result<Files> {
     }
     .map_err(|e: <Digest as std::str::FromStr>::Err| usage(e.to_string()))?;
     let config = Config::load(&config_path(global))?;
-    let (_, ports) = daemon::open_ports(&config, &Clock::system()).await?;
+    let ports = daemon::open(&config, &Clock::system()).await?;
     let opened = open_bundle(ports.home().as_ref(), ports.sealing().as_deref(), &digest).await;
     match opened {
         Err(reconcile::Error::Port(port::Error::NotFound(_))) => Err(usage(format!(

@@ -3,6 +3,7 @@
 //! [`raw`] mirrors the file; [`Config::load`] gives it meaning and reports every fault at once. This module is the
 //! only one that reads the environment.
 
+mod aws;
 pub mod raw;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
+pub use aws::{Aws, Hands, Hop, S3Store};
 pub use raw::{BundleStore, Encryption, ForcePush};
 
 /// Where the file is looked for when nothing else is said.
@@ -40,7 +42,9 @@ pub struct Config {
     pub state: PathBuf,
     /// The file with the root key.
     pub root_key: PathBuf,
-    /// The folder of the local world.
+    /// AWS; absent where the embedded engine stands in for it.
+    pub aws: Option<Aws>,
+    /// The folder of the local world; empty on AWS.
     pub cloud: PathBuf,
     /// How fast the local world is.
     pub pace: f64,
@@ -152,17 +156,13 @@ impl Config {
             duration("poll", &file.poll, 30),
             duration("sweep", &file.sweep, 300),
         );
-        let Some(local) = &file.local else {
-            faults.push("local: the embedded engine is the only one in this release; write local: { path: … }".into());
-            return Err(faults);
-        };
-        for (name, store) in &file.bundle_stores {
-            if !store.url.starts_with("local://") {
-                faults.push(format!(
-                    "bundle_stores.{name}.url: only local:// in this release"
-                ));
+        let aws = match &file.local {
+            None => aws::resolve(file, &placements, &mut faults),
+            Some(_) => {
+                aws::unused(file, &mut faults);
+                None
             }
-        }
+        };
         for (name, placement) in &file.placements {
             for (region, store) in placement
                 .bundle_store
@@ -174,7 +174,7 @@ impl Config {
                 ));
             }
         }
-        let pace = local.pace.unwrap_or(1.0);
+        let pace = file.local.as_ref().and_then(|l| l.pace).unwrap_or(1.0);
         if !(0.0..=10_000.0).contains(&pace) {
             faults.push("local.pace: a number from 0 to 10000".into());
         }
@@ -185,18 +185,22 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let encryption = file
-            .bundle_stores
-            .values()
-            .next()
-            .map(|s| s.encryption)
-            .unwrap_or_default();
+        let encryption = match &aws {
+            Some(aws) => aws.stores.get(&aws.home).map(|s| s.encryption),
+            None => file.bundle_stores.values().next().map(|s| s.encryption),
+        }
+        .unwrap_or_default();
         Ok(Self {
             placements,
             sources,
             state,
             root_key,
-            cloud: base.join(&local.path),
+            aws,
+            cloud: file
+                .local
+                .as_ref()
+                .map(|l| base.join(&l.path))
+                .unwrap_or_default(),
             pace,
             bundle_stores: file.bundle_stores.clone(),
             encryption,

@@ -21,9 +21,13 @@ pub struct File {
     pub sources: BTreeMap<String, Source>,
     #[serde(default)]
     pub bundle_stores: BTreeMap<String, BundleStore>,
+    #[serde(default)]
+    pub home: Option<String>,
     pub state: State,
     #[serde(default)]
     pub local: Option<Local>,
+    #[serde(default)]
+    pub aws: Option<Aws>,
     #[serde(default)]
     pub poll: Option<String>,
     #[serde(default)]
@@ -38,6 +42,52 @@ pub struct File {
 #[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
 pub struct Account {
     pub id: String,
+    #[serde(default)]
+    pub roles: Roles,
+    #[serde(default)]
+    pub external_id: Option<String>,
+}
+
+/// Roles in an account: names, or ARNs.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Roles {
+    #[serde(default)]
+    pub preview: Option<String>,
+    #[serde(default)]
+    pub apply: Option<String>,
+    #[serde(default)]
+    pub cloudformation: Option<String>,
+}
+
+/// How AWS is reached.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Aws {
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    #[serde(default)]
+    pub fips: bool,
+    #[serde(default)]
+    pub dual_stack: bool,
+    #[serde(default)]
+    pub session: Option<String>,
+    #[serde(default)]
+    pub session_tags: BTreeMap<String, String>,
+    #[serde(default)]
+    pub chain: Vec<Hop>,
+}
+
+/// A role that is taken on the way to others.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Hop {
+    pub role: String,
+    #[serde(default)]
+    pub external_id: Option<String>,
 }
 
 /// A placement.
@@ -183,6 +233,18 @@ pub struct BundleStore {
     pub url: String,
     #[serde(default)]
     pub encryption: Encryption,
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub region: Option<String>,
+    #[serde(default)]
+    pub key: Option<String>,
+    #[serde(default)]
+    pub former_keys: Vec<String>,
+    #[serde(default)]
+    pub role: Option<String>,
+    #[serde(default)]
+    pub external_id: Option<String>,
 }
 
 /// How bundles are encrypted at rest.
@@ -191,6 +253,8 @@ pub struct BundleStore {
 pub enum Encryption {
     /// By the store, with its own key.
     SseS3,
+    /// By the store, under a key of ours.
+    SseKms,
     /// Sealed before they are put, under the key service.
     #[default]
     ClientKms,

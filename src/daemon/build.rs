@@ -1,4 +1,4 @@
-//! The composition root: the only place that knows which adapter stands behind a port.
+//! The composition root: this file and `cloud` alone know which adapter stands behind a port.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
 
+use super::cloud::AwsPorts;
 use crate::clock::Clock;
 use crate::config::{Config, Encryption};
 use crate::domain::audit::{Body, Stream};
@@ -51,7 +52,7 @@ impl Ports for LocalPorts {
     }
 }
 
-/// Opens the ports that a configuration names.
+/// Opens the ports of the embedded engine.
 pub async fn open_ports(
     config: &Config,
     clock: &Clock,
@@ -63,9 +64,17 @@ pub async fn open_ports(
         Encryption::ClientKms => Some(Arc::new(
             LocalKeys::open(&world, "bundles").context("opening the key of the local world")?,
         )),
-        Encryption::SseS3 => None,
+        Encryption::SseS3 | Encryption::SseKms => None,
     };
     Ok((world.clone(), Arc::new(LocalPorts { world, keys })))
+}
+
+/// Opens the ports that a configuration names, on AWS or on the embedded engine.
+pub async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Ports>> {
+    match &config.aws {
+        Some(aws) => Ok(Arc::new(AwsPorts::open(aws, config, clock).await)),
+        None => Ok(open_ports(config, clock).await?.1),
+    }
 }
 
 /// A daemon that is put together and does not run yet.
@@ -100,7 +109,7 @@ pub async fn build_on(
     let mut store = Store::open(&config.state, &root).await?;
     let ports = match ports {
         Some(ports) => ports,
-        None => open_ports(&config, &clock).await?.1,
+        None => open(&config, &clock).await?,
     };
     let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now())
         .await

@@ -1,7 +1,9 @@
 //! The process: what is put together, what runs, and how it ends.
 
 mod build;
+mod cloud;
 mod run;
 
-pub use build::{Built, LocalPorts, build, build_on, open_ports};
+pub use build::{Built, LocalPorts, build, build_on, open, open_ports};
+pub use cloud::AwsPorts;
 pub use run::run;

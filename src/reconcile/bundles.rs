@@ -167,7 +167,7 @@ pub async fn put_bundle(
                 "bundles must be sealed, and no key service is configured".into(),
             ));
         }
-        (Encryption::SseS3, _) => bundle::pack(files).map_err(packing)?,
+        (Encryption::SseS3 | Encryption::SseKms, _) => bundle::pack(files).map_err(packing)?,
     };
     let options = Put {
         sha256: Some(sha256_hex(&bytes)),

@@ -1,13 +1,14 @@
 //! What the line can tell: the estate, one target, a difference, evidence and proof. Shapes are versioned with `v`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::ready::Candidate;
 use super::{Error, Known, Line, OperatorError};
 use crate::domain::audit::{Body, Entry, Stream};
-use crate::domain::deployment::{EventKind, Outcome};
+use crate::domain::deployment::{EventKind, Outcome, Pinned};
 use crate::domain::model::{
     Address, Condition, Digest, Finding, Reason, Revision, SourceName, SyncResult, TargetUid,
     Timestamp,
@@ -16,6 +17,7 @@ use crate::domain::plan::{Change, StackStatus, StatusClass};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::load_bundle;
 use crate::git::CommitInfo;
+use crate::port::ObjectStore;
 
 /// One target, as people see it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -518,6 +520,21 @@ impl Line {
         })
     }
 
+    /// The store that holds what was rendered for a deployment: the one that serves its stack's region.
+    fn store_of(&self, stream: &Stream, pinned: &Pinned) -> Arc<dyn ObjectStore> {
+        let owned = match stream {
+            Stream::Target(uid) => self.history(uid).and_then(|h| h.owned.clone()),
+            _ => None,
+        };
+        let placed = pinned.placed.as_ref().map(|p| &p.placement);
+        let placement = placed.and_then(|name| self.settings.placements.get(name));
+        match (placement, owned.and_then(|s| s.region())) {
+            (Some(placement), Some(region)) => self.ports.store(placement, &region).ok(),
+            _ => None,
+        }
+        .unwrap_or_else(|| self.ports.home())
+    }
+
     /// Proves a deployment: opens the sealed bundle, renders again from the recorded inputs, and compares.
     pub async fn prove(&self, question: &str) -> Result<Proof, OperatorError> {
         let evidence = self.evidence(question).await?;
@@ -581,9 +598,8 @@ impl Line {
                 steps,
             });
         }
-        let stored =
-            crate::port::read_all(self.ports.home().as_ref(), &pinned.rendered, None, 2 << 20)
-                .await;
+        let store = self.store_of(&stream, &pinned);
+        let stored = crate::port::read_all(store.as_ref(), &pinned.rendered, None, 2 << 20).await;
         steps.push((
             format!(
                 "{} in the bundle store holds that text",

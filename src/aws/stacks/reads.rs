@@ -44,6 +44,11 @@ fn operation(entries: &[OperationEntry]) -> Option<String> {
         .and_then(|e| e.operation_id().map(str::to_owned))
 }
 
+fn original(body: Option<&str>) -> Result<String, Error> {
+    body.map(str::to_owned)
+        .ok_or_else(|| Error::Untrusted("GetTemplate gave no template".into()))
+}
+
 /// Returns the name in the ARN of a change set.
 fn change_set_name(arn: &str) -> Option<String> {
     let (_, rest) = arn.split_once(":changeSet/")?;
@@ -177,7 +182,7 @@ impl Stacks {
             .send()
             .await;
         match sent {
-            Ok(answer) => Ok(answer.template_body().unwrap_or_default().to_owned()),
+            Ok(answer) => original(answer.template_body()),
             Err(failed) if is_absent(&failed) => Err(Error::NotFound(text(stack).to_owned())),
             Err(failed) => Err(error::of("GetTemplate", text(stack), failed)),
         }
@@ -193,7 +198,7 @@ impl Stacks {
             .send()
             .await;
         match sent {
-            Ok(answer) => Ok(answer.template_body().unwrap_or_default().to_owned()),
+            Ok(answer) => original(answer.template_body()),
             Err(failed) if is_absent(&failed) => Err(Error::NotFound(change_set.to_owned())),
             Err(failed) => Err(error::of("GetTemplate", change_set, failed)),
         }

@@ -1,0 +1,481 @@
+//! What the configuration says of AWS: how it is reached, with which roles, and where bundles lie.
+
+use std::collections::BTreeMap;
+
+use super::raw;
+use crate::domain::estate::Placement;
+use crate::domain::model::{AccountId, PlacementName, Region};
+
+/// A role that is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Its ARN.
+    pub arn: String,
+    /// What its trust policy asks for.
+    pub external_id: Option<String>,
+}
+
+/// With which hands a placement is worked in.
+#[derive(Clone, Debug, Default)]
+pub struct Hands {
+    /// Reads and makes change sets.
+    pub preview: Option<Hop>,
+    /// Executes.
+    pub apply: Option<Hop>,
+    /// The ARN of the role that CloudFormation takes.
+    pub cloudformation: Option<String>,
+}
+
+/// A bucket with bundles.
+#[derive(Clone, Debug)]
+pub struct S3Store {
+    /// The bucket.
+    pub bucket: String,
+    /// What stands before every key; may be empty.
+    pub prefix: String,
+    /// The account that the bucket must belong to.
+    pub owner: AccountId,
+    /// Its region.
+    pub region: Region,
+    /// How bundles are encrypted.
+    pub encryption: raw::Encryption,
+    /// The ARN of the key, where one is used.
+    pub key: Option<String>,
+    /// ARNs of keys that were used before.
+    pub former_keys: Vec<String>,
+    /// The role that reaches it.
+    pub role: Option<Hop>,
+}
+
+/// AWS, as it is configured.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    /// Another endpoint for every service.
+    pub endpoint: Option<String>,
+    /// Endpoints with validated cryptography.
+    pub fips: bool,
+    /// Endpoints that speak IPv6 too.
+    pub dual_stack: bool,
+    /// The name of sessions.
+    pub session: String,
+    /// Tags of sessions.
+    pub session_tags: BTreeMap<String, String>,
+    /// Roles that are taken before any other.
+    pub chain: Vec<Hop>,
+    /// Roles by placement.
+    pub hands: BTreeMap<PlacementName, Hands>,
+    /// Bundle stores by name.
+    pub stores: BTreeMap<String, S3Store>,
+    /// The store of the catalogue, the owners and the log.
+    pub home: String,
+    /// The store that serves a placement's region.
+    pub serves: BTreeMap<(PlacementName, Region), String>,
+}
+
+/// Reports what means nothing beside the embedded engine.
+pub(super) fn unused(file: &raw::File, faults: &mut Vec<String>) {
+    if file.aws.is_some() {
+        faults.push(
+            "aws: one installation is on AWS or on the embedded engine; take away `aws` or `local`"
+                .into(),
+        );
+    }
+    for (name, store) in &file.bundle_stores {
+        if !store.url.starts_with("local://") {
+            faults.push(format!(
+                "bundle_stores.{name}.url: beside `local` write local://…; without `local` the store is s3://…"
+            ));
+        }
+        if store.encryption == raw::Encryption::SseKms {
+            faults.push(format!(
+                "bundle_stores.{name}.encryption: the embedded store has sse-s3 and client-kms"
+            ));
+        }
+    }
+    for (name, account) in &file.accounts {
+        let roles = &account.roles;
+        if roles.preview.is_some() || roles.apply.is_some() || roles.cloudformation.is_some() {
+            faults.push(format!(
+                "accounts.{name}.roles: the embedded engine knows no roles"
+            ));
+        }
+    }
+}
+
+/// Gives meaning to what the file says of AWS.
+pub(super) fn resolve(
+    file: &raw::File,
+    placements: &BTreeMap<PlacementName, Placement>,
+    faults: &mut Vec<String>,
+) -> Option<Aws> {
+    let given = file.aws.clone().unwrap_or_default();
+    if let Some(endpoint) = &given.endpoint {
+        endpoint_is_safe(endpoint, faults);
+    }
+    let session = given.session.unwrap_or_else(|| "isoform".into());
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    if !(2..=64).contains(&session.len()) || !session.chars().all(fits) {
+        faults.push("aws.session: 2 to 64 letters, digits and any of _+=,.@-".into());
+    }
+    let mut chain = Vec::new();
+    for (index, hop) in given.chain.iter().enumerate() {
+        let at = format!("aws.chain[{index}].role");
+        if let Some(arn) = role(&hop.role, None, &at, faults) {
+            chain.push(Hop {
+                arn,
+                external_id: hop.external_id.clone(),
+            });
+        }
+    }
+    let stores: BTreeMap<String, S3Store> = file
+        .bundle_stores
+        .iter()
+        .filter_map(|(name, raw)| Some((name.clone(), store(name, raw, faults)?)))
+        .collect();
+    let home = home(file, faults)?;
+    let mut hands = BTreeMap::new();
+    let mut serves = BTreeMap::new();
+    for (name, raw) in &file.placements {
+        let Some(placement) = placements.values().find(|p| p.name.as_str() == name) else {
+            continue;
+        };
+        for region in raw.bundle_store.keys() {
+            if !placement.regions.iter().any(|r| r.as_str() == region) {
+                faults.push(format!(
+                    "placements.{name}.bundle_store.{region}: the placement has no such region"
+                ));
+            }
+        }
+        for region in &placement.regions {
+            let store = raw.bundle_store.get(region.as_str()).unwrap_or(&home);
+            serves.insert((placement.name.clone(), region.clone()), store.clone());
+        }
+        if let Some(account) = file.accounts.get(&raw.account) {
+            let at = format!("accounts.{}.roles", raw.account);
+            hands.insert(
+                placement.name.clone(),
+                hands_of(account, placement, &at, faults),
+            );
+        }
+    }
+    Some(Aws {
+        endpoint: given.endpoint,
+        fips: given.fips,
+        dual_stack: given.dual_stack,
+        session,
+        session_tags: given.session_tags,
+        chain,
+        hands,
+        stores,
+        home,
+        serves,
+    })
+}
+
+fn endpoint_is_safe(endpoint: &str, faults: &mut Vec<String>) {
+    let loopback = ["127.0.0.1", "localhost", "[::1]"];
+    let safe = match endpoint.split_once("://") {
+        Some(("https", host)) => !host.is_empty(),
+        Some(("http", rest)) => loopback.iter().any(|host| {
+            rest.strip_prefix(host)
+                .is_some_and(|r| r.is_empty() || r.starts_with([':', '/']))
+        }),
+        _ => false,
+    };
+    if !safe || endpoint.contains('@') {
+        faults.push(
+            "aws.endpoint: write https://…, without a user; http:// only to this machine itself"
+                .into(),
+        );
+    }
+}
+
+fn hands_of(
+    account: &raw::Account,
+    placement: &Placement,
+    at: &str,
+    faults: &mut Vec<String>,
+) -> Hands {
+    let mut find = |word: &str, given: &Option<String>| {
+        let given = given.as_ref()?;
+        role(given, Some(placement), &format!("{at}.{word}"), faults)
+    };
+    let taken = |arn: String| Hop {
+        arn,
+        external_id: account.external_id.clone(),
+    };
+    Hands {
+        preview: find("preview", &account.roles.preview).map(taken),
+        apply: find("apply", &account.roles.apply).map(taken),
+        cloudformation: find("cloudformation", &account.roles.cloudformation),
+    }
+}
+
+/// Completes the name of a role, or takes its ARN; a role of a placement is one of its account.
+fn role(
+    given: &str,
+    placement: Option<&Placement>,
+    at: &str,
+    faults: &mut Vec<String>,
+) -> Option<String> {
+    if given.starts_with("arn:") {
+        let parts: Vec<&str> = given.splitn(6, ':').collect();
+        let good = matches!(parts.as_slice(), [_, _, "iam", "", account, name]
+            if account.len() == 12 && name.starts_with("role/") && name.len() > 5);
+        if !good {
+            faults.push(format!(
+                "{at}: `{given}` is not arn:<partition>:iam::<account>:role/<name>"
+            ));
+            return None;
+        }
+        if placement.is_some_and(|p| p.account.as_str() != parts[4]) {
+            faults.push(format!("{at}: {given} is a role of another account"));
+            return None;
+        }
+        return Some(given.to_owned());
+    }
+    let Some(placement) = placement else {
+        faults.push(format!("{at}: write the whole ARN"));
+        return None;
+    };
+    let named = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-/".contains(c);
+    if given.is_empty() || !given.chars().all(named) {
+        faults.push(format!("{at}: `{given}` is no name of a role"));
+        return None;
+    }
+    let (partition, _) = placement.regions.first()?.partition();
+    Some(format!(
+        "arn:{partition}:iam::{}:role/{given}",
+        placement.account
+    ))
+}
+
+fn home(file: &raw::File, faults: &mut Vec<String>) -> Option<String> {
+    let mut names = file.bundle_stores.keys();
+    match (&file.home, names.next(), names.next()) {
+        (Some(home), ..) if file.bundle_stores.contains_key(home) => Some(home.clone()),
+        (Some(home), ..) => {
+            faults.push(format!("home: there is no bundle store `{home}`"));
+            None
+        }
+        (None, Some(only), None) => Some(only.clone()),
+        (None, None, _) => {
+            faults.push("bundle_stores: on AWS one is needed, s3://<bucket>/<prefix>; without AWS write local: { path: … }".into());
+            None
+        }
+        (None, Some(_), Some(_)) => {
+            faults.push("home: of several bundle stores, say which one holds the catalogue, the owners and the log".into());
+            None
+        }
+    }
+}
+
+/// The region of the ARN of a key.
+fn key_region(arn: &str) -> Option<Region> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    match parts.as_slice() {
+        ["arn", _, "kms", region, account, key]
+            if account.len() == 12 && key.starts_with("key/") =>
+        {
+            region.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+fn store(name: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) -> Option<S3Store> {
+    let at = format!("bundle_stores.{name}");
+    let before = faults.len();
+    let mut fault = |text: String| faults.push(format!("{at}.{text}"));
+    let rest = raw.url.strip_prefix("s3://").unwrap_or_default();
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let lettered = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(lettered) {
+        fault("url: write s3://<bucket> or s3://<bucket>/<prefix>".into());
+    }
+    let prefix = prefix.trim_matches('/');
+    let owner = raw.owner.as_deref().map(str::parse::<AccountId>);
+    match &owner {
+        None => fault(
+            "owner: the account that the bucket belongs to; a bucket of anybody else is refused"
+                .into(),
+        ),
+        Some(Err(error)) => fault(format!("owner: {error}")),
+        Some(Ok(_)) => {}
+    }
+    let needs = raw.encryption != raw::Encryption::SseS3;
+    match (&raw.key, needs) {
+        (None, true) => fault("key: sse-kms and client-kms need the ARN of a key".into()),
+        (Some(_), false) => fault("key: sse-s3 takes no key; write encryption: sse-kms".into()),
+        _ => {}
+    }
+    for key in raw.key.iter().chain(&raw.former_keys) {
+        if key_region(key).is_none() {
+            fault(format!(
+                "key: `{key}` is not arn:<partition>:kms:<region>:<account>:key/<id>; an alias can be pointed elsewhere and is not taken"
+            ));
+        }
+    }
+    let keyed = raw.key.as_deref().and_then(key_region);
+    let region = match raw.region.as_deref().map(str::parse::<Region>) {
+        Some(Err(error)) => {
+            fault(format!("region: {error}"));
+            None
+        }
+        Some(Ok(region)) => Some(region),
+        None => keyed.clone(),
+    };
+    match (&region, &keyed) {
+        (None, _) if raw.region.is_none() => fault("region: the bucket's region".into()),
+        (Some(region), Some(keyed)) if region != keyed => {
+            fault(format!(
+                "key: the key is in {keyed}, and the bucket in {region}"
+            ));
+        }
+        _ => {}
+    }
+    let role = raw.role.as_ref().and_then(|given| {
+        let arn = role(given, None, &format!("{at}.role"), faults)?;
+        Some(Hop {
+            arn,
+            external_id: raw.external_id.clone(),
+        })
+    });
+    if faults.len() > before {
+        return None;
+    }
+    Some(S3Store {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        owner: owner?.ok()?,
+        region: region?,
+        encryption: raw.encryption,
+        key: raw.key.clone(),
+        former_keys: raw.former_keys.clone(),
+        role,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Config, Encryption};
+    use super::*;
+
+    const GOOD: &str = r#"
+isoform: 1
+aws: { endpoint: "https://vpce.example", session: isoform-prod, chain: [ { role: "arn:aws:iam::111111111111:role/hub", external_id: x } ] }
+accounts: { prod: { id: "333333333333", roles: { preview: look, apply: act, cloudformation: "arn:aws:iam::333333333333:role/cfn" }, external_id: e } }
+placements: { prod: { account: prod, regions: [us-east-1, eu-west-1], bundle_store: { eu-west-1: eu } } }
+sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
+bundle_stores:
+  us: { url: "s3://acme-us/x/", owner: "333333333333", encryption: sse-kms, key: "arn:aws:kms:us-east-1:333333333333:key/k" }
+  eu: { url: "s3://acme-eu", owner: "333333333333", region: eu-west-1, encryption: sse-s3 }
+home: us
+state: { path: state, key: "file:root.key" }
+"#;
+
+    fn resolve(text: &str) -> Result<Config, Vec<String>> {
+        let file: raw::File = serde_yaml::from_str(text).unwrap();
+        Config::resolve(&file, Path::new("/x"))
+    }
+
+    #[test]
+    fn a_good_file_has_its_meaning() {
+        let config = resolve(GOOD).unwrap();
+        let aws = config.aws.unwrap();
+        let place: PlacementName = "prod".parse().unwrap();
+
+        assert_eq!(config.encryption, Encryption::SseKms);
+        assert_eq!(
+            (aws.home.as_str(), aws.stores["us"].prefix.as_str()),
+            ("us", "x")
+        );
+        let serves = |region: &str| aws.serves[&(place.clone(), region.parse().unwrap())].clone();
+        assert_eq!(
+            (serves("us-east-1"), serves("eu-west-1")),
+            ("us".into(), "eu".into())
+        );
+        let hands = &aws.hands[&place];
+        let apply = hands.apply.clone().unwrap();
+        assert_eq!(apply.arn, "arn:aws:iam::333333333333:role/act");
+        assert_eq!(apply.external_id.as_deref(), Some("e"));
+    }
+
+    #[test]
+    fn a_fault_says_where_it_is() {
+        for (from, to, key) in [
+            ("https://vpce.example", "http://10.0.0.1", "aws.endpoint"),
+            (
+                "https://vpce.example",
+                "http://127.0.0.1.example",
+                "aws.endpoint",
+            ),
+            ("isoform-prod", "a b", "aws.session"),
+            (
+                "arn:aws:iam::111111111111:role/hub",
+                "hub",
+                "aws.chain[0].role",
+            ),
+            (
+                "iam::333333333333:role/cfn",
+                "iam::444444444444:role/cfn",
+                "accounts.prod.roles.cloudformation",
+            ),
+            ("s3://acme-us/x/", "s3://Acme", "bundle_stores.us.url"),
+            (
+                "owner: \"333333333333\", region",
+                "region",
+                "bundle_stores.eu.owner",
+            ),
+            (":key/k", ":alias/k", "bundle_stores.us.key"),
+            (
+                "encryption: sse-s3",
+                "encryption: sse-kms",
+                "bundle_stores.eu.key",
+            ),
+            ("region: eu-west-1, ", "", "bundle_stores.eu.region"),
+            ("home: us", "home: them", "home"),
+            ("home: us", "", "home"),
+            (
+                "{ eu-west-1: eu }",
+                "{ eu-west-2: eu }",
+                "placements.prod.bundle_store.eu-west-2",
+            ),
+            ("state:", "local: { path: c }\nstate:", "aws"),
+        ] {
+            let faults = resolve(&GOOD.replace(from, to)).unwrap_err();
+            assert!(
+                faults.iter().any(|f| f.starts_with(&format!("{key}:"))),
+                "{key}: {faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_region_than_the_bucket_is_refused() {
+        let faults = resolve(&GOOD.replace(
+            "key: \"arn:aws:kms:us-east-1",
+            "region: us-east-2, key: \"arn:aws:kms:us-east-1",
+        ));
+        assert!(
+            faults.unwrap_err()[0].starts_with("bundle_stores.us.key: the key is in us-east-1")
+        );
+    }
+
+    #[test]
+    fn without_a_store_the_fault_names_both_ways() {
+        let start = GOOD.find("bundle_stores").unwrap();
+        let end = GOOD.find("home:").unwrap();
+        let text = GOOD
+            .replace(&GOOD[start..end], "")
+            .replace("home: us\n", "")
+            .replace(", bundle_store: { eu-west-1: eu }", "");
+        let faults = resolve(&text).unwrap_err();
+        assert!(
+            faults[0].contains("s3://") && faults[0].contains("local:"),
+            "{faults:?}"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! The ports on AWS: one session for each placement and region, one for each bundle store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
+use crate::clock::Clock;
+use crate::config::{self, Config, Encryption};
+use crate::domain::estate::Placement;
+use crate::domain::model::{PlacementName, Region};
+use crate::domain::policy::Mode;
+use crate::port::{self, Error, KeyService, ObjectStore, Ports, StackEngine};
+
+/// The ports of an installation on AWS. Opening them calls nothing.
+pub struct AwsPorts {
+    engines: BTreeMap<(PlacementName, Region), Arc<Stacks>>,
+    stores: BTreeMap<String, Arc<S3Objects>>,
+    serves: BTreeMap<(PlacementName, Region), String>,
+    home: Arc<S3Objects>,
+    keys: Option<Arc<KmsKeys>>,
+}
+
+impl AwsPorts {
+    /// Opens what a configuration names.
+    pub async fn open(aws: &config::Aws, config: &Config, clock: &Clock) -> Self {
+        let reached = Aws::connect(Reach {
+            endpoint: aws.endpoint.clone(),
+            fips: aws.fips,
+            dual_stack: aws.dual_stack,
+            session: aws.session.clone(),
+            tags: aws.session_tags.clone(),
+        })
+        .await;
+        let mut engines = BTreeMap::new();
+        for placement in config.placements.values() {
+            let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
+            let roles = chain(aws, hand(placement.mode, &hands));
+            for region in &placement.regions {
+                let place = Place {
+                    account: placement.account.clone(),
+                    service_role: hands.cloudformation.clone(),
+                };
+                let session = reached.session(region, &roles).await;
+                let stacks = Stacks::new(session, place, clock.clone());
+                let key = (placement.name.clone(), region.clone());
+                engines.insert(key, Arc::new(stacks));
+            }
+        }
+        let mut stores = BTreeMap::new();
+        for (name, store) in &aws.stores {
+            stores.insert(name.clone(), Arc::new(opened(&reached, aws, store).await));
+        }
+        let home = &aws.stores[&aws.home];
+        let keys = match (&home.key, home.encryption) {
+            (Some(key), Encryption::ClientKms) => {
+                let roles = chain(aws, home.role.as_ref());
+                let session = reached.session(&home.region, &roles).await;
+                let former = home.former_keys.clone();
+                Some(Arc::new(KmsKeys::new(&session, key.clone(), former, None)))
+            }
+            _ => None,
+        };
+        Self {
+            engines,
+            serves: aws.serves.clone(),
+            home: stores[&aws.home].clone(),
+            stores,
+            keys,
+        }
+    }
+}
+
+/// A placement that is only observed is worked in with the hands that cannot execute, where there are such.
+fn hand(mode: Mode, hands: &config::Hands) -> Option<&config::Hop> {
+    match mode {
+        Mode::Observe => hands.preview.as_ref().or(hands.apply.as_ref()),
+        Mode::Approve | Mode::Auto => hands.apply.as_ref(),
+    }
+}
+
+fn chain(aws: &config::Aws, last: Option<&config::Hop>) -> Vec<Role> {
+    let taken = |hop: &config::Hop| Role {
+        arn: hop.arn.clone(),
+        external_id: hop.external_id.clone(),
+    };
+    aws.chain.iter().chain(last).map(taken).collect()
+}
+
+async fn opened(reached: &Aws, aws: &config::Aws, store: &config::S3Store) -> S3Objects {
+    let session = reached
+        .session(&store.region, &chain(aws, store.role.as_ref()))
+        .await;
+    let bucket = Bucket {
+        name: store.bucket.clone(),
+        prefix: store.prefix.clone(),
+        owner: store.owner.clone(),
+        region: store.region.clone(),
+        at_rest: match &store.key {
+            Some(key) => port::Encryption::Key(key.clone()),
+            None => port::Encryption::Store,
+        },
+        former_keys: store.former_keys.clone(),
+    };
+    S3Objects::new(&session, bucket)
+}
+
+impl Ports for AwsPorts {
+    fn engine(
+        &self,
+        placement: &Placement,
+        region: &Region,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        let key = (placement.name.clone(), region.clone());
+        match self.engines.get(&key) {
+            Some(engine) => Ok(engine.clone()),
+            None => Err(Error::Unsupported(
+                "a region that the configuration gives the placement no more",
+            )),
+        }
+    }
+
+    fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
+        let key = (placement.name.clone(), region.clone());
+        let store = self.serves.get(&key).and_then(|n| self.stores.get(n));
+        match store {
+            Some(store) => Ok(store.clone()),
+            None => Err(Error::Unsupported(
+                "a region that the configuration gives the placement no more",
+            )),
+        }
+    }
+
+    fn home(&self) -> Arc<dyn ObjectStore> {
+        self.home.clone()
+    }
+
+    fn sealing(&self) -> Option<Arc<dyn KeyService>> {
+        self.keys.clone().map(|k| k as Arc<dyn KeyService>)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_observed_is_worked_in_with_the_weaker_hands() {
+        let hop = |name: &str| {
+            Some(config::Hop {
+                arn: name.into(),
+                external_id: None,
+            })
+        };
+        let both = config::Hands {
+            preview: hop("look"),
+            apply: hop("act"),
+            cloudformation: None,
+        };
+        let one = config::Hands {
+            preview: None,
+            ..both.clone()
+        };
+        let arn = |mode, hands| hand(mode, hands).map(|h| h.arn.clone());
+        assert_eq!(arn(Mode::Observe, &both).as_deref(), Some("look"));
+        assert_eq!(arn(Mode::Observe, &one).as_deref(), Some("act"));
+        assert_eq!(arn(Mode::Auto, &both).as_deref(), Some("act"));
+    }
+}
