@@ -945,6 +945,7 @@ impl Line {
                 return Ok(());
             }
             shared.forget_snapshots(&newest);
+            shared.come_to_rest(&newest);
             Look {
                 snapshot: newest.id,
                 trigger: newest.trigger.clone(),

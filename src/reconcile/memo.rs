@@ -174,13 +174,30 @@ impl Shared {
 
     /// Takes over from the snapshot before whatever was in sync with it and is asked for in the same way, without
     /// looking at it again. Returns who is to be looked at.
-    ///
-    /// Who rests and is asked for by the very same target is not even visited.
     pub(super) fn carry_over(
         &mut self,
         before: Option<&Snapshot>,
         now: &Snapshot,
     ) -> Vec<TargetUid> {
+        self.carry(before, now);
+        let open: Vec<TargetUid> = self.open.iter().cloned().collect();
+        for uid in &open {
+            if let Some(known) = self.targets.get_mut(uid) {
+                known.attempts = 0;
+            }
+        }
+        open
+    }
+
+    /// Lets rest whoever is in sync at the end of a look: nobody asks for them until something changes.
+    pub(super) fn come_to_rest(&mut self, newest: &Snapshot) {
+        if self.carried == newest.id {
+            self.carry(Some(newest), newest);
+        }
+    }
+
+    /// Who rests and is asked for by the very same target is not even visited.
+    fn carry(&mut self, before: Option<&Snapshot>, now: &Snapshot) {
         let follows = before.filter(|b| b.id == self.carried && Arc::ptr_eq(&b.uids, &now.uids));
         let concerned: BTreeSet<Address> = match follows {
             Some(before) => self.concerned_by(before, now),
@@ -241,13 +258,6 @@ impl Shared {
             }
         }
         self.carried = now.id;
-        let open: Vec<TargetUid> = self.open.iter().cloned().collect();
-        for uid in &open {
-            if let Some(known) = self.targets.get_mut(uid) {
-                known.attempts = 0;
-            }
-        }
-        open
     }
 
     /// Tells whether everybody whom the newest snapshot asks for was looked at with it, and nobody moves.
