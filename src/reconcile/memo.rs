@@ -424,8 +424,14 @@ impl Shared {
         let older: BTreeSet<SnapshotId> = older.into_iter().map(|(s, _)| s).collect();
         let kept = |s: &SnapshotId| *s >= recent || older.contains(s);
         self.snapshots.retain(|s| kept(&s.id));
-        for known in self.targets.values_mut() {
+        for (uid, known) in &mut self.targets {
             let passes = &mut known.passes;
+            // Who rests is in sync up to now, without a word about it.
+            if !self.open.contains(uid)
+                && let Some(last) = passes.last_mut()
+            {
+                last.to = last.to.max(self.carried);
+            }
             passes.retain(|p| p.to >= recent || older.range(p.from..=p.to).next().is_some());
         }
     }
@@ -657,5 +663,55 @@ impl Line {
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::model::{Actor, Condition};
+
+    #[test]
+    fn who_rests_keeps_its_pass_when_snapshots_are_forgotten() {
+        let uid: TargetUid = "0".repeat(32).parse().unwrap();
+        let mut shared = Shared::default();
+        let known = Known {
+            history: Arc::new(History::new(uid.clone())),
+            stream_seq: 1,
+            condition: Condition {
+                result: SyncResult::InSync,
+                reason: Reason::Settled,
+                detail: String::new(),
+                since: Timestamp(0),
+            },
+            looked: SnapshotId(1),
+            passes: vec![Pass::at(SnapshotId(1), Timestamp(0))],
+            attempts: 0,
+            progress: None,
+            wanted: None,
+            radius: None,
+            ended: None,
+            memo: None,
+        };
+        shared.targets.insert(uid.clone(), known);
+        let count = SLACK as u64 + 9;
+        for id in 1..=count {
+            shared.snapshots.push(Arc::new(Snapshot {
+                id: SnapshotId(id),
+                revisions: BTreeMap::new(),
+                commits: BTreeMap::new(),
+                compiled: Default::default(),
+                at: Timestamp(0),
+                trigger: String::new(),
+                actor: Actor::daemon("test"),
+                uids: Arc::default(),
+            }));
+        }
+        shared.carried = SnapshotId(count);
+        let newest = shared.snapshots.last().cloned().unwrap();
+        shared.make_room(4, &newest, Timestamp(1_000_000_000));
+        assert!(shared.snapshots.len() < count as usize);
+        let known = &shared.targets[&uid];
+        assert_eq!(shared.passed(known, SnapshotId(count)), Some(Timestamp(0)));
     }
 }
