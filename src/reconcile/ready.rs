@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Known, Line, Shared, Snapshot};
+use crate::domain::deployment::Outcome;
 use crate::domain::estate::{StagePosition, Target, TargetKind};
 use crate::domain::model::{Address, Finding, Reason, SyncResult, TargetUid, Timestamp};
 use crate::domain::spec::Stage;
@@ -42,11 +43,14 @@ impl Line {
     ) -> Candidate {
         let now = self.clock.now();
         let shared = self.shared();
-        let applied = shared
-            .targets
-            .get(uid)
-            .and_then(|k| k.history.applied.as_ref())
-            .map(|a| a.snapshot);
+        // What was removed does not come back as it was before that.
+        let history = shared.targets.get(uid).map(|k| &k.history);
+        let removed = history
+            .and_then(|h| h.last.as_ref())
+            .filter(|(_, settled, _)| settled.outcome == Outcome::Removed)
+            .map(|(pinned, _, _)| pinned.snapshot);
+        let applied = history.and_then(|h| h.applied.as_ref()).map(|a| a.snapshot);
+        let applied = applied.max(removed);
         let mut first = None;
         for snapshot in shared.snapshots.iter().rev().filter(|s| {
             s.id <= newest.id

@@ -4,6 +4,7 @@
 //! nothing. `domain/policy/prune.rs` decides; here is gathered what it must know.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -64,7 +65,10 @@ impl Line {
         if let Some(current) = history.current.as_ref().filter(|d| !d.pinned.removal)
             && let Some(address) = &history.address
             && let Some(snapshot) = self.newest()
-            && let Some(target) = self.target_at(current.pinned.snapshot, &snapshot, address)
+            // The snapshot that asked for it may be forgotten: then it is as it was placed.
+            && let Some(target) = self
+                .target_at(current.pinned.snapshot, &snapshot, address)
+                .or_else(|| self.departed(history).map(Arc::new))
         {
             self.supersede(guard, &target, "Git no longer asks for it")
                 .await?;

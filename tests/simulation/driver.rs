@@ -1038,7 +1038,9 @@ impl Simulation {
                 (SyncResult::Drifted, _) => {
                     let _ = line.resolve_drift(&address, true, "calm", &ana).await;
                 }
-                (SyncResult::Failed | SyncResult::Stuck, _) => {
+                // A removal that was rejected stays so until somebody thinks better of it.
+                (SyncResult::Failed | SyncResult::Stuck, _)
+                | (SyncResult::Orphaned, Reason::Rejected) => {
                     let _ = line.retry(&one, &ana).await;
                 }
                 (_, Reason::RolloutHalted) => {
