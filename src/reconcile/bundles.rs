@@ -33,6 +33,10 @@ pub(super) struct Pinning {
     pub rollback_triggers: Vec<String>,
     pub monitoring_minutes: u64,
     pub consumed: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack_policy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_protection: Option<bool>,
 }
 
 impl Pinning {
@@ -49,6 +53,8 @@ impl Pinning {
             rollback_triggers: desired.rollback_triggers.clone(),
             monitoring_minutes: desired.monitoring_minutes,
             consumed: desired.consumed.clone(),
+            stack_policy: desired.stack_policy.clone(),
+            termination_protection: desired.termination_protection,
         }
     }
 

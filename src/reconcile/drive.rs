@@ -829,7 +829,8 @@ impl Line {
             _ => (Outcome::Stuck, Reason::StackStuck),
         };
         if outcome == Outcome::Applied {
-            if target.stack_policy.is_some() || target.options.termination_protection.is_some() {
+            let pinning = self.pinning(&deployment.pinned.payload).await?;
+            if pinning.stack_policy.is_some() || pinning.termination_protection.is_some() {
                 self.step(guard, target, engine, Step::Configure).await?;
             }
             return self

@@ -113,6 +113,8 @@ impl Line {
                     self.shared().complete_looks += 1;
                     self.enqueue_unasked();
                 }
+                // Where its end could not be written when everybody came to rest, nobody else would try again.
+                self.close_look().await?;
                 return Ok((newest, false));
             }
             return self
@@ -285,9 +287,12 @@ impl Line {
     }
 
     /// Rebuilds the snapshots that may still be needed, after a start.
-    pub(super) async fn recall(self: &Arc<Self>, accepted: Vec<Accepted>) -> Result<(), Error> {
+    pub(super) async fn recall(self: &Arc<Self>, mut accepted: Vec<Accepted>) -> Result<(), Error> {
         let skip = accepted.len().saturating_sub(KEPT);
-        let mut accepted: Vec<Accepted> = accepted.into_iter().skip(skip).collect();
+        let recent = accepted.get(skip).map_or(SnapshotId(0), |a| a.0);
+        // What a deployment in hand goes to is needed however many came after it.
+        let pinned: BTreeSet<SnapshotId> = self.shared().pinned().collect();
+        accepted.retain(|a| a.0 >= recent || pinned.contains(&a.0));
         let Some(last) = accepted.pop() else {
             return Ok(());
         };
@@ -300,7 +305,8 @@ impl Line {
             Ok(newest) => self.shared().oldest_needed(newest),
             Err(_) => SnapshotId(0),
         };
-        for (id, revisions, trigger, at, actor) in accepted.into_iter().filter(|a| a.0 >= oldest) {
+        let needed = |a: &Accepted| a.0 >= oldest || pinned.contains(&a.0);
+        for (id, revisions, trigger, at, actor) in accepted.into_iter().filter(needed) {
             match self
                 .compile_snapshot(id, revisions, &trigger, &actor, at, false)
                 .await
@@ -902,6 +908,7 @@ impl Line {
             shared.complete_looks += u64::from(complete);
             // What is asked for again was not seen to be gone: its next removal needs two looks of its own.
             shared.unasked.ask_for(&snapshot.uids);
+            shared.through.get_mut().clear();
             shared.make_room(KEPT, &snapshot, self.clock.now());
             shared.carry_over(before.as_deref(), &snapshot)
         };
@@ -919,9 +926,11 @@ impl Line {
         let Some(newest) = self.newest() else {
             return Ok(());
         };
-        if !self.queue.is_quiet(QUIET) {
+        if !self.queue.is_quiet(QUIET) || self.has_ended(newest.id) {
             return Ok(());
         }
+        // What is written down has ended, and nothing else: two that find everything quiet write one entry.
+        let _one = self.closing.lock().await;
         let look = {
             let mut shared = self.shared();
             if shared.synced.contains(&newest.id) {
@@ -941,9 +950,6 @@ impl Line {
                 }
             }
             let results = results_digest(&results)?;
-            if !shared.synced.insert(newest.id) {
-                return Ok(());
-            }
             shared.forget_snapshots(&newest);
             shared.come_to_rest(&newest);
             Look {

@@ -341,11 +341,16 @@ impl Shared {
         if self.targets.iter().all(|(uid, known)| as_asked(uid, known)) {
             return newest.id;
         }
-        let applied = self
-            .targets
-            .values()
-            .filter_map(|k| k.history.applied.as_ref());
-        applied.map(|a| a.snapshot).min().unwrap_or(SnapshotId(0))
+        let histories = || self.targets.values().map(|k| &k.history);
+        let applied = histories().filter_map(|h| h.applied.as_ref());
+        let applied = applied.map(|a| a.snapshot);
+        applied.chain(self.pinned()).min().unwrap_or(SnapshotId(0))
+    }
+
+    /// Returns the snapshots that deployments in hand go to.
+    pub(super) fn pinned(&self) -> impl Iterator<Item = SnapshotId> {
+        let current = |k: &'_ Known| k.history.current.as_ref().map(|d| d.pinned.snapshot);
+        self.targets.values().filter_map(current)
     }
 
     /// Tells since when a target has been in sync with the snapshot before, if a look at the new one can only find

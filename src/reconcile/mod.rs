@@ -31,6 +31,7 @@ pub use preview::{DiffReport, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
 pub use restore::{restore, segments as shipped_entries};
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,7 +45,7 @@ use crate::config::{Encryption, Source};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::deployment::{EventKind, History};
-use crate::domain::estate::{Compiled, Memory, Placement, Rendering, Sheets};
+use crate::domain::estate::{Compiled, Memory, Placement, Rendering, Sheets, WaveKey};
 use crate::domain::model::{
     Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision,
     SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp,
@@ -184,6 +185,15 @@ impl Pass {
     }
 }
 
+/// What keeps a target from a newer snapshot.
+#[derive(Clone, Debug)]
+struct Behind {
+    /// Who can end it.
+    only: Vec<TargetUid>,
+    /// When to look again in any case.
+    after: Option<Duration>,
+}
+
 /// What a snapshot changes in a placement, as it was shown when it held a target.
 #[derive(Clone, Debug)]
 struct Radius {
@@ -223,10 +233,13 @@ struct Shared {
     /// Snapshots whose look has been written down.
     synced: BTreeSet<SnapshotId>,
     catalogue: Catalogue,
-    /// Targets that wait for something that another target does, or were not looked at yet.
+    /// Targets that wait for something that another target does, beside those that stand behind one.
     waiting: BTreeSet<TargetUid>,
-    /// Those of them that are asked for and wait for nothing but what they use: whoever is used wakes them.
-    using: BTreeSet<TargetUid>,
+    /// Who cannot go to the newest snapshot yet, whatever is shown of them; and the same by whom they stand behind.
+    behind: BTreeMap<TargetUid, Behind>,
+    followers: BTreeMap<TargetUid, BTreeSet<TargetUid>>,
+    /// Waves of snapshots that everybody in them has passed, with who was the last to settle, and when.
+    through: RefCell<BTreeMap<(SnapshotId, WaveKey), (Address, Timestamp)>>,
     /// What the newest sweep saw of each stack.
     swept: BTreeMap<StackId, Watermark>,
     swept_at: Option<Timestamp>,
@@ -269,6 +282,7 @@ pub struct Line {
     trees: files::Trees,
     bundles: files::Bundles,
     looking: tokio::sync::Mutex<()>,
+    closing: tokio::sync::Mutex<()>,
     starting: tokio::sync::Mutex<()>,
     shipping: tokio::sync::Mutex<()>,
 }
@@ -302,6 +316,7 @@ impl Line {
             trees: files::Trees::default(),
             bundles: files::Bundles::default(),
             looking: tokio::sync::Mutex::default(),
+            closing: tokio::sync::Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             shipping: tokio::sync::Mutex::default(),
         };
@@ -336,6 +351,10 @@ impl Line {
                 }
             }
         }
+        // A source that is configured no more keeps nobody from telling what is asked for.
+        let sources = &self.settings.sources;
+        let configured = |name: &SourceName| sources.contains_key(name);
+        self.shared().refused.retain(|name, _| configured(name));
         for (uid, condition) in self.store.shown().await? {
             let mut shared = self.shared();
             if let Some(known) = shared.targets.get_mut(&uid) {

@@ -85,12 +85,14 @@ impl Line {
                     .stack
                     .as_ref()
                     .ok_or_else(|| Error::Broken("no stack to configure".into()))?;
-                if let Some(policy) = &target.stack_policy
+                // What was reviewed, and not what a newer commit says.
+                let pinning = self.pinning(&deployment.pinned.payload).await?;
+                if let Some(policy) = &pinning.stack_policy
                     && engine.stack_policy(stack).await?.as_ref() != Some(policy)
                 {
                     engine.set_stack_policy(stack, policy).await?;
                 }
-                if let Some(on) = target.options.termination_protection {
+                if let Some(on) = pinning.termination_protection {
                     engine.set_protection(stack, on).await?;
                 }
                 Ok(Performed::Events(Vec::new()))

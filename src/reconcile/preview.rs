@@ -11,7 +11,7 @@ use crate::domain::cfn::{Pseudo, Template, parse_template_with};
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
-use crate::domain::plan::{Change, Deployed, Desired, preview, preview_name};
+use crate::domain::plan::{Change, Deployed, Desired, Preview, preview, preview_name};
 use crate::domain::render::{Limits, line_map};
 use crate::domain::template::{Engine, Files};
 use crate::port::ChangeSet;
@@ -177,13 +177,9 @@ impl Line {
             Ok(rendering) => rendering,
             Err(findings) => return Ok(Err(findings)),
         };
-        let template = parse_template_with(
-            &rendering.file.0,
-            &rendering.desired.template,
-            &rendering.desired.parameters,
-        )
-        .ok();
-        if let Some(template) = &template {
+        let given = &rendering.desired.parameters;
+        let template = parse_template_with(&rendering.file.0, &rendering.desired.template, given);
+        if let Ok(template) = &template {
             ahead.expect_new(&target.address, template);
         }
         let applied = history.as_ref().and_then(|h| h.applied.clone());
@@ -209,15 +205,18 @@ impl Line {
             template: &p.rendered,
             parameters: &p.parameters,
         });
-        let mut found = preview(
-            deployed.as_ref(),
-            &rendering.desired,
-            &pseudo,
-            self.store.keyring().hasher(),
-        );
-        if let Some(template) = &template {
-            ahead.expect(&target.address, template, &found.outputs);
-        }
+        let mut found = match &template {
+            Ok(template) => {
+                let keyed = self.store.keyring().hasher();
+                let found = preview(deployed.as_ref(), (template, given), &pseudo, keyed);
+                ahead.expect(&target.address, template, &found.outputs);
+                found
+            }
+            Err(findings) => Preview {
+                problems: findings.iter().map(|f| f.message.clone()).collect(),
+                ..Preview::default()
+            },
+        };
         let old = before
             .as_ref()
             .map(|p| p.rendered.as_str())
@@ -231,7 +230,7 @@ impl Line {
         let places = places(
             target,
             &rendering,
-            template.as_ref(),
+            template.as_ref().ok(),
             before.as_ref().map(|p| &p.data),
             &found.changes,
         );

@@ -1,12 +1,12 @@
 //! Which snapshot a target may go to, and what it waits for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Known, Line, Shared, Snapshot};
 use crate::domain::deployment::Outcome;
-use crate::domain::estate::{StagePosition, Target, TargetKind};
+use crate::domain::estate::{StagePosition, Target, TargetKind, WaveKey};
 use crate::domain::model::{Address, Finding, Reason, SyncResult, TargetUid, Timestamp};
 use crate::domain::spec::Stage;
 use crate::domain::template::Engine;
@@ -20,6 +20,20 @@ pub(super) struct Wait {
     pub on: Option<Address>,
     /// When to look again, where that is known.
     pub after: Option<Duration>,
+    /// Who else can end it: for each snapshot that could be gone to, the one that it waits for there.
+    pub only: Vec<TargetUid>,
+}
+
+impl Wait {
+    pub(super) fn new(reason: Reason, detail: String, on: Option<Address>) -> Self {
+        Self {
+            reason,
+            detail,
+            on,
+            after: None,
+            only: Vec::new(),
+        }
+    }
 }
 
 /// Where a target may go.
@@ -51,11 +65,15 @@ impl Line {
             .map(|(pinned, _, _)| pinned.snapshot);
         let applied = history.and_then(|h| h.applied.as_ref()).map(|a| a.snapshot);
         let applied = applied.max(removed);
-        let mut first = None;
+        let mut behind: Option<Wait> = None;
         for snapshot in shared.snapshots.iter().rev().filter(|s| {
             s.id <= newest.id
                 && (applied.is_none_or(|a| s.id >= a) || !crate::testing::guard("older"))
         }) {
+            // By another name it may have been asked for otherwise, or somebody else by this one.
+            if snapshot.uids.get(address) != Some(uid) {
+                continue;
+            }
             let Some(target) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
@@ -65,18 +83,28 @@ impl Line {
             }
             let wait = blocked(&shared, snapshot, target, uid, now)
                 .filter(|_| crate::testing::guard("order"));
-            match wait {
-                None => return Candidate::Go(snapshot.clone(), first),
-                Some(wait) => {
-                    first.get_or_insert(wait);
+            let Some(wait) = wait else {
+                return Candidate::Go(snapshot.clone(), behind);
+            };
+            // One that bakes is ended by time alone.
+            let on = wait.on.as_ref().filter(|_| wait.after.is_none());
+            let only = on.and_then(|a| snapshot.uids.get(a)).cloned();
+            match &mut behind {
+                Some(first) => {
+                    first.after = earliest(first.after, wait.after);
+                    first.only.extend(only);
+                }
+                None => {
+                    behind = Some(Wait {
+                        only: only.into_iter().collect(),
+                        ..wait
+                    });
                 }
             }
         }
-        Candidate::Stay(first.unwrap_or(Wait {
-            reason: Reason::Dependency,
-            detail: "nothing that comes before it has settled".into(),
-            on: None,
-            after: None,
+        Candidate::Stay(behind.unwrap_or_else(|| {
+            let detail = "nothing that comes before it has settled".into();
+            Wait::new(Reason::Dependency, detail, None)
         }))
     }
 
@@ -91,9 +119,14 @@ impl Line {
         let stage = stage_of(snapshot, position)?;
         let shared = self.shared();
         let resumed = shared.targets.get(uid).and_then(|k| k.history.resumed);
-        let peers: Vec<(&Address, &Known)> = peers(&shared, snapshot, target, position.stage)
-            .into_iter()
-            .filter(|(a, _)| **a != target.address)
+        // Whoever shares the service and the template is in both groups.
+        let peers: BTreeMap<&Address, &Known> = snapshot
+            .compiled
+            .waves
+            .peers(target, position.stage)
+            .flat_map(|(_, members)| members)
+            .filter(|a| **a != target.address)
+            .filter_map(|a| Some((a, shared.known_at(snapshot, a)?)))
             .collect();
         if let Some(most) = stage.stop_after {
             let failed: Vec<&Address> = peers
@@ -119,40 +152,51 @@ impl Line {
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join(", ");
-                return Some(Wait {
-                    reason: Reason::RolloutHalted,
-                    detail: format!(
+                return Some(Wait::new(
+                    Reason::RolloutHalted,
+                    format!(
                         "the wave halted after {} failure{}: {names}",
                         failed.len(),
                         if failed.len() == 1 { "" } else { "s" }
                     ),
-                    on: failed.first().map(|a| (*a).clone()),
-                    after: None,
-                });
+                    failed.first().map(|a| (*a).clone()),
+                ));
             }
         }
         if let Some(most) = stage.max_in_flight {
             let moving = peers
                 .iter()
                 .filter(|(_, k)| {
-                    k.history.current.is_some()
-                        && matches!(
-                            k.condition.result,
-                            SyncResult::Planning | SyncResult::Applying | SyncResult::CleaningUp
-                        )
+                    // What runs goes on running while nobody can read how it is.
+                    k.history.current.as_ref().is_some_and(|deployment| {
+                        deployment.is_executing()
+                            || matches!(
+                                k.condition.result,
+                                SyncResult::Planning
+                                    | SyncResult::Applying
+                                    | SyncResult::CleaningUp
+                            )
+                    })
                 })
                 .count();
             if moving >= most as usize {
                 return Some(Wait {
-                    reason: Reason::Rollout,
-                    detail: format!("{moving} of its wave are in motion, at most {most} may be"),
-                    on: None,
                     after: Some(Duration::from_millis(200)),
+                    ..Wait::new(
+                        Reason::Rollout,
+                        format!("{moving} of its wave are in motion, at most {most} may be"),
+                        None,
+                    )
                 });
             }
         }
         None
     }
+}
+
+/// Returns the earlier of two times to look again.
+pub(super) fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
 }
 
 /// Tells whether a target can be deployed as a snapshot asks for it: no faults, one claim, an engine that is deployed.
@@ -175,41 +219,10 @@ fn stage_of<'a>(snapshot: &'a Snapshot, position: &StagePosition) -> Option<&'a 
         .get(position.stage)
 }
 
-/// Returns the targets of a wave that share the service or the template with a target.
-fn peers<'a>(
-    shared: &'a Shared,
-    snapshot: &'a Snapshot,
-    target: &Target,
-    stage: usize,
-) -> Vec<(&'a Address, &'a Known)> {
-    let Some(position) = &target.stage else {
-        return Vec::new();
-    };
-    let family = family(target);
-    snapshot
-        .compiled
-        .targets
-        .iter()
-        .filter(|(_, t)| {
-            t.stage
-                .as_ref()
-                .is_some_and(|p| p.rollout == position.rollout && p.stage == stage)
-        })
-        .filter(|(a, t)| {
-            a.kind() == target.address.kind()
-                && (same_owner(t, target) || !family.is_disjoint(&self::family(t)))
-        })
-        .filter_map(|(a, _)| Some((a, shared.targets.get(snapshot.uids.get(a)?)?)))
-        .collect()
-}
-
-/// The template names of a target: what makes others part of the same roll-out of a template.
-fn family(target: &Target) -> BTreeSet<String> {
-    target
-        .template()
-        .map(|t| t.version.split('@').next().unwrap_or_default().to_owned())
-        .into_iter()
-        .collect()
+impl Shared {
+    fn known_at(&self, snapshot: &Snapshot, address: &Address) -> Option<&Known> {
+        self.targets.get(snapshot.uids.get(address)?)
+    }
 }
 
 fn same_owner(a: &Target, b: &Target) -> bool {
@@ -235,43 +248,37 @@ fn blocked(
 ) -> Option<Wait> {
     for need in target.needs() {
         let Some(producer) = snapshot.compiled.targets.get(&need) else {
-            return Some(Wait {
-                reason: Reason::Dependency,
-                detail: format!("uses {need}, which is not asked for"),
-                on: Some(need),
-                after: None,
-            });
+            let detail = format!("uses {need}, which is not asked for");
+            return Some(Wait::new(Reason::Dependency, detail, Some(need)));
         };
         if matches!(producer.kind, TargetKind::CustomerManaged { .. }) {
             continue;
         }
         let known = snapshot.uids.get(&need).and_then(|u| shared.targets.get(u));
         if known.and_then(|k| shared.passed(k, snapshot.id)).is_none() {
-            return Some(Wait {
-                reason: Reason::Dependency,
-                detail: waits_for(&need, known),
-                on: Some(need),
-                after: None,
-            });
+            return Some(Wait::new(
+                Reason::Dependency,
+                waits_for(&need, known),
+                Some(need),
+            ));
         }
     }
     let position = target.stage.as_ref()?;
     // A sibling whose files have faults may belong to an earlier wave: nobody can tell, so nothing later moves.
-    let broken = |t: &&Arc<Target>| {
-        t.stage.is_none()
-            && t.address.kind() == target.address.kind()
-            && same_owner(t, target)
-            && t.faults.iter().any(|f| f.is_error())
+    let all = &snapshot.compiled.targets;
+    let broken = |a: &&Address| {
+        all.get(a)
+            .is_some_and(|t| t.faults.iter().any(Finding::is_error))
     };
+    let mut outside = snapshot.compiled.waves.outside(target).iter();
     if position.stage > 0
-        && let Some(sibling) = snapshot.compiled.targets.values().find(broken)
+        && let Some(sibling) = outside.find(broken)
     {
-        return Some(Wait {
-            reason: Reason::Rollout,
-            detail: format!("waits for {}, whose files have faults", sibling.address),
-            on: Some(sibling.address.clone()),
-            after: None,
-        });
+        return Some(Wait::new(
+            Reason::Rollout,
+            format!("waits for {sibling}, whose files have faults"),
+            Some(sibling.clone()),
+        ));
     }
     let resumed = shared.targets.get(uid).and_then(|k| k.history.resumed);
     for earlier in (0..position.stage).rev() {
@@ -283,78 +290,113 @@ fn blocked(
         else {
             continue;
         };
-        for (address, known) in peers(shared, snapshot, target, earlier) {
-            let Some(other) = snapshot.compiled.targets.get(address) else {
-                continue;
-            };
-            let since = match shared.passed(known, snapshot.id) {
-                Some(since) => Some(since),
-                // Another service counts only for what is shared: its template must have settled, not its own spec.
-                None if !same_journey(other, target) => known
-                    .history
-                    .applied
-                    .as_ref()
-                    .filter(|a| a.bundle.as_ref() == other.template().map(|t| &t.digest))
-                    .map(|a| a.at),
-                None => None,
-            };
-            let Some(since) = since else {
-                let failed = matches!(
-                    known.condition.result,
-                    SyncResult::Failed | SyncResult::Stuck
-                );
-                if failed
-                    && !same_journey(other, target)
-                    && resumed.is_some_and(|r| {
-                        known
-                            .history
-                            .failed
-                            .as_ref()
-                            .is_some_and(|(_, _, at)| *at < r)
-                    })
-                {
-                    continue;
-                }
-                return Some(Wait {
-                    reason: Reason::Rollout,
-                    detail: waits_for(address, Some(known)),
-                    on: Some(address.clone()),
-                    after: None,
-                });
-            };
-            let baked = now.since(since);
-            if baked < stage.bake && crate::testing::guard("bake") {
-                let left = stage.bake - baked;
-                return Some(Wait {
-                    reason: Reason::Rollout,
-                    detail: format!(
-                        "waits for {address} to bake ({} s of {} s)",
-                        baked.as_secs(),
-                        stage.bake.as_secs()
-                    ),
-                    on: Some(address.clone()),
-                    after: Some(left),
-                });
+        for wave in snapshot.compiled.waves.peers(target, earlier) {
+            if let Some(wait) = wave_blocks(shared, snapshot, target, wave, stage, resumed, now) {
+                return Some(wait);
             }
         }
     }
     if position.region > 0 {
-        for (address, known) in peers(shared, snapshot, target, position.stage) {
-            let Some(other) = snapshot.compiled.targets.get(address) else {
+        let peers = snapshot.compiled.waves.peers(target, position.stage);
+        let siblings = peers.filter(|(key, _)| key.is_of_one_owner());
+        for address in siblings.flat_map(|(_, members)| members) {
+            let (Some(other), Some(known)) = (all.get(address), shared.known_at(snapshot, address))
+            else {
                 continue;
             };
             if same_region_order(other, target) && shared.passed(known, snapshot.id).is_none() {
-                return Some(Wait {
-                    reason: Reason::Rollout,
-                    detail: format!(
+                return Some(Wait::new(
+                    Reason::Rollout,
+                    format!(
                         "regions follow each other: {}",
                         waits_for(address, Some(known))
                     ),
-                    on: Some(address.clone()),
-                    after: None,
-                });
+                    Some(address.clone()),
+                ));
             }
         }
+    }
+    None
+}
+
+/// Tells what a target waits for in an earlier wave, of those there that go its way or share its template.
+///
+/// The last of them is asked first: they settle in about the order of their names, so that whoever waits for the last one
+/// is woken seldom.
+fn wave_blocks(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    target: &Target,
+    (key, members): (&WaveKey, &[Address]),
+    stage: &Stage,
+    resumed: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Wait> {
+    let bakes = |address: &Address, since: Timestamp| {
+        let baked = now.since(since);
+        if baked >= stage.bake || !crate::testing::guard("bake") {
+            return None;
+        }
+        let detail = format!(
+            "waits for {address} to bake ({} s of {} s)",
+            baked.as_secs(),
+            stage.bake.as_secs()
+        );
+        Some(Wait {
+            after: Some(stage.bake - baked),
+            ..Wait::new(Reason::Rollout, detail, Some(address.clone()))
+        })
+    };
+    let through = (snapshot.id, key.clone());
+    if let Some((last, since)) = shared.through.borrow().get(&through) {
+        return bakes(last, *since);
+    }
+    let mut last: Option<(&Address, Timestamp)> = None;
+    let mut all_passed = true;
+    for address in members.iter().rev() {
+        let (Some(other), Some(known)) = (
+            snapshot.compiled.targets.get(address),
+            shared.known_at(snapshot, address),
+        ) else {
+            all_passed = false;
+            continue;
+        };
+        let passed = shared.passed(known, snapshot.id);
+        all_passed &= passed.is_some();
+        // Another service counts only for what is shared: its template must have settled, not its own spec.
+        let since = passed.or_else(|| {
+            let applied = known.history.applied.as_ref();
+            applied
+                .filter(|a| {
+                    !same_journey(other, target)
+                        && a.bundle.as_ref() == other.template().map(|t| &t.digest)
+                })
+                .map(|a| a.at)
+        });
+        let Some(since) = since else {
+            let failed = matches!(
+                known.condition.result,
+                SyncResult::Failed | SyncResult::Stuck
+            );
+            let at = known.history.failed.as_ref().map(|(_, _, at)| *at);
+            let goes_on = at.zip(resumed).is_some_and(|(at, resumed)| at < resumed);
+            if failed && !same_journey(other, target) && goes_on {
+                continue;
+            }
+            let detail = waits_for(address, Some(known));
+            return Some(Wait::new(Reason::Rollout, detail, Some(address.clone())));
+        };
+        if let Some(wait) = bakes(address, since) {
+            return Some(wait);
+        }
+        if last.is_none_or(|(_, before)| before < since) {
+            last = Some((address, since));
+        }
+    }
+    // Who has passed a snapshot stays past it: the wave is not walked again for each one behind it.
+    if let Some((address, since)) = last.filter(|_| all_passed) {
+        let mut known = shared.through.borrow_mut();
+        known.insert(through, (address.clone(), since));
     }
     None
 }

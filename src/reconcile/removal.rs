@@ -64,10 +64,9 @@ impl Line {
         let uid = guard.key();
         if let Some(current) = history.current.as_ref().filter(|d| !d.pinned.removal)
             && let Some(address) = &history.address
-            && let Some(snapshot) = self.newest()
             // The snapshot that asked for it may be forgotten: then it is as it was placed.
             && let Some(target) = self
-                .target_at(current.pinned.snapshot, &snapshot, address)
+                .asked_at(uid, current.pinned.snapshot, address)
                 .or_else(|| self.departed(history).map(Arc::new))
         {
             self.supersede(guard, &target, "Git no longer asks for it")

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::bundles::Pinning;
-use super::ready::{Candidate, Wait};
+use super::ready::{Candidate, Wait, earliest};
 use super::{Error, Line, Radius, Snapshot, first_fault};
 use crate::domain::deployment::{EventKind, History, Outcome, Pinned};
 use crate::domain::estate::{Context, Rendering, Target, TargetKind};
@@ -32,10 +32,13 @@ impl Line {
     pub async fn reconcile(&self, guard: &TargetGuard<TargetUid>) -> Option<Duration> {
         let uid = guard.key();
         self.shared().stir(uid);
-        match self.reconcile_inner(guard).await {
+        let after = match self.reconcile_inner(guard).await {
             Ok(after) => after,
             Err(error) => self.stalled(uid, &error).await,
-        }
+        };
+        // Whatever it waits for where it stands: what lies before it may become free by time.
+        let behind = self.shared().behind.get(uid).and_then(|b| b.after);
+        earliest(after, behind)
     }
 
     /// Stalls a target whose reconciliation panicked: the same input is not tried again by itself.
@@ -106,15 +109,19 @@ impl Line {
         let Some(address) = history.address.clone() else {
             return Ok(None);
         };
+        self.shared().stand_behind(uid, None);
         // What runs is never left: nothing newer can interrupt it.
         if let Some(current) = history.current.as_ref().filter(|d| d.is_executing()) {
-            let target = if current.pinned.removal {
-                self.departed(&history).map(Arc::new)
-            } else {
-                self.target_at(current.pinned.snapshot, &newest, &address)
-            };
+            let asked = current.pinned.snapshot;
+            let target = (!current.pinned.removal)
+                .then(|| self.asked_at(uid, asked, &address))
+                .flatten()
+                // A snapshot that is not at hand any more: as it was placed, before anything that a newer commit says.
+                .or_else(|| self.departed(&history).map(Arc::new))
+                .or_else(|| self.asked_at(uid, newest.id, &address));
             if let Some(target) = target {
-                let after = self.drive(guard, &target, &newest, false).await?;
+                let snapshot = self.snapshot_at(asked).unwrap_or_else(|| newest.clone());
+                let after = self.drive(guard, &target, &snapshot, false).await?;
                 return Ok(after.or(Some(Duration::ZERO)));
             }
         }
@@ -128,23 +135,22 @@ impl Line {
         Ok(after)
     }
 
-    pub(super) fn target_at(
+    /// Returns a snapshot that is still at hand.
+    fn snapshot_at(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
+        let shared = self.shared();
+        shared.snapshots.iter().find(|s| s.id == id).cloned()
+    }
+
+    /// Returns how a snapshot that is still at hand asks for a target.
+    pub(super) fn asked_at(
         &self,
-        snapshot: SnapshotId,
-        newest: &Arc<Snapshot>,
+        uid: &TargetUid,
+        id: SnapshotId,
         address: &Address,
     ) -> Option<Arc<Target>> {
-        let shared = self.shared();
-        let at = shared
-            .snapshots
-            .iter()
-            .find(|s| s.id == snapshot)
-            .unwrap_or(newest);
-        at.compiled
-            .targets
-            .get(address)
-            .or_else(|| newest.compiled.targets.get(address))
-            .cloned()
+        let snapshot = self.snapshot_at(id)?;
+        let asks = snapshot.uids.get(address) == Some(uid);
+        asks.then(|| snapshot.compiled.targets.get(address).cloned())?
     }
 
     fn looked(&self, uid: &TargetUid, snapshot: SnapshotId) {
@@ -225,8 +231,15 @@ impl Line {
             return Ok(None);
         }
         let (snapshot, behind) = match self.candidate(uid, newest, address) {
-            Candidate::Go(snapshot, behind) => (snapshot, behind),
-            Candidate::Stay(wait) => return self.wait(uid, wait).await,
+            Candidate::Go(snapshot, behind) => (Some(snapshot), behind),
+            Candidate::Stay(wait) => (None, Some(wait)),
+        };
+        // Noted before anything else: wherever it stands now, whoever goes on must be able to wake it.
+        self.shared().stand_behind(uid, behind.as_ref());
+        let (snapshot, behind) = match (snapshot, behind) {
+            (Some(snapshot), behind) => (snapshot, behind),
+            (None, Some(wait)) => return self.wait(uid, wait).await,
+            (None, None) => return Ok(None),
         };
         let Some(target) = snapshot.compiled.targets.get(address).cloned() else {
             return Ok(None);
@@ -806,12 +819,7 @@ impl Line {
             list.len(),
             target.placement.name
         );
-        Ok(Some(Wait {
-            reason: Reason::BlastRadius,
-            detail,
-            on: None,
-            after: None,
-        }))
+        Ok(Some(Wait::new(Reason::BlastRadius, detail, None)))
     }
 
     /// Returns the targets of a placement that a snapshot changes, and the digest of that list.

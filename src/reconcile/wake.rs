@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Line, Shared};
+use super::ready::Wait;
+use super::{Behind, Line, Shared};
 use crate::domain::model::{Reason, TargetUid};
 
 impl Line {
@@ -16,22 +17,45 @@ impl Line {
 }
 
 impl Shared {
-    /// Notes whether a target waits for what others do.
+    /// Notes whether a target waits for what others do, by the reason that is shown for it.
+    ///
+    /// Those who cannot go to the newest snapshot yet are noted by [`Shared::stand_behind`], whatever is shown of them.
     pub(super) fn wait(&mut self, uid: &TargetUid, reason: Reason) {
-        let using = reason == Reason::Dependency && self.is_asked_for(uid);
-        let waits = matches!(
-            reason,
-            Reason::Dependency | Reason::Rollout | Reason::RolloutHalted | Reason::Invalid
-        );
-        for (set, is_in) in [
-            (&mut self.waiting, waits && !using),
-            (&mut self.using, using),
-        ] {
-            if is_in {
-                set.insert(uid.clone());
-            } else {
-                set.remove(uid);
+        let waits = match reason {
+            Reason::RolloutHalted | Reason::Invalid => true,
+            // Before a removal: whoever uses it must be gone.
+            Reason::Dependency => !self.is_asked_for(uid),
+            _ => false,
+        };
+        if waits {
+            self.waiting.insert(uid.clone());
+        } else {
+            self.waiting.remove(uid);
+        }
+    }
+
+    /// Notes whom a target stands behind: it can go to no newer snapshot before one of these has gone on, or time has.
+    pub(super) fn stand_behind(&mut self, uid: &TargetUid, wait: Option<&Wait>) {
+        if let Some(before) = self.behind.remove(uid) {
+            for first in before.only {
+                if let Some(followers) = self.followers.get_mut(&first) {
+                    followers.remove(uid);
+                    if followers.is_empty() {
+                        self.followers.remove(&first);
+                    }
+                }
             }
+        }
+        if let Some(wait) = wait {
+            for first in &wait.only {
+                let followers = self.followers.entry(first.clone()).or_default();
+                followers.insert(uid.clone());
+            }
+            let behind = Behind {
+                only: wait.only.clone(),
+                after: wait.after,
+            };
+            self.behind.insert(uid.clone(), behind);
         }
     }
 
@@ -44,8 +68,8 @@ impl Shared {
         address.is_some_and(|a| newest.is_some_and(|s| s.uids.get(a) == Some(uid)))
     }
 
-    /// Returns whom a change of a target concerns: those who use it, and among those who wait or run whoever may
-    /// stand behind it in a wave, in an older snapshot or in a removal.
+    /// Returns whom a change of a target concerns: those who use it, those who stand behind it, and among those who wait
+    /// otherwise or run whoever it may concern.
     fn concerned(&self, changed: &TargetUid, running: &BTreeSet<TargetUid>) -> Vec<TargetUid> {
         let Some(newest) = self.snapshots.last() else {
             return Vec::new();
@@ -69,11 +93,15 @@ impl Shared {
                 .is_some_and(|k| k.condition.reason == Reason::Invalid);
             invalid || (in_wave && target.stage.is_some())
         };
-        // Somebody may use it in an older snapshot only, which the graph of the newest does not tell.
-        let using = (!one).then_some(&self.using).into_iter().flatten();
-        let others = self.waiting.iter().chain(using).chain(running);
+        let followers = self.followers.get(changed).into_iter().flatten();
+        let others = self.waiting.iter().chain(running);
         let others = others.filter(may_follow);
-        let all: BTreeSet<&TargetUid> = users.iter().copied().chain(others).collect();
+        let all: BTreeSet<&TargetUid> = users
+            .iter()
+            .copied()
+            .chain(followers)
+            .chain(others)
+            .collect();
         all.into_iter()
             .filter(|uid| *uid != changed)
             .cloned()

@@ -18,6 +18,8 @@ pub struct Shape {
     pub instances: usize,
     /// Lines of a service template.
     pub lines: usize,
+    /// Into how many waves a rollout sorts the environments; 0 for no rollout.
+    pub waves: usize,
     pub seed: u64,
 }
 
@@ -30,6 +32,7 @@ impl Shape {
             services: 1000,
             instances: 10,
             lines: 300,
+            waves: 0,
             seed: 1,
         }
     }
@@ -42,6 +45,7 @@ impl Shape {
             services,
             instances,
             lines: 40,
+            waves: 0,
             seed: 1,
         }
     }
@@ -406,6 +410,14 @@ impl Estate {
                 "  {name}: {{ template: envt@1, spec: environments/{name}.yaml, placement: place-{} }}",
                 index % PLACEMENTS
             );
+        }
+        if self.shape.waves > 0 {
+            out.push_str("rollouts:\n  train:\n");
+        }
+        for wave in 0..self.shape.waves {
+            let of_it = (0..self.shape.environments).filter(|e| e % self.shape.waves == wave);
+            let names: Vec<String> = of_it.map(environment_name).collect();
+            let _ = writeln!(out, "    - environments: [{}]", names.join(", "));
         }
         out.push_str("services:\n");
         for index in 0..self.shape.services {

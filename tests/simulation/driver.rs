@@ -108,7 +108,7 @@ pub struct Simulation {
     repository: git2::Repository,
     /// What each commit asks for, by its id.
     pub commits: BTreeMap<String, Model>,
-    head: git2::Oid,
+    pub head: git2::Oid,
     checks: Checks,
     frozen: bool,
     away: bool,

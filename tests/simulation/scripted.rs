@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use isoform::domain::audit::{Body, Stream};
 use isoform::domain::deployment::{EventKind, Outcome};
+use isoform::domain::model::SyncResult;
+use isoform::local::{Failure, Phase};
 use isoform::testing::faults;
 
 use crate::alone;
@@ -34,6 +36,30 @@ impl Simulation {
             while self.work().await {}
             self.clock.advance(Duration::from_secs(30));
         }
+    }
+
+    /// Says whether changes of some stacks fail.
+    async fn fails(&mut self, stack: &str, fails: bool) {
+        let failure = Failure {
+            stack: stack.into(),
+            logical: "Alarm".into(),
+            reason: if fails { "for the test" } else { "" }.into(),
+            times: fails.then_some(1),
+            phase: Phase::Make,
+        };
+        self.world.script(&failure).await.unwrap();
+    }
+
+    /// Returns how targets whose address begins so are, with the commit that each serves.
+    async fn how(&self, begins: &str) -> Vec<(SyncResult, Option<String>)> {
+        let estate = self.line().unwrap().estate().await.unwrap();
+        let of_it = estate.targets.into_iter();
+        let of_it = of_it.filter(|t| t.address.to_string().starts_with(begins));
+        of_it.map(|t| (t.condition.result, t.serving)).collect()
+    }
+
+    fn head_commit(&self) -> Option<String> {
+        Some(self.head.to_string())
     }
 
     /// Tells whether the daemon says of a target that another one has gone on with its log.
@@ -212,6 +238,68 @@ fn pushes_faster_than_a_wave_settles_do_not_starve_the_next_wave() {
                     .all(|(snapshot, _)| beta.iter().any(|(b, _)| b == snapshot))
             );
         }
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Production has failed with a commit; the next one mends it. It has to come to production by itself, as soon as the wave
+/// before has settled and baked: what is shown of production meanwhile is that it failed.
+#[test]
+fn what_failed_goes_on_by_itself_when_the_wave_before_has_settled_with_the_mended_commit() {
+    alone(15, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(60).await;
+        s.fails("*svc-web-prod*", true).await;
+        s.push_service();
+        s.go_on(60).await;
+        s.fails("*svc-web-prod*", false).await;
+        let failed = s.how("svc/web/prod").await;
+        assert!(
+            failed.iter().any(|(r, _)| *r == SyncResult::Failed),
+            "{failed:?}"
+        );
+
+        s.push_service();
+        s.go_on(60).await;
+
+        let done = (SyncResult::InSync, s.head_commit());
+        assert_eq!(s.how("svc/web/prod").await, vec![done; 2]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// A commit bakes in the first wave when a newer one fails there. The end of its bake has to be noticed all the same.
+#[test]
+fn what_has_baked_goes_on_although_something_newer_has_failed_in_the_wave_before() {
+    alone(16, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(60).await;
+        s.push_service();
+        s.go_on(10).await;
+        let good = s.head_commit();
+        assert_eq!(
+            s.how("svc/web/beta").await,
+            [(SyncResult::InSync, good.clone())]
+        );
+        s.fails("*svc-web-beta*", true).await;
+        s.push_service();
+        s.go_on(8).await;
+        assert_eq!(
+            s.how("svc/web/beta").await,
+            [(SyncResult::Failed, good.clone())]
+        );
+
+        s.go_on(60).await;
+
+        let serving: Vec<_> = s
+            .how("svc/web/prod")
+            .await
+            .into_iter()
+            .map(|t| t.1)
+            .collect();
+        assert_eq!(serving, vec![good; 2]);
         Ok(())
     })
     .unwrap();

@@ -110,9 +110,13 @@ struct Settled {
 
 /// A daemon that has rolled an estate out.
 async fn settled(services: usize, instances: usize) -> Settled {
+    settled_as(Shape::small(services, instances)).await
+}
+
+async fn settled_as(shape: Shape) -> Settled {
     let folder = tempfile::tempdir().unwrap();
     let origin = folder.path().join("origin.git");
-    let estate = Estate::make(&origin, Shape::small(services, instances)).unwrap();
+    let estate = Estate::make(&origin, shape).unwrap();
     RootKey::read_or_make(&folder.path().join("root.key")).unwrap();
     let config = configure(folder.path(), &origin, 8).unwrap();
     let running = Running::start(&config, &Stub::default()).await;
@@ -172,6 +176,24 @@ async fn a_changed_template_is_compiled_once_and_rendered_for_its_instances() {
         let done = all.running.look().await;
         assert_eq!((done.renders, done.compiled), (of_it, 1), "{done:?}");
         assert_eq!(done.calls["CreateChangeSet"], of_it);
+        all.running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_in_a_wave_is_not_asked_each_time_that_another_one_settles() {
+    for (services, instances) in [(4, 4), (24, 8)] {
+        let mut all = settled_as(Shape {
+            waves: 2,
+            ..Shape::small(services, instances)
+        })
+        .await;
+        all.estate.revise(0).unwrap();
+        let of_it = (services / 2 * instances) as u64;
+        let done = all.running.look().await;
+        assert_eq!(done.calls["CreateChangeSet"], of_it);
+        // Once to wait, once to go, once when it has settled; and some are woken while others of the wave still move.
+        assert!(done.looked <= 8 * of_it, "{of_it} targets: {done:?}");
         all.running.stop().await;
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::memory::{Memory, Part, templates_of};
-use super::target::{StagePosition, Target, TargetKind};
-use super::{Grant, May, Placement, TemplateVersion, Templates};
+use super::target::{RolloutKey, StagePosition, Target, TargetKind};
+use super::{Grant, May, Placement, TemplateVersion, Templates, Waves};
 use crate::domain::graph::Graph;
 use crate::domain::model::{
     Address, Finding, Place, PlacementName, Region, SourceName, Span, closest, glob_matches,
@@ -41,8 +41,10 @@ pub struct Compiled {
     pub targets: BTreeMap<Address, Arc<Target>>,
     /// Addresses that two sources claim.
     pub contested: BTreeSet<Address>,
-    /// Rollouts by name.
-    pub rollouts: BTreeMap<String, Vec<Stage>>,
+    /// Rollouts by source and name.
+    pub rollouts: BTreeMap<RolloutKey, Vec<Stage>>,
+    /// Who stands in which wave of them.
+    pub waves: Arc<Waves>,
     /// Moved addresses.
     pub moved: Vec<Moved>,
     /// Every finding, those of targets included.
@@ -124,9 +126,8 @@ pub fn compile_after(
             out.without_sync.insert(tree.grant.source.clone());
         }
         for (name, stages) in &sync.rollouts {
-            out.rollouts
-                .entry(name.clone())
-                .or_insert_with(|| stages.clone());
+            let key = (tree.grant.source.clone(), name.clone());
+            out.rollouts.insert(key, stages.clone());
         }
         Pass::new(tree, placements, templates, stored, sync, &mut out, memory).environments();
         out.incomplete |= out.findings.iter().filter(|f| f.is_error()).count() > before;
@@ -157,6 +158,9 @@ pub fn compile_after(
         }
     }
     link(&mut out, memory);
+    if !out.rollouts.is_empty() {
+        out.waves = Arc::new(Waves::of(out.targets.values().map(|t| &**t)));
+    }
     out
 }
 
@@ -554,7 +558,7 @@ impl<'a> Pass<'a> {
             0
         };
         Some(StagePosition {
-            rollout: name,
+            rollout: (self.tree.grant.source.clone(), name),
             stage,
             region,
         })
@@ -1420,8 +1424,12 @@ fn compatible(
 /// Checks what can only be seen when every target is known: what `after` names, circles, doubled stack names.
 fn link(out: &mut Compiled, memory: &mut Memory) {
     let mut findings = Vec::new();
-    for (stack, pattern, place) in out.after.clone() {
-        let all: BTreeSet<Address> = out.targets.keys().cloned().collect();
+    let after = out.after.clone();
+    let all: BTreeSet<Address> = match after.is_empty() {
+        true => BTreeSet::new(),
+        false => out.targets.keys().cloned().collect(),
+    };
+    for (stack, pattern, place) in after {
         let named = |a: &Address| a.is_meant_by(&pattern);
         let hits: Vec<Address> = all
             .iter()

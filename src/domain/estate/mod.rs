@@ -9,14 +9,16 @@ mod memory;
 mod sheets;
 mod target;
 mod validate;
+mod waves;
 
 pub use compile::{Compiled, SourceTree, compile, compile_after, current_stored, read_sync};
 pub use memory::{Memory, Sync};
 #[cfg(feature = "edge")]
 pub(crate) use sheets::placeholder;
 pub use sheets::{Asker, Filled, Outputs, Sheets};
-pub use target::{Context, Draft, Rendering, StagePosition, Target, TargetKind};
+pub use target::{Context, Draft, Rendering, RolloutKey, StagePosition, Target, TargetKind};
 pub use validate::{Checked, rendered, validate};
+pub use waves::{WaveKey, Waves};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -18,11 +18,14 @@ use crate::domain::render::{
 use crate::domain::spec::StackOptions;
 use crate::domain::template::{Component, Engine, Part};
 
+/// A rollout: the source whose sync file defines it, and its name there. One source has no word in the waves of another.
+pub type RolloutKey = (SourceName, String);
+
 /// Where a target stands in a rollout.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct StagePosition {
-    /// The rollout's name.
-    pub rollout: String,
+    /// The rollout.
+    pub rollout: RolloutKey,
     /// The wave, from 0.
     pub stage: usize,
     /// The order of its region in the placement, where regions follow each other; else 0.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::compare::{Evaluated, compare_or};
-use super::{Action, Change, Desired, Replacement, ResourceState};
+use super::{Action, Change, Replacement, ResourceState};
 use crate::domain::cfn::{
     EvaluateError, Pseudo, Resolver, Resource, Scope, Template, bind_parameters, evaluate,
     parse_template_with, references, resource_type, unknown,
@@ -64,32 +64,24 @@ impl Resolver for Symbolic<'_> {
     }
 }
 
-/// Compares what is deployed with what is desired.
+/// Compares what is deployed with a template that was read already, and the parameters that go with it.
 pub fn preview(
     deployed: Option<&Deployed<'_>>,
-    desired: &Desired,
+    after: Read<'_>,
     pseudo: &Pseudo,
     keyed: &KeyedHasher,
 ) -> Preview {
-    let mut out = Preview::default();
-    let after = match parse_template_with("template", &desired.template, &desired.parameters) {
-        Ok(template) => template,
-        Err(findings) => {
-            out.problems.extend(findings.into_iter().map(|f| f.message));
-            return out;
-        }
-    };
+    let mut unreadable = None;
     let before = deployed.and_then(|deployed| {
         let read = parse_template_with("deployed", deployed.template, deployed.parameters);
         if read.is_err() {
-            out.problems
-                .push("the deployed template cannot be read".into());
+            unreadable = Some("the deployed template cannot be read".to_owned());
         }
         read.ok().map(|template| (template, deployed.parameters))
     });
     let before = before.as_ref().map(|(template, given)| (template, *given));
-    let mut compared = preview_read(before, (&after, &desired.parameters), pseudo, keyed);
-    compared.problems.splice(0..0, out.problems);
+    let mut compared = preview_read(before, after, pseudo, keyed);
+    compared.problems.splice(0..0, unreadable);
     compared
 }
 
@@ -306,21 +298,8 @@ mod tests {
 
     /// What changes where the secret was this one; it is `new` now.
     fn previewed_after(before: Option<&str>, secret: &str, after: &str) -> Preview {
-        let desired = Desired {
-            stack_name: "s".parse().unwrap(),
-            template: after.into(),
-            parameters: BTreeMap::from([("Secret".to_owned(), "new".to_owned())]),
-            secrets: vec!["Secret".into()],
-            tags: BTreeMap::new(),
-            notification_arns: vec![],
-            rollback_triggers: vec![],
-            monitoring_minutes: 0,
-            stack_policy: None,
-            termination_protection: None,
-            prune: None,
-            capabilities: vec![],
-            consumed: BTreeMap::new(),
-        };
+        let given = BTreeMap::from([("Secret".to_owned(), "new".to_owned())]);
+        let after = parse_template_with("template", after, &given).unwrap();
         let parameters = BTreeMap::from([("Secret".to_owned(), secret.to_owned())]);
         let deployed = before.map(|template| Deployed {
             template,
@@ -335,7 +314,7 @@ mod tests {
         };
         let preview = preview(
             deployed.as_ref(),
-            &desired,
+            (&after, &given),
             &pseudo,
             &KeyedHasher::new(b"k"),
         );

@@ -130,6 +130,8 @@ pub(super) fn refused(file: &str, normal: &str, error: &minijinja::Error) -> Fin
 /// gap. What cannot be told maps to the line before it.
 pub fn line_map(template: &str, rendered: &str) -> Vec<u32> {
     let diff = TextDiff::from_lines(template, rendered);
+    let before_colon = |line| str::split(line, ':').next().unwrap_or_default().trim();
+    let keys: Vec<&str> = template.lines().map(before_colon).collect();
     let mut map = Vec::new();
     let (mut last, mut gap): (u32, Vec<u32>) = (1, Vec::new());
     let mut used = 0usize;
@@ -144,12 +146,9 @@ pub fn line_map(template: &str, rendered: &str) -> Vec<u32> {
             ChangeTag::Delete => gap.extend(change.old_index().map(|i| i as u32 + 1)),
             ChangeTag::Insert => {
                 let wanted = change.value().split(':').next().unwrap_or_default().trim();
-                let same_key = gap.iter().skip(used).position(|line| {
-                    template
-                        .lines()
-                        .nth(*line as usize - 1)
-                        .is_some_and(|l| l.split(':').next().unwrap_or_default().trim() == wanted)
-                });
+                let is_wanted =
+                    |line: &u32| keys.get(*line as usize - 1).is_some_and(|k| *k == wanted);
+                let same_key = gap.iter().skip(used).position(is_wanted);
                 let index = same_key.map(|p| p + used);
                 if let Some(index) = index {
                     used = index + 1;

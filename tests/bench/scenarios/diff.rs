@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use isoform::domain::cfn::{Pseudo, parse_template};
 use isoform::domain::model::KeyedHasher;
-use isoform::domain::plan::{Deployed, Desired, preview, preview_read};
+use isoform::domain::plan::{Deployed, preview, preview_read};
 use serde_json::Value;
 
 use crate::Options;
@@ -111,21 +111,6 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         template: &old,
         parameters: &none,
     };
-    let desired = Desired {
-        stack_name: "s".parse()?,
-        template: new.as_str().into(),
-        parameters: BTreeMap::new(),
-        secrets: vec![],
-        tags: BTreeMap::new(),
-        notification_arns: vec![],
-        rollback_triggers: vec![],
-        monitoring_minutes: 0,
-        stack_policy: None,
-        termination_protection: None,
-        prune: None,
-        capabilities: vec![],
-        consumed: BTreeMap::new(),
-    };
     let pseudo = Pseudo {
         account: "123456789012".into(),
         region: "us-east-1".into(),
@@ -170,7 +155,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             Ok(())
         })?;
         measure("whole", &mut || {
-            std::hint::black_box(preview(Some(&deployed), &desired, &pseudo, &keyed));
+            let after = read(&new)?;
+            std::hint::black_box(preview(Some(&deployed), (&after, &none), &pseudo, &keyed));
             Ok(())
         })?;
     }
