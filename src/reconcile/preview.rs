@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::ahead::{Ahead, awaits_another};
 use super::{Error, Line, Snapshot};
-use crate::domain::cfn::{Pseudo, Template, parse_template_with};
+use crate::domain::cfn::{Pseudo, Template};
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
-use crate::domain::plan::{Change, Deployed, Desired, Preview, preview, preview_name};
-use crate::domain::render::{Limits, line_map};
+use crate::domain::plan::{Change, Deployed, Desired, preview, preview_name};
+use crate::domain::render::{Compiled, Limits, Prepared, line_map};
 use crate::domain::template::{Engine, Files};
 use crate::port::ChangeSet;
 
@@ -120,6 +120,19 @@ impl Line {
             findings: snapshot.compiled.findings.clone(),
         };
         let concerned = concerned(snapshot, glob);
+        // Each template is compiled once, however many targets have it.
+        let targets = &snapshot.compiled.targets;
+        let shared = concerned.iter().filter_map(|a| targets.get(a));
+        let mut prepared = BTreeMap::new();
+        for (key, path, text) in shared.filter_map(|t| t.shared_template()) {
+            let new = || Prepared::new(&path, text);
+            prepared.entry(key).or_insert_with(new);
+        }
+        let fuel = Limits::default().fuel;
+        let compiled = prepared
+            .iter()
+            .filter_map(|(key, p)| Some((*key, p.as_ref().ok()?.compile(fuel).ok()?)));
+        let compiled: BTreeMap<_, _> = compiled.collect();
         for address in snapshot.compiled.graph.levels().into_iter().flatten() {
             let Some(target) = snapshot.compiled.targets.get(&address) else {
                 continue;
@@ -127,7 +140,11 @@ impl Line {
             if !concerned.contains(&address) || !can_be_previewed(target) {
                 continue;
             }
-            let found = self.diff_target(snapshot, target, &mut ahead).await?;
+            let template = target.shared_template();
+            let template = template.and_then(|(key, _, _)| compiled.get(&key));
+            let found = self
+                .diff_target(snapshot, target, template, &mut ahead)
+                .await?;
             if !address.is_meant_by(glob) {
                 continue;
             }
@@ -146,6 +163,7 @@ impl Line {
         &self,
         snapshot: &Snapshot,
         target: &Target,
+        template: Option<&Compiled<'_>>,
         ahead: &mut Ahead,
     ) -> Result<Result<Option<TargetDiff>, Vec<Finding>>, Error> {
         let uid = snapshot.uids.get(&target.address).cloned();
@@ -171,17 +189,14 @@ impl Line {
                 outputs: &known,
                 limits: Limits::default(),
             };
-            target.render(&context)
+            let draft = target.draft(&context, template);
+            draft.and_then(|draft| target.checked(draft))
         };
-        let rendering = match rendered {
-            Ok(rendering) => rendering,
+        let (rendering, template) = match rendered {
+            Ok(both) => both,
             Err(findings) => return Ok(Err(findings)),
         };
-        let given = &rendering.desired.parameters;
-        let template = parse_template_with(&rendering.file.0, &rendering.desired.template, given);
-        if let Ok(template) = &template {
-            ahead.expect_new(&target.address, template);
-        }
+        ahead.expect_new(&target.address, &template);
         let applied = history.as_ref().and_then(|h| h.applied.clone());
         let digest = rendering.desired.digest(self.store.keyring().hasher());
         if applied.as_ref().is_some_and(|a| a.digest == digest) {
@@ -205,18 +220,10 @@ impl Line {
             template: &p.rendered,
             parameters: &p.parameters,
         });
-        let mut found = match &template {
-            Ok(template) => {
-                let keyed = self.store.keyring().hasher();
-                let found = preview(deployed.as_ref(), (template, given), &pseudo, keyed);
-                ahead.expect(&target.address, template, &found.outputs);
-                found
-            }
-            Err(findings) => Preview {
-                problems: findings.iter().map(|f| f.message.clone()).collect(),
-                ..Preview::default()
-            },
-        };
+        let given = &rendering.desired.parameters;
+        let keyed = self.store.keyring().hasher();
+        let mut found = preview(deployed.as_ref(), (&template, given), &pseudo, keyed);
+        ahead.expect(&target.address, &template, &found.outputs);
         let old = before
             .as_ref()
             .map(|p| p.rendered.as_str())
@@ -230,7 +237,7 @@ impl Line {
         let places = places(
             target,
             &rendering,
-            template.as_ref().ok(),
+            &template,
             before.as_ref().map(|p| &p.data),
             &found.changes,
         );
@@ -360,14 +367,11 @@ fn can_be_previewed(target: &Target) -> bool {
 fn places(
     target: &Target,
     rendering: &crate::domain::estate::Rendering,
-    template: Option<&Template>,
+    template: &Template,
     before: Option<&serde_json::Value>,
     changes: &[Change],
 ) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    let Some(template) = template else {
-        return out;
-    };
     let map = line_map(&rendering.file.1, &rendering.desired.template);
     let inputs = changed_inputs(target, before);
     for change in changes {

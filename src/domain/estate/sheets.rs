@@ -95,7 +95,7 @@ impl Sheets {
                 }
             }
             let mut prepared = BTreeMap::new();
-            for (key, path, text) in todo.iter().filter_map(Todo::template) {
+            for (key, path, text) in todo.iter().filter_map(|t| t.target.shared_template()) {
                 prepared
                     .entry(key)
                     .or_insert_with(|| Prepared::new(&path, text));
@@ -109,7 +109,8 @@ impl Sheets {
             filled.compiled += ready.len();
             filled.rendered += todo.len();
             for one in &todo {
-                let template = one.template().and_then(|(key, _, _)| ready.get(&key));
+                let template = one.target.shared_template();
+                let template = template.and_then(|(key, _, _)| ready.get(&key));
                 let (sheet, read) = one.sheet(template, asker);
                 filled.read += usize::from(read);
                 let address = one.target.address.clone();
@@ -294,17 +295,6 @@ struct Todo {
 }
 
 impl Todo {
-    /// Returns the template that it shares with others: what names it, its path and its text.
-    fn template(&self) -> Option<((&str, &str), String, &str)> {
-        let version = self.target.template()?;
-        let (path, text) = self.target.source()?;
-        Some((
-            (version.digest.as_str(), self.target.address.kind()),
-            path,
-            text,
-        ))
-    }
-
     fn sheet(&self, template: Option<&Ready<'_>>, asker: &mut Asker<'_>) -> (Sheet, bool) {
         let nobody = Nobody::new();
         let target = &self.target;

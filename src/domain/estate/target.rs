@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Placement, TemplateVersion};
-use crate::domain::cfn::{bind_parameters, parse_template_with};
+use crate::domain::cfn::{Template, bind_parameters, parse_template_with};
 use crate::domain::model::{
     Address, Finding, InstallationId, Place, Region, SourceName, StackName, TargetUid, closest,
 };
@@ -358,6 +358,13 @@ impl Target {
         self.check(self.draft(context, None)?)
     }
 
+    /// Returns the template that it shares with other targets: what names it, its path and its text.
+    pub fn shared_template(&self) -> Option<((&str, &'static str), String, &str)> {
+        let version = self.template()?;
+        let (path, text) = self.source()?;
+        Some(((version.digest.as_str(), self.address.kind()), path, text))
+    }
+
     /// Renders the target, with its template already compiled where the caller has many of one.
     pub fn draft(
         &self,
@@ -408,6 +415,11 @@ impl Target {
 
     /// Checks what came out of the renderer.
     pub fn check(&self, draft: Draft) -> Result<Rendering, Vec<Finding>> {
+        self.checked(draft).map(|(rendering, _)| rendering)
+    }
+
+    /// Does the same as [`Target::check`], and returns the template as it was read.
+    pub fn checked(&self, draft: Draft) -> Result<(Rendering, Template), Vec<Finding>> {
         let Draft {
             mut desired,
             path,
@@ -451,13 +463,14 @@ impl Target {
             .map(|(n, _)| n.clone())
             .collect();
         desired.capabilities = needed.into_iter().map(str::to_owned).collect();
-        Ok(Rendering {
+        let rendering = Rendering {
             desired,
             file: (path, source),
             data,
             outputs: template.outputs.keys().cloned().collect(),
             notes,
-        })
+        };
+        Ok((rendering, template))
     }
 
     /// Returns the outputs whose names stand in the template: what it can have read.
