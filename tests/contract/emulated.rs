@@ -3,10 +3,9 @@
 //! `./tests/run` installs the emulators and starts them; without its variables the cases are skipped. Where an emulator is not
 //! as AWS is, `differences.txt` says so, and why. A case on that table has to fail as it says: one that holds has to go from it.
 
-use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +17,7 @@ use isoform::domain::model::{AccountId, Region, Timestamp};
 use isoform::port::{Encryption, KeyService, ObjectStore, Put, StackEngine, body};
 use serde_json::Value;
 
-use crate::harness::{During, Harness, LEFT};
+use crate::harness::{During, HEARD, Harness, Heard};
 
 /// A case that goes on for this long hangs. Operations of the emulators take less than a second.
 const HANGS: Duration = Duration::from_secs(40);
@@ -34,14 +33,18 @@ pub async fn judge(emulator: &'static str, room: &'static str, case: &'static st
         TOLD.call_once(|| println!("SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"));
         return;
     };
-    let left = Arc::new(AtomicBool::new(false));
+    keep_quiet();
+    let heard = Arc::new(Heard::default());
     let world = Arc::new(Emulated::fresh(&endpoint, room).await);
-    let task = tokio::spawn(LEFT.scope(left.clone(), tokio::time::timeout(HANGS, run(world))));
-    let (outcome, why) = match task.await {
-        Ok(Ok(())) if left.load(Ordering::Relaxed) => ("left", String::new()),
+    let case_ends = tokio::time::timeout(HANGS, run(world));
+    let (outcome, why) = match tokio::spawn(HEARD.scope(heard.clone(), case_ends)).await {
+        Ok(Ok(())) if heard.left.load(Ordering::Relaxed) => ("left", String::new()),
         Ok(Ok(())) => ("holds", String::new()),
         Ok(Err(_)) => ("fails", "it does not end".to_owned()),
-        Err(failed) => ("fails", said(failed.into_panic().as_ref())),
+        Err(_) => (
+            "fails",
+            heard.panic.lock().unwrap().take().unwrap_or_default(),
+        ),
     };
 
     let expected = expected(emulator, room, case);
@@ -57,12 +60,22 @@ pub async fn judge(emulator: &'static str, room: &'static str, case: &'static st
     );
 }
 
-fn said(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-        .unwrap_or_default()
+/// Keeps the panic of a case for its judge instead of printing it: most of them are expected, and hundreds of backtraces hide
+/// the one that is not. Every other panic is printed as always.
+fn keep_quiet() {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map(ToString::to_string);
+            let text = panic.payload_as_str().unwrap_or_default();
+            let said = format!("{}: {text}", place.unwrap_or_default());
+            let kept = HEARD.try_with(|heard| *heard.panic.lock().unwrap() = Some(said));
+            if kept.is_err() {
+                loud(panic);
+            }
+        }));
+    });
 }
 
 /// Rows of the table: emulator (or `*`), case, what comes out, why.

@@ -49,14 +49,23 @@ pub trait Harness: Send + Sync {
     fn is_cheap(&self) -> bool;
 }
 
+/// What is heard of a case that is held against a table.
+#[derive(Default)]
+pub struct Heard {
+    /// It has left.
+    pub left: std::sync::atomic::AtomicBool,
+    /// Where it panicked, and with what.
+    pub panic: std::sync::Mutex<Option<String>>,
+}
+
 tokio::task_local! {
-    /// Whether the running case has left; set where leaving is held against a table.
-    pub static LEFT: std::sync::Arc<std::sync::atomic::AtomicBool>;
+    /// Set where what comes of the running case is held against a table.
+    pub static HEARD: Arc<Heard>;
 }
 
 /// Says that a case leaves: into the table's ear, or as a skip.
 pub fn leave(name: &str) {
-    let told = LEFT.try_with(|left| left.store(true, std::sync::atomic::Ordering::Relaxed));
+    let told = HEARD.try_with(|heard| heard.left.store(true, std::sync::atomic::Ordering::Relaxed));
     if told.is_err() {
         println!("SKIP {name}: this world cannot do that");
     }
