@@ -3,13 +3,12 @@
 //! A code decides, never a text. Two rules stand above the table: whatever may have had its effect is `Unavailable`, so that
 //! the line asks before it repeats; and what is unknown is never "not there".
 
-use std::error::Error as _;
-
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 
+use super::ceiling::is_too_large;
 use crate::port::Error;
 
 /// A longer text of a service is cut.
@@ -20,26 +19,37 @@ pub(super) fn of<E>(call: &str, what: &str, error: SdkError<E, HttpResponse>) ->
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
-    match &error {
+    meaning(call, what, &error)
+}
+
+fn meaning<E>(call: &str, what: &str, error: &SdkError<E, HttpResponse>) -> Error
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    match error {
         SdkError::TimeoutError(_) => Error::Unavailable(format!("{call}: no answer in time")),
         SdkError::ConstructionFailure(_) => {
-            let why = credentials(call, &error);
-            why.unwrap_or_else(|| Error::Refused(format!("{call}: {}", chain(&error))))
+            let why = credentials(call, error);
+            why.unwrap_or_else(|| Error::Refused(format!("{call}: {}", chain(error))))
         }
         SdkError::DispatchFailure(_) => {
-            let why = credentials(call, &error);
-            why.unwrap_or_else(|| Error::Unavailable(format!("{call}: {}", chain(&error))))
+            let why = credentials(call, error);
+            why.unwrap_or_else(|| Error::Unavailable(format!("{call}: {}", chain(error))))
+        }
+        // More than any answer has is nobody's lost connection.
+        SdkError::ResponseError(_) if causes(error).any(is_too_large) => {
+            Error::Untrusted(format!("{call}: {}", chain(error)))
         }
         SdkError::ResponseError(context) => {
             let status = context.raw().status().as_u16();
-            of_status(call, status, &chain(&error))
+            of_status(call, status, &chain(error))
         }
         SdkError::ServiceError(context) => {
             let status = context.raw().status().as_u16();
             let text = context.err().message().unwrap_or_default();
             of_code(call, what, context.err().code(), text, status)
         }
-        _ => Error::Unavailable(format!("{call}: {}", chain(&error))),
+        _ => Error::Unavailable(format!("{call}: {}", chain(error))),
     }
 }
 
@@ -62,7 +72,11 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
         | "BandwidthLimitExceeded"
-        | "SlowDown" => Error::Throttled,
+        | "SlowDown"
+        | "ProvisionedThroughputExceededException"
+        | "TransactionInProgressException"
+        | "PriorRequestNotComplete"
+        | "EC2ThrottledException" => Error::Throttled,
         "AccessDenied"
         | "AccessDeniedException"
         | "UnauthorizedOperation"
@@ -80,10 +94,18 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         "RequestTimeTooSkewed" | "RequestInTheFuture" => {
             Error::Denied(format!("{said}; set this machine's clock"))
         }
-        // The next call takes fresh ones.
+        // A role's credentials are renewed before they end by this machine's clock, so that waiting helps. Those of the
+        // environment are renewed by nobody here; the text says what has expired.
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
             Error::Unavailable(said)
         }
+        // Refused with 400, and only the way there was at fault. Sums are taken here before anything is sent.
+        "RequestTimeout"
+        | "RequestTimeoutException"
+        | "IncompleteBody"
+        | "BadDigest"
+        | "XAmzContentSHA256Mismatch"
+        | "IDPCommunicationError" => Error::Unavailable(said),
         // Keys: what cannot be opened now and will not be later. A person must act.
         "DisabledException"
         | "KMSInvalidStateException"
@@ -122,7 +144,8 @@ fn of_status(call: &str, status: u16, text: &str) -> Error {
     match status {
         429 => Error::Throttled,
         401 | 403 => Error::Denied(said),
-        500.. => Error::Unavailable(said),
+        // An answer that was cut or garbled after the service had done what was asked, or a gateway that gave up.
+        200..=299 | 408 | 500.. => Error::Unavailable(said),
         _ => Error::Untrusted(said),
     }
 }
@@ -132,17 +155,15 @@ fn credentials<E>(call: &str, error: &SdkError<E, HttpResponse>) -> Option<Error
 where
     E: std::error::Error + 'static,
 {
-    let mut next = error.source();
     let mut kind = None;
-    while let Some(cause) = next {
+    for cause in causes(error) {
         if let Some(found) = cause.downcast_ref::<CredentialsError>() {
             kind = Some(found);
         }
-        if let Some(role) = cause.downcast_ref::<AssumeRoleError>() {
-            let text = role.message().unwrap_or_default();
-            return Some(of_code("AssumeRole", "the role", role.code(), text, 400));
+        // Whole, so that an outage of STS is told from a refusal by the answer that it gave.
+        if let Some(taking) = cause.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
+            return Some(meaning("AssumeRole", "the role", taking));
         }
-        next = cause.source();
     }
     let text = format!("{call}: no credentials: {}", chain(error));
     Some(match kind? {
@@ -153,16 +174,25 @@ where
     })
 }
 
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
 /// Every text of a chain of errors, without repeating one.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
+    for cause in causes(error) {
         let text = cause.to_string();
         if !texts.contains(&text) {
             texts.push(text);
         }
-        next = cause.source();
     }
     if texts.is_empty() {
         texts.push(error.to_string());
@@ -234,6 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_sdk_would_try_again_is_tried_again() {
+        use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
+
+        // Of CloudFormation and KMS that one is a quota.
+        let passing = THROTTLING_ERRORS.iter().chain(TRANSIENT_ERRORS);
+        for code in passing.filter(|c| **c != "LimitExceededException") {
+            assert_ne!(meant(code, 400).disposition(), Disposition::Stall, "{code}");
+        }
+        for code in ["IncompleteBody", "BadDigest", "IDPCommunicationError"] {
+            assert_eq!(meant(code, 400).disposition(), Disposition::Retry, "{code}");
+        }
+    }
+
+    #[test]
     fn a_bucket_that_is_gone_is_not_an_empty_one() {
         assert!(matches!(meant("NoSuchBucket", 404), Error::Refused(_)));
     }
@@ -243,7 +287,8 @@ mod tests {
         assert_eq!(of_status("Call", 429, ""), Error::Throttled);
         assert!(matches!(of_status("Call", 502, ""), Error::Unavailable(_)));
         assert!(matches!(of_status("Call", 403, ""), Error::Denied(_)));
-        assert!(matches!(of_status("Call", 200, "<"), Error::Untrusted(_)));
+        assert!(matches!(of_status("Call", 404, "<"), Error::Untrusted(_)));
+        assert!(matches!(of_status("Call", 200, "<"), Error::Unavailable(_)));
     }
 
     #[test]

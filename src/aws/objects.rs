@@ -4,20 +4,27 @@
 //! Encryption at rest is asked for on every put and looked at in every answer: what is not encrypted as asked is no success,
 //! and what is read without it is not read.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ObjectLockMode, ServerSideEncryption};
+use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::io::AsyncReadExt;
 
 use super::error;
-use super::session::Session;
+use super::session::{ATTEMPT, Session};
 use crate::domain::model::{AccountId, Region};
 use crate::port::{Body, Encryption, Error, ObjectMeta, ObjectStore, Page, Put};
 
 /// The largest object: it is held in memory while its checksum is taken, and goes in one call.
 const LARGEST: u64 = 256 << 20;
+/// The slowest line that an object goes over, in bytes a second.
+const SLOWEST: u64 = 32 << 10;
 
 /// A bucket, and how objects lie in it.
 #[derive(Clone, Debug)]
@@ -75,10 +82,11 @@ impl S3Objects {
             ))
         })?;
         let expected = match (&self.bucket.at_rest, &found) {
-            (Encryption::Store, _) => true,
+            (Encryption::Store, Encryption::Store) => true,
             (Encryption::Key(_), Encryption::Store) => false,
-            (Encryption::Key(key), Encryption::Key(found)) => {
-                key == found || self.bucket.former_keys.contains(found)
+            (ours, Encryption::Key(found)) => {
+                matches!(ours, Encryption::Key(key) if key == found)
+                    || self.bucket.former_keys.contains(found)
             }
         };
         if expected {
@@ -102,14 +110,50 @@ impl S3Objects {
             .expected_bucket_owner(self.bucket.owner.as_str())
             .send()
             .await;
-        match sent.map_err(|e| error::of("HeadBucket", &self.bucket.name, e)) {
-            Ok(_) => Ok(()),
-            Err(Error::NotFound(_) | Error::Untrusted(_) | Error::Refused(_)) => Err(
-                Error::Refused(format!("the bucket {} does not exist", self.bucket.name)),
-            ),
-            Err(other) => Err(other),
+        let Err(failed) = sent else {
+            return Ok(());
+        };
+        let name = &self.bucket.name;
+        Err(match status(&failed) {
+            Some(404) => Error::Refused(format!("the bucket {name} does not exist")),
+            Some(301) => Error::Refused(format!(
+                "the bucket {name} is in {}, and not in {}",
+                failed
+                    .raw_response()
+                    .and_then(|r| r.headers().get("x-amz-bucket-region"))
+                    .unwrap_or("another region"),
+                self.bucket.region
+            )),
+            // An answer to HEAD has no body, and so no code: what 400 means is not known.
+            Some(400) => Error::Unavailable(format!("HeadBucket {name}: HTTP 400")),
+            _ => error::of("HeadBucket", name, failed),
+        })
+    }
+
+    /// Asks with a call that has a body in its answer why HeadObject was refused.
+    async fn why_not(&self, key: &str) -> Error {
+        let sent = self
+            .client
+            .get_object()
+            .bucket(&self.bucket.name)
+            .key(self.full(key))
+            .expected_bucket_owner(self.bucket.owner.as_str())
+            .range("bytes=0-0")
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Error::Unavailable(format!("HeadObject {key}: HTTP 400, and GetObject works")),
+            Err(failed) => match error::of("GetObject", key, failed) {
+                // It went in between: the next look tells.
+                Error::NotFound(_) => Error::Unavailable(format!("HeadObject {key}: HTTP 400")),
+                other => other,
+            },
         }
     }
+}
+
+fn status<E>(failed: &SdkError<E, HttpResponse>) -> Option<u16> {
+    failed.raw_response().map(|r| r.status().as_u16())
 }
 
 /// What an answer says of encryption at rest; absent where it says nothing.
@@ -144,6 +188,14 @@ fn hex(base64: Option<&str>) -> Option<String> {
     // A checksum of several parts ends in `-<parts>` and is none of the bytes.
     let bytes = aws_smithy_types::base64::decode(base64?).ok()?;
     (bytes.len() == 32).then(|| bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// How long one attempt to put so many bytes may take: it must get on, and need not be fast.
+///
+/// The read timeout of the SDK begins with the request, so it would end every upload that takes longer. An upload that
+/// stands still is ended by the SDK's protection from stalled streams.
+fn upload_time(bytes: u64) -> Duration {
+    ATTEMPT + Duration::from_secs(bytes / SLOWEST)
 }
 
 async fn whole(mut stream: Body) -> Result<Vec<u8>, Error> {
@@ -223,10 +275,23 @@ impl ObjectStore for S3Objects {
                 .object_lock_mode(ObjectLockMode::Compliance)
                 .object_lock_retain_until_date(DateTime::from_millis(until.0));
         }
-        let answer = call
-            .send()
-            .await
-            .map_err(|e| error::of("PutObject", key, e))?;
+        let time = TimeoutConfig::builder()
+            .disable_read_timeout()
+            .operation_attempt_timeout(upload_time(size))
+            .build();
+        let longer = aws_sdk_s3::config::Builder::new().timeout_config(time);
+        let sent = call.customize().config_override(longer).send().await;
+        let answer = match sent.map_err(|e| error::of("PutObject", key, e)) {
+            Ok(answer) => answer,
+            Err(Error::Exists(what)) if options.if_absent => {
+                // Whoever put it may not have asked for encryption: what is taken for ours is looked at like ours.
+                return Err(match self.head(key).await? {
+                    Some(_) => Error::Exists(what),
+                    None => Error::Busy(format!("{key} was there and is gone")),
+                });
+            }
+            Err(other) => return Err(other),
+        };
         let found = at_rest(answer.server_side_encryption(), answer.ssekms_key_id());
         if found.as_ref() != Some(&wanted) {
             // Nothing stays that is not encrypted as asked; the refusal stands whether or not this works.
@@ -300,13 +365,10 @@ impl ObjectStore for S3Objects {
             .await;
         let answer = match sent {
             Ok(answer) => answer,
-            Err(failed)
-                if failed
-                    .raw_response()
-                    .is_some_and(|r| r.status().as_u16() == 404) =>
-            {
+            Err(failed) if status(&failed) == Some(404) => {
                 return self.bucket_is_there().await.map(|()| None);
             }
+            Err(failed) if status(&failed) == Some(400) => return Err(self.why_not(key).await),
             Err(failed) => return Err(error::of("HeadObject", key, failed)),
         };
         let found = at_rest(answer.server_side_encryption(), answer.ssekms_key_id());

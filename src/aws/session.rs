@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
-use aws_config::timeout::TimeoutConfig;
+use aws_config::timeout::{TimeoutConfig, TimeoutConfigBuilder};
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::IdentityCache;
@@ -16,10 +16,10 @@ use crate::domain::model::{AccountId, Region};
 use crate::port::Error;
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// Without a byte for this long, a call is given up; its effect is then unknown.
+/// From the request to the beginning of its answer; then a call is given up, and its effect is unknown.
 const READ: Duration = Duration::from_secs(30);
 /// One attempt of a call with a short answer.
-const ATTEMPT: Duration = Duration::from_secs(60);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(60);
 /// The shortest life of a role's credentials; they are renewed before they end.
 const LIFE: Duration = Duration::from_secs(3600);
 /// An object and what surrounds it.
@@ -28,6 +28,12 @@ const OBJECT: usize = (256 << 20) + ANSWER;
 /// Written down, so that an update of the SDK changes no behaviour by itself.
 fn version() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
+}
+
+fn timeouts(reach: &Reach) -> TimeoutConfigBuilder {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(reach.patience.unwrap_or(READ))
 }
 
 /// How AWS is reached, for a whole installation.
@@ -43,6 +49,8 @@ pub struct Reach {
     pub session: String,
     /// Tags of sessions: trust policies can ask for them.
     pub tags: BTreeMap<String, String>,
+    /// For how long the answer to a call with a short question may not begin; 30 s where nothing is said.
+    pub patience: Option<Duration>,
 }
 
 /// A role that is taken, with what its trust policy asks for.
@@ -71,10 +79,7 @@ impl Aws {
 
     /// The same with a loader that somebody prepared, for credentials from elsewhere.
     pub async fn by(loader: ConfigLoader, reach: Reach) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(READ)
-            .build();
+        let timeouts = timeouts(&reach).build();
         let mut loader = loader
             .behavior_version(version())
             // Every session names its own; without one the SDK would ask the machine's metadata service.
@@ -144,10 +149,11 @@ impl Session {
         &self.config
     }
 
+    /// What was said of the whole installation, and an end of every attempt.
     fn timeouts(&self) -> TimeoutConfig {
-        TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(READ)
+        let known = self.config.timeout_config().cloned();
+        known
+            .map_or_else(TimeoutConfig::builder, |t| t.to_builder())
             .operation_attempt_timeout(ATTEMPT)
             .build()
     }

@@ -29,6 +29,7 @@ impl AwsPorts {
             dual_stack: aws.dual_stack,
             session: aws.session.clone(),
             tags: aws.session_tags.clone(),
+            patience: None,
         })
         .await;
         let mut engines = BTreeMap::new();

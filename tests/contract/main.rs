@@ -26,6 +26,7 @@ mod objects;
 mod replayed;
 mod specification;
 mod transitions;
+mod unclear;
 
 use harness::Harness;
 

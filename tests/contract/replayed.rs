@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use aws_credential_types::Credentials;
-use isoform::aws::{Aws, Bucket, KmsKeys, Place, Reach, S3Objects, Session, Stacks};
+use isoform::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Session, Stacks};
 use isoform::clock::Clock;
 use isoform::domain::plan::ChangeSetStatus;
 use isoform::domain::seal::{EncryptedDataKey, EncryptionContext};
@@ -14,56 +14,78 @@ use isoform::port::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const ACCOUNT: &str = "111111111111";
-const STACK: &str = "arn:aws:cloudformation:eu-west-1:111111111111:stack/orders/1";
-const SET: &str = "arn:aws:cloudformation:eu-west-1:111111111111:changeSet/cs/1";
-const KEY: &str = "arn:aws:kms:eu-west-1:111111111111:key/k";
+pub const ACCOUNT: &str = "111111111111";
+pub const STACK: &str = "arn:aws:cloudformation:eu-west-1:111111111111:stack/orders/1";
+pub const SET: &str = "arn:aws:cloudformation:eu-west-1:111111111111:changeSet/cs/1";
+pub const KEY: &str = "arn:aws:kms:eu-west-1:111111111111:key/k";
 
-/// An answer: status, headers, body. A status of 0 breaks the connection instead.
-type Answer = (u16, Vec<(&'static str, String)>, String);
+/// An answer: status, headers, body. A status of 0 breaks the connection instead; a length that is given and longer than the
+/// body breaks it after the body. With `transfer-encoding: chunked` no length is told.
+pub type Answer = (u16, Vec<(&'static str, String)>, String);
 type Script = Box<dyn Fn(&str, usize) -> Answer + Send + Sync>;
 
 /// A service that answers by a script, which is told the call and how often it came before.
-struct Service {
-    address: String,
-    calls: Arc<Mutex<Vec<String>>>,
+pub struct Service {
+    pub address: String,
+    pub calls: Arc<Mutex<Vec<String>>>,
+    /// The first line and the headers of every request.
+    pub heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Service {
-    async fn with(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub async fn with(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let calls: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (kept, script): (_, Arc<Script>) = (calls.clone(), Arc::new(Box::new(script)));
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (kept, tops) = (calls.clone(), heads.clone());
+        let script: Arc<Script> = Arc::new(Box::new(script));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, kept.clone(), script.clone()));
+                tokio::spawn(serve(stream, kept.clone(), tops.clone(), script.clone()));
             }
         });
-        Self { address, calls }
+        Self {
+            address,
+            calls,
+            heads,
+        }
     }
 
-    async fn session(&self) -> Session {
+    pub async fn session(&self) -> Session {
+        self.session_as(&[], Reach::default()).await
+    }
+
+    pub async fn session_as(&self, roles: &[Role], reach: Reach) -> Session {
         let keys = Credentials::new("AKID", "secret", None, None, "test");
         let version = aws_config::BehaviorVersion::v2026_01_12();
         let loader = aws_config::defaults(version).credentials_provider(keys);
         let reach = Reach {
             endpoint: Some(self.address.clone()),
-            ..Reach::default()
+            session: "tests".into(),
+            ..reach
         };
         let aws = Aws::by(loader, reach).await;
-        aws.session(&"eu-west-1".parse().unwrap(), &[]).await
+        aws.session(&"eu-west-1".parse().unwrap(), roles).await
     }
 
-    async fn stacks(&self) -> Stacks {
+    pub async fn stacks(&self) -> Stacks {
+        Self::stacks_of(self.session().await)
+    }
+
+    pub fn stacks_of(session: Session) -> Stacks {
         let place = Place {
             account: ACCOUNT.parse().unwrap(),
             service_role: Some("arn:aws:iam::111111111111:role/cfn".into()),
         };
-        Stacks::new(self.session().await, place, Clock::system())
+        Stacks::new(session, place, Clock::system())
     }
 
-    async fn store(&self, at_rest: Encryption) -> S3Objects {
+    pub async fn store(&self, at_rest: Encryption) -> S3Objects {
+        Self::store_of(&self.session().await, at_rest)
+    }
+
+    pub fn store_of(session: &Session, at_rest: Encryption) -> S3Objects {
         let bucket = Bucket {
             name: "bucket".into(),
             prefix: "x".into(),
@@ -72,17 +94,22 @@ impl Service {
             at_rest,
             former_keys: Vec::new(),
         };
-        S3Objects::new(&self.session().await, bucket)
+        S3Objects::new(session, bucket)
     }
 
-    fn count(&self, call: &str) -> usize {
+    pub fn count(&self, call: &str) -> usize {
         let calls = self.calls.lock().unwrap();
         calls.iter().filter(|c| c.starts_with(call)).count()
     }
 }
 
 /// Reads requests one after the other; a call is an action of a query, a target, or a method with its path.
-async fn serve(mut stream: TcpStream, calls: Arc<Mutex<Vec<String>>>, script: Arc<Script>) {
+async fn serve(
+    mut stream: TcpStream,
+    calls: Arc<Mutex<Vec<String>>>,
+    heads: Arc<Mutex<Vec<String>>>,
+    script: Arc<Script>,
+) {
     let mut kept = Vec::new();
     loop {
         let head = loop {
@@ -115,6 +142,7 @@ async fn serve(mut stream: TcpStream, calls: Arc<Mutex<Vec<String>>>, script: Ar
         let sent = String::from_utf8_lossy(&kept[head..head + length]).into_owned();
         kept.drain(..head + length);
         let line = text.lines().next().unwrap_or_default();
+        heads.lock().unwrap().push(text.to_lowercase());
         let call = match (header("x-amz-target"), sent.strip_prefix("Action=")) {
             (Some(target), _) => target,
             (None, Some(query)) => query.to_owned(),
@@ -131,39 +159,47 @@ async fn serve(mut stream: TcpStream, calls: Arc<Mutex<Vec<String>>>, script: Ar
         if status == 0 {
             return;
         }
-        let mut out = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
-        for (name, value) in headers {
+        let mut out = format!("HTTP/1.1 {status} X\r\n");
+        let given = |name: &str| headers.iter().find(|(n, _)| *n == name);
+        let chunked = given("transfer-encoding").is_some();
+        let announced = given("content-length").map(|(_, l)| l.parse::<usize>().unwrap());
+        if !chunked && announced.is_none() {
+            out += &format!("content-length: {}\r\n", body.len());
+        }
+        for (name, value) in &headers {
             out += &format!("{name}: {value}\r\n");
         }
         out += "\r\n";
-        let bodiless = line.starts_with("HEAD ");
-        if !bodiless {
+        if chunked {
+            out += &format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        } else if !line.starts_with("HEAD ") {
             out += &body;
         }
-        if stream.write_all(out.as_bytes()).await.is_err() {
+        let cut = announced.is_some_and(|length| length > body.len());
+        if stream.write_all(out.as_bytes()).await.is_err() || cut {
             return;
         }
     }
 }
 
-fn xml(body: &str) -> Answer {
+pub fn xml(body: &str) -> Answer {
     (200, vec![("content-type", "text/xml".into())], body.into())
 }
 
-fn refusal(code: &str) -> Answer {
+pub fn refusal(code: &str) -> Answer {
     let body = format!(
         "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>said so</Message></Error><RequestId>r</RequestId></ErrorResponse>"
     );
     (400, Vec::new(), body)
 }
 
-fn result(call: &str, body: &str) -> Answer {
+pub fn result(call: &str, body: &str) -> Answer {
     xml(&format!(
         "<{call}Response><{call}Result>{body}</{call}Result></{call}Response>"
     ))
 }
 
-fn caller(account: &str) -> Answer {
+pub fn caller(account: &str) -> Answer {
     result(
         "GetCallerIdentity",
         &format!("<Account>{account}</Account><Arn>arn:aws:iam::{account}:user/u</Arn>"),
@@ -171,7 +207,7 @@ fn caller(account: &str) -> Answer {
 }
 
 /// A service that knows its caller and says the same to everything else.
-async fn saying(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Service {
+pub async fn saying(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Service {
     Service::with(move |call, before| {
         if call.starts_with("GetCallerIdentity") {
             caller(ACCOUNT)
@@ -182,7 +218,7 @@ async fn saying(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) 
     .await
 }
 
-fn proposal(create: bool) -> Proposal {
+pub fn proposal(create: bool) -> Proposal {
     Proposal {
         stack: "orders".parse().unwrap(),
         name: "cs".into(),
@@ -277,6 +313,23 @@ async fn a_refused_proposal_is_explained_by_the_stack_and_not_by_a_text() {
 }
 
 #[tokio::test]
+async fn what_a_template_names_and_is_not_there_is_not_the_stack() {
+    let service = saying(|call, _| {
+        if call.starts_with("DescribeStacks") {
+            return result("DescribeStacks", &format!("<Stacks><member><StackId>{STACK}</StackId><StackName>orders</StackName><StackStatus>UPDATE_COMPLETE</StackStatus></member></Stacks>"));
+        }
+        let (status, headers, body) = refusal("ValidationError");
+        let text = "Parameter of the SSM parameter store /orders/size does not exist";
+        (status, headers, body.replace("said so", text))
+    })
+    .await;
+
+    let answer = service.stacks().await.propose(&proposal(false)).await;
+
+    assert!(matches!(answer, Err(Error::Refused(_))), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_proposal_says_what_becomes_of_a_failure_and_who_works() {
     let service = saying(|_, _| {
         result(
@@ -368,7 +421,16 @@ async fn every_page_of_a_change_set_is_read() {
 
 #[tokio::test]
 async fn an_answer_that_never_ends_is_cut_off() {
-    let service = saying(|_, _| (200, Vec::new(), "x".repeat((32 << 20) + 1))).await;
+    let service = saying(|_, _| {
+        let endless = "x".repeat((32 << 20) + 1);
+        let (status, mut headers, body) = result(
+            "GetTemplate",
+            &format!("<TemplateBody>{endless}</TemplateBody>"),
+        );
+        headers.push(("transfer-encoding", "chunked".into()));
+        (status, headers, body)
+    })
+    .await;
 
     let answer = service
         .stacks()
@@ -376,7 +438,11 @@ async fn an_answer_that_never_ends_is_cut_off() {
         .template(&isoform::port::StackRef::Id(STACK.parse().unwrap()))
         .await;
 
-    assert!(answer.is_err());
+    assert!(
+        matches!(&answer, Err(Error::Untrusted(text)) if text.contains("more than 33554432 bytes")),
+        "{:?}",
+        answer.map(|text| text.len())
+    );
 }
 
 #[tokio::test]

@@ -39,8 +39,13 @@ impl Stacks {
             let answer = sent.map_err(|e| error::of("DescribeStackDriftDetectionStatus", id, e))?;
             match answer.detection_status() {
                 Some(StackDriftDetectionStatus::DetectionComplete) => break,
-                // Some resources could not be looked at; what was found stands, and they say so themselves.
-                Some(StackDriftDetectionStatus::DetectionFailed) => break,
+                // A resource that could not be looked at is not in the list that follows: it would pass for unchanged.
+                Some(StackDriftDetectionStatus::DetectionFailed) => {
+                    return Err(Error::Refused(format!(
+                        "the detection of drift failed: {}",
+                        answer.detection_status_reason().unwrap_or("no reason")
+                    )));
+                }
                 _ if self.clock.steady() >= deadline => {
                     return Err(Error::Unavailable(
                         "the detection of drift takes too long".into(),

@@ -102,9 +102,8 @@ impl Stacks {
         let answer = match sent {
             Ok(answer) => answer,
             Err(failed) => {
-                let absent = is_absent(&failed);
                 let failed = error::of("CreateChangeSet", proposal.stack.as_str(), failed);
-                return Err(self.why_refused(proposal, absent, failed).await);
+                return Err(self.why_refused(proposal, failed).await);
             }
         };
         Ok(Proposed {
@@ -116,13 +115,11 @@ impl Stacks {
         })
     }
 
-    /// One code stands for every refusal of a proposal: the stack tells which it is, where its text would have to.
-    async fn why_refused(&self, proposal: &Proposal, absent: bool, failed: Error) -> Error {
+    /// One code stands for every refusal of a proposal: the stack tells which it is, where its text would have to. A text that
+    /// something does not exist may be about a parameter, an export or a role.
+    async fn why_refused(&self, proposal: &Proposal, failed: Error) -> Error {
         if !matches!(failed, Error::Refused(_)) {
             return failed;
-        }
-        if absent && !proposal.create {
-            return Error::NotFound(proposal.stack.as_str().to_owned());
         }
         let stack = StackRef::Name(proposal.stack.clone());
         let found = match self.describe_stack(&stack).await {
