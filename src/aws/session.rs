@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::{TimeoutConfig, TimeoutConfigBuilder};
@@ -30,6 +33,15 @@ fn version() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
+/// The region of the daemon's own credentials; every session names its own. The machine's metadata service is not asked: most
+/// machines have none, and asking takes seconds.
+fn own_region(reach: &Reach) -> RegionProviderChain {
+    let home = reach.home.as_ref().map_or("us-east-1", Region::as_str);
+    RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new())
+        .or_else(aws_config::Region::new(home.to_owned()))
+}
+
 fn timeouts(reach: &Reach) -> TimeoutConfigBuilder {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT)
@@ -41,6 +53,9 @@ fn timeouts(reach: &Reach) -> TimeoutConfigBuilder {
 pub struct Reach {
     /// Another endpoint for every service: a closed network's, or an emulator's.
     pub endpoint: Option<String>,
+    /// Where STS and SSO are asked for the daemon's own credentials, unless environment or profile name a region: a web
+    /// identity of one partition is worth nothing in another.
+    pub home: Option<Region>,
     /// Endpoints with validated cryptography.
     pub fips: bool,
     /// Endpoints that speak IPv6 too.
@@ -82,8 +97,7 @@ impl Aws {
         let timeouts = timeouts(&reach).build();
         let mut loader = loader
             .behavior_version(version())
-            // Every session names its own; without one the SDK would ask the machine's metadata service.
-            .region(aws_config::Region::from_static("us-east-1"))
+            .region(own_region(&reach))
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(timeouts);
         // What the environment says stands, unless the configuration says more.

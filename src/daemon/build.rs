@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloud::AwsPorts;
 use crate::clock::Clock;
-use crate::config::{Config, Encryption};
+use crate::config::Config;
 use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
 use crate::domain::model::{Actor, Region};
@@ -60,12 +60,9 @@ pub async fn open_ports(
     let world = World::open(&config.cloud, clock.clone(), config.pace)
         .await
         .with_context(|| format!("opening the local world in {}", config.cloud.display()))?;
-    let keys = match config.encryption {
-        Encryption::ClientKms => Some(Arc::new(
-            LocalKeys::open(&world, "bundles").context("opening the key of the local world")?,
-        )),
-        Encryption::SseS3 | Encryption::SseKms => None,
-    };
+    // Also where bundles are not sealed any more: those that were must still be opened.
+    let keys = LocalKeys::open(&world, "bundles").context("opening the key of the local world")?;
+    let keys = Some(Arc::new(keys));
     Ok((world.clone(), Arc::new(LocalPorts { world, keys })))
 }
 

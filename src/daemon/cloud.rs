@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
 use crate::clock::Clock;
-use crate::config::{self, Config, Encryption};
+use crate::config::{self, Config};
 use crate::domain::estate::Placement;
 use crate::domain::model::{PlacementName, Region};
 use crate::domain::policy::Mode;
@@ -25,6 +25,7 @@ impl AwsPorts {
     pub async fn open(aws: &config::Aws, config: &Config, clock: &Clock) -> Self {
         let reached = Aws::connect(Reach {
             endpoint: aws.endpoint.clone(),
+            home: Some(aws.stores[&aws.home].region.clone()),
             fips: aws.fips,
             dual_stack: aws.dual_stack,
             session: aws.session.clone(),
@@ -52,14 +53,16 @@ impl AwsPorts {
             stores.insert(name.clone(), Arc::new(opened(&reached, aws, store).await));
         }
         let home = &aws.stores[&aws.home];
-        let keys = match (&home.key, home.encryption) {
-            (Some(key), Encryption::ClientKms) => {
+        // Also where bundles are not sealed any more: those that were must still be opened.
+        let mut known = home.key.iter().chain(&home.former_keys).cloned();
+        let keys = match known.next() {
+            Some(key) => {
                 let roles = chain(aws, home.role.as_ref());
                 let session = reached.session(&home.region, &roles).await;
-                let former = home.former_keys.clone();
-                Some(Arc::new(KmsKeys::new(&session, key.clone(), former, None)))
+                let former = known.collect();
+                Some(Arc::new(KmsKeys::new(&session, key, former, None)))
             }
-            _ => None,
+            None => None,
         };
         Self {
             engines,
@@ -143,6 +146,33 @@ impl Ports for AwsPorts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_sealed_before_can_be_opened_under_every_encryption() {
+        const FILE: &str = r#"
+isoform: 1
+accounts: { prod: { id: "333333333333" } }
+placements: { prod: { account: prod, regions: [us-east-1] } }
+sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
+bundle_stores: { us: { url: "s3://acme-us", owner: "333333333333", region: us-east-1, ENCRYPTION } }
+state: { path: state, key: "file:root.key" }
+"#;
+        let arn = "arn:aws:kms:us-east-1:333333333333:key/k";
+        for (encryption, opens) in [
+            (format!("encryption: client-kms, key: '{arn}'"), true),
+            (format!("encryption: sse-kms, key: '{arn}'"), true),
+            (format!("encryption: sse-s3, former_keys: ['{arn}']"), true),
+            ("encryption: sse-s3".to_owned(), false),
+        ] {
+            let file = serde_yaml::from_str(&FILE.replace("ENCRYPTION", &encryption)).unwrap();
+            let config = Config::resolve(&file, std::path::Path::new("/x")).unwrap();
+            let aws = config.aws.clone().unwrap();
+
+            let ports = AwsPorts::open(&aws, &config, &Clock::system()).await;
+
+            assert_eq!(ports.sealing().is_some(), opens, "{encryption}");
+        }
+    }
 
     #[test]
     fn what_is_only_observed_is_worked_in_with_the_weaker_hands() {

@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "a test fails by panicking, and says why it is skipped"
 )]
 
@@ -23,6 +24,7 @@ mod local;
 mod misbehaviour;
 mod nested;
 mod objects;
+mod reach;
 mod replayed;
 mod specification;
 mod transitions;

@@ -1,0 +1,79 @@
+//! Where the daemon's own credentials come from.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::Command;
+
+use isoform::aws::{Aws, Reach};
+
+const CHILD: &str = "ISOFORM_TEST_REACH";
+const NAME: &str = "reach::the_own_credentials_come_from_the_own_partition";
+
+/// Asks who it is with the credentials of the environment, through a proxy that lets nothing pass.
+async fn ask() {
+    let reach = Reach {
+        home: Some("us-gov-west-1".parse().unwrap()),
+        session: "tests".into(),
+        ..Reach::default()
+    };
+    let region = "cn-north-1".parse().unwrap();
+    let session = Aws::connect(reach).await.session(&region, &[]).await;
+    assert!(session.identity().await.is_err());
+}
+
+/// Returns the first host that a process asks a proxy for.
+fn asked(environment: &[(&str, &str)]) -> String {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a.b.c").unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", NAME])
+        .env_clear()
+        .env(CHILD, "1")
+        .env("HTTPS_PROXY", &address)
+        .env("AWS_ROLE_ARN", "arn:aws-cn:iam::111111111111:role/daemon")
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token)
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(environment.iter().copied());
+    let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let mut stream = loop {
+        match proxy.accept() {
+            Ok((stream, _)) => break stream,
+            Err(_) => assert_eq!(child.try_wait().unwrap(), None, "it asked for nothing"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    stream.set_nonblocking(false).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream.try_clone().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+    let _ = child.kill();
+    child.wait().unwrap();
+    line
+}
+
+#[tokio::test]
+async fn the_own_credentials_come_from_the_own_partition() {
+    if std::env::var(CHILD).is_ok() {
+        return ask().await;
+    }
+    for (environment, host) in [
+        (
+            vec![("AWS_REGION", "cn-north-1")],
+            "sts.cn-north-1.amazonaws.com.cn",
+        ),
+        (vec![], "sts.us-gov-west-1.amazonaws.com"),
+    ] {
+        let line = asked(&environment);
+
+        assert!(line.starts_with(&format!("CONNECT {host}:443 ")), "{line}");
+    }
+}
