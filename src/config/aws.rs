@@ -111,7 +111,15 @@ pub(super) fn resolve(
     let given = file.aws.clone().unwrap_or_default();
     if let Some(endpoint) = &given.endpoint {
         endpoint_is_safe(endpoint, faults);
+        for (on, word) in [(given.fips, "fips"), (given.dual_stack, "dual_stack")] {
+            if on {
+                faults.push(format!(
+                    "aws.{word}: it chooses among Amazon's own endpoints; with aws.endpoint write an endpoint that is one"
+                ));
+            }
+        }
     }
+    tags_fit(&given.session_tags, faults);
     let session = given.session.unwrap_or_else(|| "isoform".into());
     let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     if !(2..=64).contains(&session.len()) || !session.chars().all(fits) {
@@ -120,6 +128,11 @@ pub(super) fn resolve(
     let mut chain = Vec::new();
     for (index, hop) in given.chain.iter().enumerate() {
         let at = format!("aws.chain[{index}].role");
+        id_fits(
+            hop.external_id.as_ref(),
+            &format!("aws.chain[{index}]"),
+            faults,
+        );
         if let Some(arn) = role(&hop.role, None, &at, faults) {
             chain.push(Hop {
                 arn,
@@ -132,6 +145,16 @@ pub(super) fn resolve(
         .iter()
         .filter_map(|(name, raw)| Some((name.clone(), store(name, raw, faults)?)))
         .collect();
+    for (name, account) in &file.accounts {
+        let at = format!("accounts.{name}");
+        id_fits(account.external_id.as_ref(), &at, faults);
+        let given = [&account.roles.preview, &account.roles.apply];
+        if account.external_id.is_some() && given.iter().all(|r| r.is_none()) {
+            faults.push(format!(
+                "{at}.external_id: it is given with a role that is taken, and neither roles.preview nor roles.apply is named"
+            ));
+        }
+    }
     let home = home(file, faults)?;
     let mut hands = BTreeMap::new();
     let mut serves = BTreeMap::new();
@@ -170,6 +193,43 @@ pub(super) fn resolve(
         home,
         serves,
     })
+}
+
+/// What STS takes as an external id: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+fn id_fits(id: Option<&String>, at: &str, faults: &mut Vec<String>) {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
+    if id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.chars().all(fits)) {
+        faults.push(format!(
+            "{at}.external_id: 2 to 1,224 letters, digits and any of _+=,.@:/-"
+        ));
+    }
+}
+
+/// What STS takes as tags of a session: the same page.
+fn tags_fit(tags: &BTreeMap<String, String>, faults: &mut Vec<String>) {
+    let at = "aws.session_tags";
+    if tags.len() > 50 {
+        faults.push(format!("{at}: a session has at most 50 tags"));
+    }
+    let fits = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
+    for (key, value) in tags {
+        let (long, far) = (key.chars().count(), value.chars().count());
+        if !(1..=128).contains(&long) || !key.chars().all(fits) {
+            faults.push(format!(
+                "{at}: `{key}`: a key has 1 to 128 letters, digits, spaces and any of _.:/=+-@"
+            ));
+        }
+        if far > 256 || !value.chars().all(fits) {
+            faults.push(format!(
+                "{at}.{key}: a value has at most 256 letters, digits, spaces and any of _.:/=+-@"
+            ));
+        }
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            faults.push(format!(
+                "{at}.{key}: names that begin with aws: are Amazon's"
+            ));
+        }
+    }
 }
 
 fn endpoint_is_safe(endpoint: &str, faults: &mut Vec<String>) {
@@ -334,6 +394,19 @@ fn store(name: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) -> Option
         }
         _ => {}
     }
+    if let Some(region) = &region {
+        for former in &raw.former_keys {
+            if key_region(former).is_some_and(|r| r != *region) {
+                fault(format!(
+                    "former_keys: {former} is in another region than the bucket, which is in {region}; what it encrypted cannot lie there"
+                ));
+            }
+        }
+    }
+    if raw.external_id.is_some() && raw.role.is_none() {
+        fault("external_id: it is given with a role that is taken, and there is no `role`".into());
+    }
+    id_fits(raw.external_id.as_ref(), &at, faults);
     let role = raw.role.as_ref().and_then(|given| {
         let arn = role(given, None, &format!("{at}.role"), faults)?;
         Some(Hop {
@@ -365,8 +438,8 @@ mod tests {
 
     const GOOD: &str = r#"
 isoform: 1
-aws: { endpoint: "https://vpce.example", session: isoform-prod, chain: [ { role: "arn:aws:iam::111111111111:role/hub", external_id: x } ] }
-accounts: { prod: { id: "333333333333", roles: { preview: look, apply: act, cloudformation: "arn:aws:iam::333333333333:role/cfn" }, external_id: e } }
+aws: { endpoint: "https://vpce.example", session: isoform-prod, chain: [ { role: "arn:aws:iam::111111111111:role/hub", external_id: xx } ] }
+accounts: { prod: { id: "333333333333", roles: { preview: look, apply: act, cloudformation: "arn:aws:iam::333333333333:role/cfn" }, external_id: ee } }
 placements: { prod: { account: prod, regions: [us-east-1, eu-west-1], bundle_store: { eu-west-1: eu } } }
 sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
 bundle_stores:
@@ -400,7 +473,7 @@ state: { path: state, key: "file:root.key" }
         let hands = &aws.hands[&place];
         let apply = hands.apply.clone().unwrap();
         assert_eq!(apply.arn, "arn:aws:iam::333333333333:role/act");
-        assert_eq!(apply.external_id.as_deref(), Some("e"));
+        assert_eq!(apply.external_id.as_deref(), Some("ee"));
     }
 
     #[test]
@@ -436,6 +509,52 @@ state: { path: state, key: "file:root.key" }
                 "bundle_stores.eu.key",
             ),
             ("region: eu-west-1, ", "", "bundle_stores.eu.region"),
+            ("isoform-prod,", "isoform-prod, fips: true,", "aws.fips"),
+            (
+                "isoform-prod,",
+                "isoform-prod, dual_stack: true,",
+                "aws.dual_stack",
+            ),
+            (
+                "isoform-prod,",
+                "isoform-prod, session_tags: { 'aws:x': y },",
+                "aws.session_tags.aws:x",
+            ),
+            (
+                "isoform-prod,",
+                "isoform-prod, session_tags: { x: 'a;b' },",
+                "aws.session_tags.x",
+            ),
+            (
+                "isoform-prod,",
+                "isoform-prod, session_tags: { '': y },",
+                "aws.session_tags",
+            ),
+            (
+                "external_id: xx ",
+                "external_id: 'a b' ",
+                "aws.chain[0].external_id",
+            ),
+            (
+                "external_id: ee ",
+                "external_id: e ",
+                "accounts.prod.external_id",
+            ),
+            (
+                "roles: { preview: look, apply: act, cloudformation: \"arn:aws:iam::333333333333:role/cfn\" }, ",
+                "",
+                "accounts.prod.external_id",
+            ),
+            (
+                "encryption: sse-s3",
+                "encryption: sse-s3, external_id: ee",
+                "bundle_stores.eu.external_id",
+            ),
+            (
+                "encryption: sse-s3",
+                "encryption: sse-s3, former_keys: ['arn:aws:kms:us-east-1:333333333333:key/k']",
+                "bundle_stores.eu.former_keys",
+            ),
             ("home: us", "home: them", "home"),
             ("home: us", "", "home"),
             (
