@@ -4,7 +4,7 @@
 //! only. They are cut for everything that is planned; an adapter implements each call or answers
 //! [`Error::Unsupported`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +146,41 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// The token for the next page.
     pub next: Option<String>,
+}
+
+/// Where one is in a listing. A token that comes again would be followed for ever.
+#[derive(Debug, Default)]
+pub struct Pages {
+    token: Option<String>,
+    seen: BTreeSet<String>,
+    at_end: bool,
+}
+
+impl Pages {
+    /// Tells whether there is another page.
+    pub fn go_on(&self) -> bool {
+        !self.at_end
+    }
+
+    /// Returns the token of the page that is next.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Turns to the page that the last one named; refuses one that was read before.
+    pub fn turn(&mut self, next: Option<String>) -> Result<(), Error> {
+        let Some(next) = next else {
+            self.at_end = true;
+            return Ok(());
+        };
+        if !self.seen.insert(next.clone()) {
+            return Err(Error::Untrusted(
+                "a listing leads back to a page that it had before".into(),
+            ));
+        }
+        self.token = Some(next);
+        Ok(())
+    }
 }
 
 /// Objects by key.
@@ -457,5 +492,25 @@ pub trait Ports: Send + Sync {
     /// Accounts that have an engine, for sweeps.
     fn account(&self, placement: &Placement) -> AccountId {
         placement.account.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_that_leads_back_is_not_followed() {
+        let mut pages = Pages::default();
+        assert_eq!((pages.go_on(), pages.token()), (true, None));
+
+        pages.turn(Some("a".into())).unwrap();
+        assert_eq!(pages.token(), Some("a"));
+        pages.turn(Some("b".into())).unwrap();
+        let back = pages.turn(Some("a".into()));
+
+        assert!(matches!(back, Err(Error::Untrusted(_))), "{back:?}");
+        pages.turn(None).unwrap();
+        assert!(!pages.go_on());
     }
 }

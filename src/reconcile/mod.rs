@@ -21,6 +21,7 @@ mod removal;
 mod report;
 mod restore;
 mod ship;
+mod sweep;
 mod target;
 mod wake;
 
@@ -243,6 +244,8 @@ struct Shared {
     /// What the newest sweep saw of each stack.
     swept: BTreeMap<StackId, Watermark>,
     swept_at: Option<Timestamp>,
+    /// Accounts and regions that a sweep has seen: only there a stack that is not known of is gone.
+    listed: BTreeSet<sweep::Spot>,
     /// Approved lists of blast radii.
     radii: BTreeSet<Digest>,
     /// Heads of sources whose new history was refused, and those that an operator let in.

@@ -403,7 +403,15 @@ impl Line {
         if !drifted {
             return Err(OperatorError::NotNow(format!("{address} has not drifted")));
         }
-        self.sweep().await?;
+        let unlisted = self.sweep_each().await;
+        let place = self.history(&uid).and_then(|h| h.owned.clone());
+        if let Some(error) = place
+            .as_ref()
+            .and_then(super::sweep::spot)
+            .and_then(|spot| unlisted.get(&spot))
+        {
+            return Err(Error::from(error.clone()).into());
+        }
         let watermark = {
             let shared = self.shared();
             shared

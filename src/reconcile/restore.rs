@@ -6,7 +6,7 @@ use super::Error;
 use super::ship::{Overlap, overlap, read_segment, segment_key};
 use crate::domain::audit::{Body, Entry, GENESIS, Stream, verify};
 use crate::domain::model::{Actor, Digest, InstallationId, Timestamp, hex};
-use crate::port::{self, ObjectStore, Put, body};
+use crate::port::{self, ObjectStore, Pages, Put, body};
 use crate::store::{Draft, Keyring, RootKey, Store, unhex};
 
 /// Who a state folder belongs to.
@@ -270,13 +270,11 @@ pub async fn segments(
 
 async fn list(home: &dyn ObjectStore, prefix: &str) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
-    let mut token = None;
-    loop {
-        let page = home.list(prefix, token.as_deref()).await?;
+    let mut pages = Pages::default();
+    while pages.go_on() {
+        let page = home.list(prefix, pages.token()).await?;
         keys.extend(page.items.into_iter().map(|m| m.key));
-        match page.next {
-            Some(next) => token = Some(next),
-            None => return Ok(keys),
-        }
+        pages.turn(page.next)?;
     }
+    Ok(keys)
 }

@@ -291,7 +291,8 @@ impl Line {
                 .and_then(|s| self.shared().swept.get(s).cloned());
             let word = history.accepted.as_ref().filter(|(w, _)| *w == swept);
             let accepted = word.is_some_and(|(_, overwrite)| !overwrite);
-            let gone = swept.is_none() && self.shared().swept_at.is_some();
+            let place = history.owned.as_ref().and_then(super::sweep::spot);
+            let gone = swept.is_none() && place.is_some_and(|p| self.shared().listed.contains(&p));
             if (swept.is_some() || gone) && swept != applied.watermark && !accepted {
                 let detail = if word.is_some() {
                     "the stack was changed by somebody else; the next change of this target overwrites that"

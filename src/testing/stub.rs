@@ -3,7 +3,7 @@
 //! No model of CloudFormation: a change set holds one change, an execution is done when it is asked for. What a stack
 //! is belongs to `local`, whose embedded engine is tested; here only the far side's cost is taken away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use crate::domain::estate::Placement;
-use crate::domain::model::{Region, StackId, StackName, Timestamp, sha256_hex};
+use crate::domain::model::{
+    AccountId, PlacementName, Region, StackId, StackName, Timestamp, sha256_hex,
+};
 use crate::domain::plan::{Action, Change, ChangeSetStatus, Observed, Replacement, StackStatus};
 use crate::port::{
     Body, ChangeSet, Drift, Encryption, Error, KeyService, ObjectMeta, ObjectStore, Page, Ports,
@@ -35,6 +37,8 @@ struct Inner {
     /// Bytes of objects that were given out.
     read: AtomicU64,
     watch: Mutex<Option<Watch>>,
+    /// Placements whose hands may list nothing.
+    denied: Mutex<BTreeSet<PlacementName>>,
 }
 
 /// Told of every call, before it is answered.
@@ -112,6 +116,24 @@ impl Stub {
         *self.0.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
     }
 
+    /// Says with the hands of which placements nothing can be listed from now on.
+    pub fn deny_lists(&self, placements: impl IntoIterator<Item = PlacementName>) {
+        let mut denied = self.0.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        *denied = placements.into_iter().collect();
+    }
+
+    /// Updates every stack of an account, as somebody else would.
+    pub fn meddle(&self, account: &AccountId) {
+        let at = self.tick();
+        let place = format!("{account}/");
+        let mut world = self.world();
+        let stacks = world.stacks.values_mut();
+        for stack in stacks.filter(|s| s.place.starts_with(&place)) {
+            stack.updated = Some(at);
+            stack.operations += 1;
+        }
+    }
+
     fn count(&self, call: &'static str) {
         if let Some(watch) = &*self.0.watch.lock().unwrap_or_else(PoisonError::into_inner) {
             watch(call);
@@ -138,6 +160,7 @@ impl Ports for Stub {
     ) -> Result<Arc<dyn StackEngine>, Error> {
         Ok(Arc::new(Engine {
             stub: self.clone(),
+            placement: placement.name.clone(),
             account: placement.account.to_string(),
             region: region.to_string(),
         }))
@@ -158,6 +181,7 @@ impl Ports for Stub {
 
 struct Engine {
     stub: Stub,
+    placement: PlacementName,
     account: String,
     region: String,
 }
@@ -211,6 +235,14 @@ fn stack_id(text: &str) -> Result<StackId, Error> {
 impl StackEngine for Engine {
     async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
         self.stub.count("ListStacks");
+        let denied = &self.stub.0.denied;
+        if denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&self.placement)
+        {
+            return Err(Error::Denied("ListStacks".into()));
+        }
         let world = self.stub.world();
         let from = token.unwrap_or_default().to_owned();
         let place = self.place();

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sec::servers::HttpServer;
 
-struct Running {
-    line: Arc<Line>,
-    stub: Stub,
+pub struct Running {
+    pub line: Arc<Line>,
+    pub stub: Stub,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<anyhow::Result<bool>>,
 }
@@ -37,7 +37,7 @@ struct Done {
 }
 
 impl Running {
-    async fn start(config: &Path, stub: &Stub) -> Self {
+    pub async fn start(config: &Path, stub: &Stub) -> Self {
         let built = daemon::build_on(
             Config::load(config).unwrap(),
             Clock::system(),
@@ -95,21 +95,21 @@ impl Running {
         }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         assert!(self.task.await.unwrap().unwrap());
     }
 }
 
-struct Settled {
-    _folder: tempfile::TempDir,
-    config: PathBuf,
-    estate: Estate,
-    running: Running,
+pub struct Settled {
+    pub _folder: tempfile::TempDir,
+    pub config: PathBuf,
+    pub estate: Estate,
+    pub running: Running,
 }
 
 /// A daemon that has rolled an estate out.
-async fn settled(services: usize, instances: usize) -> Settled {
+pub async fn settled(services: usize, instances: usize) -> Settled {
     settled_as(Shape::small(services, instances)).await
 }
 

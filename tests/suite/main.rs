@@ -16,6 +16,7 @@ mod sealed;
 mod sec;
 mod story;
 mod support;
+mod sweep;
 mod tamper;
 mod words;
 mod world;
