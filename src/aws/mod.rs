@@ -5,6 +5,7 @@
 //! ports and words of the domain, and nothing of the daemon's state or of the embedded engine. Start reading at `session`.
 //! `docs/guides/aws.md` says what is proved against emulators and what is not.
 
+pub mod calls;
 mod ceiling;
 mod error;
 mod keys;

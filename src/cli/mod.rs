@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod finding;
 mod hook;
+mod iam;
 mod init;
 mod local;
 mod offline;
@@ -268,6 +269,8 @@ enum Command {
         #[command(subcommand)]
         what: config::ConfigCommand,
     },
+    /// Print what AWS must allow for this configuration: roles, trusts, and policies of buckets and keys.
+    Iam(iam::IamArgs),
     /// Print the JSON Schema of a file format.
     Schema {
         /// Which format.
@@ -432,6 +435,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Bundle { what } => offline::bundle(&global, what).await,
         Command::Audit { what } => audit::audit(&global, what).await,
         Command::Config { what } => config::config(&global, what),
+        Command::Iam(args) => iam::iam(&global, &args),
         Command::Schema { format } => config::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,
         Command::Local { what } => local::local(&global, what).await,

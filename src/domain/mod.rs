@@ -11,6 +11,7 @@ pub mod cfn;
 pub mod deployment;
 pub mod estate;
 pub mod graph;
+pub mod iam;
 pub mod model;
 pub mod plan;
 pub mod policy;

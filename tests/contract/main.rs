@@ -24,6 +24,7 @@ mod local;
 mod misbehaviour;
 mod nested;
 mod objects;
+mod permissions;
 mod reach;
 mod replayed;
 mod specification;

@@ -1,0 +1,121 @@
+//! Every call that the adapters make, and what its caller must be allowed for it.
+//!
+//! `isoform iam` writes policies from a list of its own, in `domain/iam`; `tests/contract/permissions.rs` holds the two
+//! against each other and this one against the sources. Names of actions:
+//! <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>
+
+/// A call of an adapter.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Its name in the API.
+    pub name: &'static str,
+    /// What the caller must be allowed.
+    pub actions: &'static [&'static str],
+    /// The method of a port that the line would call, where nothing calls it yet: nobody is given what nobody uses.
+    pub spare: Option<&'static str>,
+}
+
+const fn used(name: &'static str, actions: &'static [&'static str]) -> Call {
+    Call {
+        name,
+        actions,
+        spare: None,
+    }
+}
+
+const fn spare(name: &'static str, method: &'static str, actions: &'static [&'static str]) -> Call {
+    Call {
+        name,
+        actions,
+        spare: Some(method),
+    }
+}
+
+/// All of them.
+pub const CALLS: &[Call] = &[
+    used("AssumeRole", &["sts:AssumeRole", "sts:TagSession"]),
+    // Nobody can be refused it.
+    used("GetCallerIdentity", &[]),
+    used("ListStacks", &["cloudformation:ListStacks"]),
+    used("DescribeStacks", &["cloudformation:DescribeStacks"]),
+    used(
+        "DescribeStackEvents",
+        &["cloudformation:DescribeStackEvents"],
+    ),
+    used("DescribeChangeSet", &["cloudformation:DescribeChangeSet"]),
+    used("GetTemplate", &["cloudformation:GetTemplate"]),
+    used("GetStackPolicy", &["cloudformation:GetStackPolicy"]),
+    // The template is read with the caller's rights, and the service role is passed.
+    used(
+        "CreateChangeSet",
+        &[
+            "cloudformation:CreateChangeSet",
+            "iam:PassRole",
+            "kms:Decrypt",
+            "s3:GetObject",
+            "s3:GetObjectVersion",
+        ],
+    ),
+    used("DeleteChangeSet", &["cloudformation:DeleteChangeSet"]),
+    used("ExecuteChangeSet", &["cloudformation:ExecuteChangeSet"]),
+    used("DeleteStack", &["cloudformation:DeleteStack"]),
+    used("SetStackPolicy", &["cloudformation:SetStackPolicy"]),
+    used(
+        "UpdateTerminationProtection",
+        &["cloudformation:UpdateTerminationProtection"],
+    ),
+    spare(
+        "GetTemplateSummary",
+        "summary",
+        &["cloudformation:GetTemplateSummary"],
+    ),
+    spare(
+        "CancelUpdateStack",
+        "cancel",
+        &["cloudformation:CancelUpdateStack"],
+    ),
+    spare(
+        "ContinueUpdateRollback",
+        "continue_rollback",
+        &["cloudformation:ContinueUpdateRollback"],
+    ),
+    spare(
+        "RollbackStack",
+        "rollback",
+        &["cloudformation:RollbackStack"],
+    ),
+    spare(
+        "DetectStackDrift",
+        "drift",
+        &["cloudformation:DetectStackDrift"],
+    ),
+    spare(
+        "DescribeStackDriftDetectionStatus",
+        "drift",
+        &["cloudformation:DescribeStackDriftDetectionStatus"],
+    ),
+    spare(
+        "DescribeStackResourceDrifts",
+        "drift",
+        &["cloudformation:DescribeStackResourceDrifts"],
+    ),
+    used("PutObject", &["s3:PutObject", "kms:GenerateDataKey"]),
+    used("GetObject", &["s3:GetObject", "kms:Decrypt"]),
+    used("HeadObject", &["s3:GetObject"]),
+    // Without it a missing object is answered with 403.
+    used("HeadBucket", &["s3:ListBucket"]),
+    used("ListObjectsV2", &["s3:ListBucket"]),
+    used(
+        "DeleteObject",
+        &["s3:DeleteObject", "s3:DeleteObjectVersion"],
+    ),
+    used("GenerateDataKey", &["kms:GenerateDataKey"]),
+    used("Decrypt", &["kms:Decrypt"]),
+    spare(
+        "ReEncrypt",
+        "rewrap",
+        &["kms:ReEncryptFrom", "kms:ReEncryptTo"],
+    ),
+    spare("DescribeKey", "describe", &["kms:DescribeKey"]),
+    spare("Sign", "sign", &["kms:Sign"]),
+];

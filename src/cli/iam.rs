@@ -1,0 +1,116 @@
+//! `isoform iam`: what AWS must allow, from the configuration alone. Calls nothing.
+
+use clap::Args;
+
+use super::client::config_path;
+use super::{DONE, Global, show, usage};
+use crate::config::{self, Config};
+use crate::domain::iam::{DAEMON, Place, Setup, Store, Taken, documents, template};
+use crate::domain::policy::Mode;
+
+#[derive(Args)]
+pub(crate) struct IamArgs {
+    /// Only what looking needs, whatever the placements may do.
+    #[arg(long, value_parser = ["observe"])]
+    mode: Option<String>,
+    /// Who the daemon itself is: the ARN of its role or user.
+    #[arg(long, value_name = "ARN")]
+    principal: Option<String>,
+    /// Print a CloudFormation template with the roles and bucket policies of this account instead.
+    #[arg(long, value_name = "ACCOUNT")]
+    template: Option<String>,
+}
+
+/// `isoform iam`
+pub(crate) fn iam(global: &Global, args: &IamArgs) -> anyhow::Result<u8> {
+    let path = config_path(global);
+    let config = Config::load(&path)?;
+    let Some(aws) = &config.aws else {
+        return Err(usage(format!(
+            "{} names the embedded engine, which knows no roles: there is nothing to allow. Take `local` away and name accounts, placements and s3:// bundle stores",
+            path.display()
+        )));
+    };
+    if let Some(arn) = &args.principal {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let good = matches!(parts.as_slice(), ["arn", _, "iam", "", account, name]
+            if account.len() == 12 && (name.starts_with("role/") || name.starts_with("user/")));
+        if !good {
+            return Err(usage(format!(
+                "--principal: `{arn}` is not arn:<partition>:iam::<account>:role/<name> or :user/<name>"
+            )));
+        }
+    }
+    let mut setup = setup(&config, aws);
+    setup.daemon.clone_from(&args.principal);
+    setup.observe = args.mode.is_some();
+    let documents = documents(&setup);
+    let Some(account) = &args.template else {
+        show::json(&documents.as_json())?;
+        if setup.daemon.is_none() {
+            anstream::eprintln!(
+                "{DAEMON} stands for what the daemon runs as; --principal <arn> names it"
+            );
+        }
+        return Ok(DONE);
+    };
+    let accounts = documents.accounts();
+    if !accounts.contains(account) {
+        let known: Vec<String> = accounts.into_iter().collect();
+        return Err(usage(format!(
+            "--template: the configuration has nothing in the account `{account}`; it has {}",
+            known.join(", ")
+        )));
+    }
+    let home = aws.stores[&aws.home].region.as_str();
+    let template = template(&documents, account, home);
+    anstream::println!("{}", serde_json::to_string_pretty(&template)?);
+    Ok(DONE)
+}
+
+fn taken(hop: &config::Hop) -> Taken {
+    Taken {
+        arn: hop.arn.clone(),
+        external_id: hop.external_id.clone(),
+    }
+}
+
+fn setup(config: &Config, aws: &config::Aws) -> Setup {
+    let places = config.placements.values().map(|placement| {
+        let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
+        let regions = placement.regions.iter().filter_map(|region| {
+            let key = (placement.name.clone(), region.clone());
+            Some((region.clone(), aws.serves.get(&key)?.clone()))
+        });
+        Place {
+            account: placement.account.clone(),
+            regions: regions.collect(),
+            preview: hands.preview.as_ref().map(taken),
+            apply: hands.apply.as_ref().map(taken),
+            cloudformation: hands.cloudformation,
+            acts: placement.mode != Mode::Observe,
+        }
+    });
+    let stores = aws.stores.iter().map(|(name, store)| {
+        let store = Store {
+            bucket: store.bucket.clone(),
+            prefix: store.prefix.clone(),
+            owner: store.owner.clone(),
+            region: store.region.clone(),
+            key: store.key.clone(),
+            former_keys: store.former_keys.clone(),
+            // Only what lies in the home store is sealed.
+            seals: *name == aws.home && store.encryption == config::Encryption::ClientKms,
+            role: store.role.as_ref().map(taken),
+        };
+        (name.clone(), store)
+    });
+    Setup {
+        daemon: None,
+        chain: aws.chain.iter().map(taken).collect(),
+        tags: aws.session_tags.clone(),
+        places: places.collect(),
+        stores: stores.collect(),
+        observe: false,
+    }
+}
