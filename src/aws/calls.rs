@@ -118,4 +118,22 @@ pub const CALLS: &[Call] = &[
     ),
     spare("DescribeKey", "describe", &["kms:DescribeKey"]),
     spare("Sign", "sign", &["kms:Sign"]),
+    // What `isoform doctor` looks at beyond the line: whoever runs it may have rights of their own.
+    spare("GetBucketVersioning", "doctor", &["s3:GetBucketVersioning"]),
+    spare(
+        "GetPublicAccessBlock",
+        "doctor",
+        &["s3:GetBucketPublicAccessBlock"],
+    ),
+    spare(
+        "GetBucketEncryption",
+        "doctor",
+        &["s3:GetEncryptionConfiguration"],
+    ),
+    spare("GetBucketPolicy", "doctor", &["s3:GetBucketPolicy"]),
+    spare(
+        "GetKeyRotationStatus",
+        "doctor",
+        &["kms:GetKeyRotationStatus"],
+    ),
 ];

@@ -8,11 +8,13 @@
 pub mod calls;
 mod ceiling;
 mod error;
+mod examine;
 mod keys;
 mod objects;
 mod session;
 mod stacks;
 
+pub use examine::{BucketFacts, Caller, KeyFacts};
 pub use keys::KmsKeys;
 pub use objects::{Bucket, S3Objects};
 pub use session::{Aws, Reach, Role, Session};

@@ -14,7 +14,6 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::IdentityCache;
 
 use super::ceiling::{ANSWER, Ceiling};
-use super::error;
 use crate::domain::model::{AccountId, Region};
 use crate::port::Error;
 
@@ -198,18 +197,16 @@ impl Session {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
-    /// Returns whose credentials these are: the account, and the ARN of the user or role.
-    pub async fn identity(&self) -> Result<(AccountId, String), Error> {
+    pub(super) fn tokens(&self) -> aws_sdk_sts::Client {
         let config = aws_sdk_sts::config::Builder::from(&self.config)
             .timeout_config(self.timeouts())
             .interceptor(Ceiling(ANSWER));
-        let client = aws_sdk_sts::Client::from_conf(config.build());
-        let answer = client.get_caller_identity().send().await;
-        let answer = answer.map_err(|e| error::of("GetCallerIdentity", "the caller", e))?;
-        let account = answer.account().unwrap_or_default();
-        let account = account
-            .parse()
-            .map_err(|_| Error::Untrusted(format!("`{account}` is no account")))?;
-        Ok((account, answer.arn().unwrap_or_default().to_owned()))
+        aws_sdk_sts::Client::from_conf(config.build())
+    }
+
+    /// Returns whose credentials these are: the account, and the ARN of the user or role.
+    pub async fn identity(&self) -> Result<(AccountId, String), Error> {
+        let caller = self.caller().await?;
+        Ok((caller.account, caller.arn))
     }
 }

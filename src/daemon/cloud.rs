@@ -23,16 +23,7 @@ pub struct AwsPorts {
 impl AwsPorts {
     /// Opens what a configuration names.
     pub async fn open(aws: &config::Aws, config: &Config, clock: &Clock) -> Self {
-        let reached = Aws::connect(Reach {
-            endpoint: aws.endpoint.clone(),
-            home: Some(aws.stores[&aws.home].region.clone()),
-            fips: aws.fips,
-            dual_stack: aws.dual_stack,
-            session: aws.session.clone(),
-            tags: aws.session_tags.clone(),
-            patience: None,
-        })
-        .await;
+        let reached = Aws::connect(reach(aws)).await;
         let mut engines = BTreeMap::new();
         for placement in config.placements.values() {
             let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
@@ -74,6 +65,18 @@ impl AwsPorts {
     }
 }
 
+pub(super) fn reach(aws: &config::Aws) -> Reach {
+    Reach {
+        endpoint: aws.endpoint.clone(),
+        home: Some(aws.stores[&aws.home].region.clone()),
+        fips: aws.fips,
+        dual_stack: aws.dual_stack,
+        session: aws.session.clone(),
+        tags: aws.session_tags.clone(),
+        patience: None,
+    }
+}
+
 /// A placement that is only observed is worked in with the hands that cannot execute, where there are such.
 fn hand(mode: Mode, hands: &config::Hands) -> Option<&config::Hop> {
     match mode {
@@ -82,7 +85,7 @@ fn hand(mode: Mode, hands: &config::Hands) -> Option<&config::Hop> {
     }
 }
 
-fn chain(aws: &config::Aws, last: Option<&config::Hop>) -> Vec<Role> {
+pub(super) fn chain(aws: &config::Aws, last: Option<&config::Hop>) -> Vec<Role> {
     let taken = |hop: &config::Hop| Role {
         arn: hop.arn.clone(),
         external_id: hop.external_id.clone(),

@@ -2,6 +2,7 @@
 
 mod build;
 mod cloud;
+pub mod doctor;
 mod run;
 
 pub use build::{Built, LocalPorts, build, build_on, open, open_ports};

@@ -13,6 +13,7 @@
 
 mod changes;
 mod changesets;
+mod doctor;
 mod drift;
 mod emulated;
 mod failures;

@@ -57,6 +57,11 @@ impl Service {
     }
 
     pub async fn session_as(&self, roles: &[Role], reach: Reach) -> Session {
+        let aws = self.aws(reach).await;
+        aws.session(&"eu-west-1".parse().unwrap(), roles).await
+    }
+
+    pub async fn aws(&self, reach: Reach) -> Aws {
         let keys = Credentials::new("AKID", "secret", None, None, "test");
         let version = aws_config::BehaviorVersion::v2026_01_12();
         let loader = aws_config::defaults(version).credentials_provider(keys);
@@ -65,8 +70,7 @@ impl Service {
             session: "tests".into(),
             ..reach
         };
-        let aws = Aws::by(loader, reach).await;
-        aws.session(&"eu-west-1".parse().unwrap(), roles).await
+        Aws::by(loader, reach).await
     }
 
     pub async fn stacks(&self) -> Stacks {

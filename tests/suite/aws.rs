@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use isoform::aws::{Aws, Reach, Role};
+use isoform::aws::{Aws, Reach, Role, Session};
 
 use crate::support::{Bench, all_in_sync};
 
@@ -68,8 +68,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream, keep: Option<&Mutex<Vec<u8>>>) {
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// Makes a bucket and a key as an operator would; returns the key's ARN.
-async fn prepared(endpoint: &str, bucket: &str) -> String {
+/// The account's operator, who may do everything.
+async fn operator(endpoint: &str) -> Session {
     let reach = Reach {
         endpoint: Some(endpoint.to_owned()),
         session: "operator".into(),
@@ -80,13 +80,22 @@ async fn prepared(endpoint: &str, bucket: &str) -> String {
         external_id: None,
     };
     let region = REGION.parse().unwrap();
-    let session = Aws::connect(reach).await.session(&region, &[role]).await;
+    Aws::connect(reach).await.session(&region, &[role]).await
+}
+
+fn buckets(session: &Session) -> aws_sdk_s3::Client {
+    let s3 = aws_sdk_s3::config::Builder::from(session.config()).force_path_style(true);
+    aws_sdk_s3::Client::from_conf(s3.build())
+}
+
+/// Makes a bucket and a key as an operator would; returns the key's ARN.
+async fn prepared(endpoint: &str, bucket: &str) -> String {
+    let session = operator(endpoint).await;
     let place = aws_sdk_s3::types::BucketLocationConstraint::from(REGION);
     let configuration = aws_sdk_s3::types::CreateBucketConfiguration::builder()
         .location_constraint(place)
         .build();
-    let s3 = aws_sdk_s3::config::Builder::from(session.config()).force_path_style(true);
-    let made = aws_sdk_s3::Client::from_conf(s3.build())
+    let made = buckets(&session)
         .create_bucket()
         .bucket(bucket)
         .create_bucket_configuration(configuration)
@@ -200,7 +209,106 @@ sweep: 300s
     bench.stop();
 }
 
+/// Does to a bucket what the doctor says, with the policy that `isoform iam` prints.
+async fn mended(endpoint: &str, bucket: &str, key: &str, policy: &str) {
+    use aws_sdk_s3::types::{
+        BucketVersioningStatus, PublicAccessBlockConfiguration, ServerSideEncryption,
+        ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+        VersioningConfiguration,
+    };
+    let session = operator(endpoint).await;
+    let s3 = buckets(&session);
+    let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
+    s3.put_bucket_versioning()
+        .bucket(bucket)
+        .versioning_configuration(versions.build())
+        .send()
+        .await
+        .unwrap();
+    let block = PublicAccessBlockConfiguration::builder()
+        .block_public_acls(true)
+        .ignore_public_acls(true)
+        .block_public_policy(true)
+        .restrict_public_buckets(true);
+    s3.put_public_access_block()
+        .bucket(bucket)
+        .public_access_block_configuration(block.build())
+        .send()
+        .await
+        .unwrap();
+    let default =
+        ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256);
+    let rule = ServerSideEncryptionRule::builder()
+        .apply_server_side_encryption_by_default(default.build().unwrap());
+    let rules = ServerSideEncryptionConfiguration::builder().rules(rule.build());
+    s3.put_bucket_encryption()
+        .bucket(bucket)
+        .server_side_encryption_configuration(rules.build().unwrap())
+        .send()
+        .await
+        .unwrap();
+    s3.put_bucket_policy()
+        .bucket(bucket)
+        .policy(policy)
+        .send()
+        .await
+        .unwrap();
+    let keys = aws_sdk_kms::Client::new(session.config());
+    keys.enable_key_rotation().key_id(key).send().await.unwrap();
+}
+
+fn examination(emulator: &str) {
+    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
+    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
+        println!(
+            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
+        );
+        return;
+    };
+    let bucket = format!("isoform-doctor-{}", std::process::id());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let key = runtime.block_on(prepared(&endpoint, &bucket));
+    let bench = Bench::empty("");
+    let config = format!(
+        "isoform: 1
+aws: {{ endpoint: '{endpoint}' }}
+accounts: {{ beta: {{ id: '{ACCOUNT}', roles: {{ preview: look, apply: act }}, external_id: an-external-id }} }}
+placements: {{ beta: {{ account: beta, regions: [{REGION}] }} }}
+sources: {{ example: {{ url: ./origin.git, may: {{ stacks: ['*'], placements: ['*'] }} }} }}
+bundle_stores: {{ main: {{ url: 's3://{bucket}/x', owner: '{ACCOUNT}', key: '{key}', role: 'arn:aws:iam::{ACCOUNT}:role/store' }} }}
+state: {{ path: state, key: 'file:root.key' }}
+"
+    );
+    std::fs::write(bench.root.join("config.yaml"), config).unwrap();
+
+    let text = bench.cli(&["doctor"], 1);
+    for command in [
+        "put-bucket-versioning",
+        "put-public-access-block",
+        "isoform iam",
+        "enable-key-rotation",
+    ] {
+        assert!(text.contains(command), "{command}: {text}");
+    }
+    let printed = bench.run(&["iam", "--mode", "observe"]);
+    let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let policy = printed["buckets"][0]["policy"].to_string();
+    runtime.block_on(mended(&endpoint, &bucket, &key, &policy));
+
+    let text = bench.cli(&["doctor"], 0);
+    assert!(text.contains("nothing is wrong"), "{text}");
+    assert!(
+        text.contains("role/act") && text.contains("role/look"),
+        "{text}"
+    );
+}
+
 mod on_ministack {
+    #[test]
+    fn what_the_doctor_says_mends_what_it_found() {
+        super::examination("ministack");
+    }
+
     #[test]
     fn a_push_is_deployed_and_what_is_unchanged_costs_no_call() {
         super::story("ministack");

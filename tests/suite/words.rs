@@ -36,6 +36,23 @@ fn json(bench: &Bench, arguments: &[&str]) -> Value {
 }
 
 #[test]
+fn the_doctor_says_what_it_looks_at_without_aws() {
+    let bench = Bench::empty("");
+
+    let found = json(&bench, &["doctor"]);
+    assert_eq!((&found["v"], &found["bad"]), (&1.into(), &0.into()));
+    let text = bench.cli(&["doctor"], 0);
+    assert!(text.contains("nothing in AWS is used"), "{text}");
+
+    std::fs::remove_file(bench.root.join("root.key")).unwrap();
+    let text = bench.cli(&["doctor"], 1);
+    assert!(text.contains("isoform config key"), "{text}");
+    assert!(!bench.root.join("root.key").exists(), "nothing is written");
+    let text = bench.cli(&["iam"], 64);
+    assert!(text.contains("embedded engine"), "{text}");
+}
+
+#[test]
 fn who_waits_behind_a_failure_or_a_hold_is_told_so() {
     let bench = chain();
     bench.cli(&["local", "fail", "one", "T", "--times", "1"], 0);

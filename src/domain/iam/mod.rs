@@ -4,6 +4,7 @@
 //! (`tests/contract/permissions.rs`). What CloudFormation itself may do with its service role follows from the templates, which
 //! are not known here: only its trust is written.
 
+mod read;
 mod statements;
 mod template;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::domain::model::{AccountId, Region};
+pub use read::{Refused, refused};
 pub use template::template;
 
 /// A role that is taken, with what its trust policy asks for.

@@ -1,0 +1,465 @@
+//! `isoform doctor`: looks at everything that the daemon will work with, and says what is wrong and how to mend it.
+//!
+//! Nothing is written anywhere. What cannot be seen is said to be unseen, and is not held against anybody.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::cloud::{chain, reach};
+use crate::aws::calls::CALLS;
+use crate::aws::{Aws, BucketFacts, KeyFacts, Session};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::domain::estate::Placement;
+use crate::domain::iam::refused;
+use crate::domain::model::AccountId;
+use crate::port::Error;
+use crate::store::RootKey;
+
+/// Beyond this AWS begins to refuse signatures; it gives up at five minutes.
+const SKEW_MS: i64 = 60_000;
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it has to be.
+    Good,
+    /// It could not be seen, or it could be better.
+    Unsure,
+    /// The daemon will fail, or work with less safety than it should.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What it is about: a placement's region, a bucket, a key.
+    pub subject: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub says: String,
+    /// How to mend it.
+    pub mend: Option<String>,
+}
+
+struct Report(Vec<Check>);
+
+impl Report {
+    fn good(&mut self, subject: &str, says: impl Into<String>) {
+        self.add(subject, Verdict::Good, says.into(), None);
+    }
+
+    fn unsure(&mut self, subject: &str, says: impl Into<String>, mend: impl Into<String>) {
+        self.add(subject, Verdict::Unsure, says.into(), Some(mend.into()));
+    }
+
+    fn bad(&mut self, subject: &str, says: impl Into<String>, mend: impl Into<String>) {
+        self.add(subject, Verdict::Bad, says.into(), Some(mend.into()));
+    }
+
+    fn add(&mut self, subject: &str, verdict: Verdict, says: String, mend: Option<String>) {
+        self.0.push(Check {
+            subject: subject.to_owned(),
+            verdict,
+            says,
+            mend,
+        });
+    }
+
+    /// What has to be on: good, or bad with the command that mends it; what could not be seen is unsure.
+    fn must(
+        &mut self,
+        subject: &str,
+        found: Result<bool, &Error>,
+        good: &str,
+        bad: &str,
+        mend: String,
+    ) {
+        match found {
+            Ok(true) => self.good(subject, good),
+            Ok(false) => self.bad(subject, bad, mend),
+            Err(error) => {
+                let says = format!("whether it is so cannot be seen: {good}: {error}");
+                self.unsure(subject, says, "run it as somebody who may look");
+            }
+        }
+    }
+}
+
+/// Looks at what a configuration names.
+pub async fn examine(config: &Config, clock: &Clock) -> Vec<Check> {
+    let mut report = Report(Vec::new());
+    own(config, &mut report);
+    match &config.aws {
+        Some(aws) => {
+            let reached = Aws::connect(reach(aws)).await;
+            cloud(config, aws, &reached, clock, &mut report).await;
+        }
+        None => {
+            let subject = "the embedded engine";
+            report.good(
+                subject,
+                "nothing in AWS is used: accounts, roles, buckets and keys are not looked at",
+            );
+            let folder = config.cloud.display();
+            if config.cloud.is_dir() {
+                report.good(subject, format!("its world is in {folder}"));
+            } else {
+                report.good(
+                    subject,
+                    format!("the first run makes its world in {folder}"),
+                );
+            }
+        }
+    }
+    report.0
+}
+
+/// Looks at AWS alone, through a connection that somebody made.
+pub async fn examine_aws(
+    config: &Config,
+    aws: &config::Aws,
+    reached: &Aws,
+    clock: &Clock,
+) -> Vec<Check> {
+    let mut report = Report(Vec::new());
+    cloud(config, aws, reached, clock, &mut report).await;
+    report.0
+}
+
+/// What lies on this machine.
+fn own(config: &Config, report: &mut Report) {
+    let path = config.root_key.display().to_string();
+    match RootKey::read(&config.root_key) {
+        Ok(_) => report.good("the root key", format!("{path} can be read")),
+        Err(error) => report.bad(
+            "the root key",
+            error.to_string(),
+            format!("give this user the file, or make a first one: isoform config key {path}"),
+        ),
+    }
+    let state = &config.state;
+    let says = if state.is_dir() {
+        format!("{} is there", state.display())
+    } else {
+        format!("the first run makes {}", state.display())
+    };
+    report.good("the state folder", says);
+}
+
+async fn cloud(
+    config: &Config,
+    aws: &config::Aws,
+    reached: &Aws,
+    clock: &Clock,
+    report: &mut Report,
+) {
+    let subject = "credentials";
+    let home = &aws.stores[&aws.home].region;
+    let mend =
+        "set AWS_PROFILE, or run it where a role is given; `isoform iam` prints what it needs";
+    let own = match reached.session(home, &[]).await.caller().await {
+        Ok(caller) => {
+            report.good(
+                subject,
+                format!("{} in the account {}", caller.arn, caller.account),
+            );
+            skew(caller.time, clock, report);
+            caller.arn
+        }
+        Err(error) => {
+            report.bad(subject, error.to_string(), mend);
+            // Everything that follows would say the same.
+            return;
+        }
+    };
+    for placement in config.placements.values() {
+        for (word, hop) in hands(aws, placement) {
+            hand(aws, reached, placement, word, hop.as_ref(), &own, report).await;
+        }
+    }
+    let mut keys = BTreeSet::new();
+    for (name, store) in &aws.stores {
+        let session = reached
+            .session(&store.region, &chain(aws, store.role.as_ref()))
+            .await;
+        let subject = format!("bundle store {name} (s3://{})", store.bucket);
+        let facts = session
+            .bucket(&store.bucket, &store.owner, &store.prefix)
+            .await;
+        if bucket(&subject, store, &facts, report) {
+            rendered(config, aws, reached, name, &session, report).await;
+        }
+        for arn in store.key.iter().chain(&store.former_keys) {
+            if keys.insert(arn.clone()) {
+                let current = store.key.as_ref() == Some(arn);
+                key(arn, current, &session.key(arn).await, report);
+            }
+        }
+    }
+    report.unsure(
+        "calls that write",
+        "CreateChangeSet, ExecuteChangeSet and the others that write are not tried",
+        "compare the roles with what `isoform iam` prints",
+    );
+}
+
+fn skew(there: Option<i64>, clock: &Clock, report: &mut Report) {
+    let subject = "the clock";
+    let Some(there) = there else {
+        return report.unsure(subject, "AWS told no time", "compare it yourself");
+    };
+    let skew = clock.now().0 - there;
+    let (seconds, word) = (skew.abs() / 1000, if skew > 0 { "ahead" } else { "behind" });
+    if skew.abs() <= SKEW_MS {
+        // An answer tells whole seconds, and takes a while.
+        report.good(subject, "it agrees with AWS's");
+    } else {
+        let says = format!(
+            "this machine is {seconds} s {word} of AWS; beyond 5 minutes every call is refused"
+        );
+        report.bad(subject, says, "set it by NTP");
+    }
+}
+
+/// The roles of a placement, by the word that the configuration has for them.
+fn hands(aws: &config::Aws, placement: &Placement) -> Vec<(&'static str, Option<config::Hop>)> {
+    let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
+    let named = [("preview", hands.preview), ("apply", hands.apply)];
+    let named: Vec<_> = named.into_iter().filter(|(_, hop)| hop.is_some()).collect();
+    if named.is_empty() {
+        return vec![("no role", None)];
+    }
+    named
+}
+
+/// Looks at one role of a placement, in each of its regions.
+async fn hand(
+    aws: &config::Aws,
+    reached: &Aws,
+    placement: &Placement,
+    word: &str,
+    hop: Option<&config::Hop>,
+    own: &str,
+    report: &mut Report,
+) {
+    let by = aws.chain.last().map_or(own, |h| h.arn.as_str());
+    let role = hop.map_or(by, |h| h.arn.as_str());
+    for region in &placement.regions {
+        let subject = format!("placement {}, {region}, {word} ({role})", placement.name);
+        let session = reached.session(region, &chain(aws, hop)).await;
+        match session.caller().await {
+            Ok(caller) if caller.account == placement.account => {}
+            Ok(caller) => {
+                let says = format!(
+                    "these are credentials of the account {}, and the placement is in {}",
+                    caller.account, placement.account
+                );
+                report.bad(
+                    &subject,
+                    says,
+                    "name a role of that account, or mend its id",
+                );
+                continue;
+            }
+            Err(error) => {
+                let mend = format!(
+                    "let {by} take {role}, with the external id and the tags that are configured: `isoform iam` prints both sides"
+                );
+                report.bad(&subject, error.to_string(), mend);
+                continue;
+            }
+        }
+        let mut denied = false;
+        for (call, may) in session.may_read_stacks().await {
+            if let Err(error) = may {
+                denied = true;
+                report.bad(&subject, error.to_string(), allow(call, role, &error));
+            }
+        }
+        if !denied {
+            report.good(&subject, "it is taken, and may read stacks");
+        }
+    }
+}
+
+/// How a call that failed is mended.
+fn allow(call: &str, role: &str, error: &Error) -> String {
+    if !matches!(error, Error::Denied(_)) {
+        return "look at the network, the region and its endpoint".into();
+    }
+    let row = CALLS.iter().find(|c| c.name == call);
+    let actions = row.map_or_else(|| call.to_owned(), |c| c.actions.join(", "));
+    format!("allow {role} {actions}: `isoform iam` prints its whole policy")
+}
+
+/// Judges a bucket; tells whether it is there.
+fn bucket(
+    subject: &str,
+    store: &config::S3Store,
+    facts: &BucketFacts,
+    report: &mut Report,
+) -> bool {
+    let name = &store.bucket;
+    if let Err(error) = &facts.there {
+        let mend = match error {
+            Error::NotFound(_) => format!(
+                "make it, in {} and in the account {}, or correct `url`",
+                store.region, store.owner
+            ),
+            Error::Denied(_) => format!(
+                "correct `owner` if the bucket is not of {}; else allow s3:ListBucket: `isoform iam` prints the policy",
+                store.owner
+            ),
+            _ => "look at the network, and at the bucket's region".into(),
+        };
+        report.bad(subject, error.to_string(), mend);
+        return false;
+    }
+    report.good(
+        subject,
+        format!("it is there and belongs to {}", store.owner),
+    );
+    let role = store.role.as_ref().map_or("the daemon", |r| r.arn.as_str());
+    if let Err(error) = &facts.lists {
+        let mend = allow("ListObjectsV2", role, error);
+        report.bad(subject, error.to_string(), mend);
+    }
+    report.must(
+        subject,
+        facts.versions.as_ref().copied(),
+        "it keeps versions",
+        "it keeps no versions: what is overwritten or deleted is lost",
+        format!("aws s3api put-bucket-versioning --bucket {name} --versioning-configuration Status=Enabled"),
+    );
+    report.must(
+        subject,
+        facts.blocked.as_ref().copied(),
+        "it blocks public access",
+        "it does not block all public access",
+        format!("aws s3api put-public-access-block --bucket {name} --public-access-block-configuration BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true"),
+    );
+    report.must(
+        subject,
+        facts.default.as_ref().map(Option::is_some),
+        "it encrypts by default",
+        "it has no default encryption",
+        format!("aws s3api put-bucket-encryption --bucket {name} --server-side-encryption-configuration '{{\"Rules\":[{{\"ApplyServerSideEncryptionByDefault\":{{\"SSEAlgorithm\":\"AES256\"}}}}]}}'"),
+    );
+    let policy = facts.policy.as_ref();
+    let policy = policy.map(|p| refused(p.as_deref().unwrap_or_default()));
+    let mend = "set the policy that `isoform iam` prints under `buckets`";
+    report.must(
+        subject,
+        policy.map(|r| r.plain_text),
+        "its policy refuses what is not TLS",
+        "its policy does not refuse what is not TLS",
+        mend.into(),
+    );
+    report.must(
+        subject,
+        policy.map(|r| r.unencrypted),
+        "its policy refuses puts without encryption",
+        "its policy does not refuse puts without encryption",
+        mend.into(),
+    );
+    true
+}
+
+fn key(arn: &str, current: bool, facts: &KeyFacts, report: &mut Report) {
+    let subject = format!("key {arn}");
+    match &facts.state {
+        Ok(state) if state == "Enabled" => report.good(&subject, "it is enabled"),
+        Ok(state) => {
+            let mend = match state.as_str() {
+                "Disabled" => format!("aws kms enable-key --key-id {arn}"),
+                "PendingDeletion" => format!(
+                    "aws kms cancel-key-deletion --key-id {arn}, before what it encrypted is lost"
+                ),
+                _ => "wait, or name another key and this one under `former_keys`".into(),
+            };
+            report.bad(&subject, format!("it is {state}"), mend);
+        }
+        Err(error @ (Error::Unavailable(_) | Error::Throttled)) => {
+            report.bad(&subject, error.to_string(), "look at the network");
+        }
+        Err(error) => report.unsure(
+            &subject,
+            error.to_string(),
+            "run it as somebody with kms:DescribeKey, or correct the ARN",
+        ),
+    }
+    if !current {
+        return;
+    }
+    match &facts.rotates {
+        Ok(true) => report.good(&subject, "its material is renewed"),
+        Ok(false) => report.unsure(
+            &subject,
+            "its material is never renewed",
+            format!("aws kms enable-key-rotation --key-id {arn}"),
+        ),
+        Err(error) => report.unsure(
+            &subject,
+            format!("whether its material is renewed cannot be seen: {error}"),
+            "run it as somebody with kms:GetKeyRotationStatus",
+        ),
+    }
+}
+
+/// Lets every role that CloudFormation reads templates with read one, which is how it will be read.
+async fn rendered(
+    config: &Config,
+    aws: &config::Aws,
+    reached: &Aws,
+    name: &str,
+    owner: &Session,
+    report: &mut Report,
+) {
+    let store = &aws.stores[name];
+    let slash = if store.prefix.is_empty() { "" } else { "/" };
+    let prefix = format!("{}{slash}rendered/", store.prefix);
+    let (bucket, account): (&str, &AccountId) = (&store.bucket, &store.owner);
+    let subject = format!("reading s3://{bucket}/{prefix}");
+    let found = match owner.some_object(bucket, account, &prefix).await {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            return report.unsure(
+                &subject,
+                "nothing lies there yet, so it cannot be tried",
+                "run it again when the daemon has looked once",
+            );
+        }
+        // It was said of the bucket.
+        Err(_) => return,
+    };
+    let mut tried = BTreeSet::new();
+    for placement in config.placements.values() {
+        for region in &placement.regions {
+            let served = (placement.name.clone(), region.clone());
+            if aws.serves.get(&served).map(String::as_str) != Some(name) {
+                continue;
+            }
+            for (_, hop) in hands(aws, placement) {
+                let role = hop.as_ref().map_or("the daemon", |h| h.arn.as_str());
+                if !tried.insert(role.to_owned()) {
+                    continue;
+                }
+                let session = reached
+                    .session(&store.region, &chain(aws, hop.as_ref()))
+                    .await;
+                match session.reads(bucket, account, &found).await {
+                    Ok(()) => report.good(&subject, format!("{role} reads it")),
+                    Err(error) => report.bad(
+                        &subject,
+                        format!("{role}: {error}"),
+                        format!("allow {role} s3:GetObject and, on the key, kms:Decrypt, on both sides where the accounts differ: `isoform iam` prints the policies of role, bucket and key"),
+                    ),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! `isoform doctor` against answers that are replayed: what it says of each fault, and that it writes nothing.
+
+use std::path::Path;
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use isoform::clock::Clock;
+use isoform::config::{Config, raw};
+use isoform::daemon::doctor::{Check, Verdict, examine_aws};
+
+use crate::replayed::*;
+
+const PREVIEW: &str = "arn:aws:iam::111111111111:role/look";
+
+const FILE: &str = r#"
+isoform: 1
+accounts: { prod: { id: "111111111111", external_id: xx, roles: { preview: look } } }
+placements: { prod: { account: prod, regions: [eu-west-1] } }
+sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
+bundle_stores: { main: { url: "s3://bucket/x", owner: "111111111111", encryption: sse-kms, key: "arn:aws:kms:eu-west-1:111111111111:key/k" } }
+state: { path: state, key: "file:root.key" }
+"#;
+
+const POLICY: &str = r#"{"Statement":[
+{"Effect":"Deny","Principal":"*","Action":"s3:*","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}},
+{"Effect":"Deny","Principal":"*","Action":"s3:PutObject","Resource":"*","Condition":{"StringNotEquals":{"s3:x-amz-server-side-encryption":"aws:kms"}}}]}"#;
+
+fn date(seconds: i64) -> (&'static str, String) {
+    let at = DateTime::from_secs(Clock::system().now().0 / 1000 + seconds);
+    ("date", at.fmt(Format::HttpDate).unwrap())
+}
+
+/// An account in which everything is as it has to be.
+fn healthy(call: &str) -> Answer {
+    let word = call.split(['&', '?']).next().unwrap_or_default();
+    let (_, query) = call.split_once('?').unwrap_or_default();
+    match word {
+        "GetCallerIdentity" => {
+            let (status, mut headers, body) = caller(ACCOUNT);
+            headers.push(date(0));
+            (status, headers, body)
+        }
+        "AssumeRole" => result(
+            word,
+            "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>",
+        ),
+        "ListStacks" => result(word, "<StackSummaries/>"),
+        "DescribeChangeSet" => refusal("ChangeSetNotFound"),
+        "DescribeStacks" | "DescribeStackEvents" | "GetTemplate" | "GetStackPolicy" => {
+            refusal("ValidationError")
+        }
+        "TrentService.DescribeKey" => (
+            200,
+            Vec::new(),
+            r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Enabled"}}"#.into(),
+        ),
+        "TrentService.GetKeyRotationStatus" => {
+            (200, Vec::new(), r#"{"KeyRotationEnabled":true}"#.into())
+        }
+        _ if query.starts_with("versioning") => {
+            xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+        }
+        _ if query.starts_with("publicAccessBlock") => xml(
+            "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>",
+        ),
+        _ if query.starts_with("encryption") => xml(
+            "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
+        ),
+        _ if query.starts_with("policy") => (200, Vec::new(), POLICY.into()),
+        _ if query.contains("list-type=2") => xml(
+            "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>x/rendered/a</Key></Contents></ListBucketResult>",
+        ),
+        _ => (200, Vec::new(), "x".into()),
+    }
+}
+
+fn s3_refusal(status: u16, code: &str) -> Answer {
+    let text = format!("<Error><Code>{code}</Code><Message>said so</Message></Error>");
+    (status, Vec::new(), text)
+}
+
+/// Examines an account in which the calls that contain a word are answered in another way.
+async fn examined(word: &'static str, answer: Answer) -> (Vec<Check>, Service) {
+    let service = Service::with(move |call, _| {
+        if !word.is_empty() && call.contains(word) {
+            return answer.clone();
+        }
+        healthy(call)
+    })
+    .await;
+    let file: raw::File = serde_yaml::from_str(FILE).unwrap();
+    let config = Config::resolve(&file, Path::new("/x")).unwrap();
+    let aws = config.aws.clone().unwrap();
+    let reached = service.aws(isoform::aws::Reach::default()).await;
+    let checks = examine_aws(&config, &aws, &reached, &Clock::system()).await;
+    (checks, service)
+}
+
+fn bad(checks: &[Check]) -> Vec<&Check> {
+    let bad = checks.iter().filter(|c| c.verdict == Verdict::Bad);
+    bad.collect()
+}
+
+#[tokio::test]
+async fn what_is_as_it_has_to_be_is_good_and_nothing_is_written() {
+    let (checks, service) = examined("", (0, Vec::new(), String::new())).await;
+
+    assert!(bad(&checks).is_empty(), "{checks:#?}");
+    let unsure = checks.iter().filter(|c| c.verdict == Verdict::Unsure);
+    let unsure: Vec<&str> = unsure.map(|c| c.subject.as_str()).collect();
+    assert_eq!(unsure, ["calls that write"]);
+    assert_eq!(
+        service.count("AssumeRole"),
+        2,
+        "for the region, and for reading"
+    );
+    for call in service.calls.lock().unwrap().iter() {
+        let reads = [
+            "GET ",
+            "HEAD ",
+            "Get",
+            "List",
+            "Describe",
+            "AssumeRole",
+            "TrentService.Describe",
+            "TrentService.Get",
+        ];
+        assert!(reads.iter().any(|r| call.starts_with(r)), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn every_fault_is_told_with_how_to_mend_it() {
+    let denied = || {
+        let (_, headers, body) = refusal("AccessDenied");
+        (403, headers, body)
+    };
+    let late = || {
+        let (status, mut headers, body) = caller(ACCOUNT);
+        headers.push(date(400));
+        (status, headers, body)
+    };
+    let json = |text: &str| (200, Vec::new(), text.to_owned());
+    let disabled = r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Disabled"}}"#;
+    for (word, answer, subject, says, mend) in [
+        (
+            "GetCallerIdentity",
+            denied(),
+            "credentials",
+            "AccessDenied",
+            "AWS_PROFILE",
+        ),
+        (
+            "GetCallerIdentity",
+            caller("222222222222"),
+            PREVIEW,
+            "222222222222",
+            "role of that account",
+        ),
+        ("GetCallerIdentity", late(), "the clock", "behind", "NTP"),
+        (
+            "AssumeRole",
+            denied(),
+            PREVIEW,
+            "AssumeRole",
+            "let arn:aws:iam::111111111111:user/u take it",
+        ),
+        (
+            "GetTemplate",
+            denied(),
+            PREVIEW,
+            "GetTemplate",
+            "cloudformation:GetTemplate",
+        ),
+        (
+            "HEAD /bucket",
+            (404, Vec::new(), String::new()),
+            "s3://bucket",
+            "does not exist",
+            "make it",
+        ),
+        (
+            "HEAD /bucket",
+            (403, Vec::new(), String::new()),
+            "s3://bucket",
+            "403",
+            "correct `owner`",
+        ),
+        (
+            "list-type",
+            s3_refusal(403, "AccessDenied"),
+            "s3://bucket",
+            "ListObjectsV2",
+            "s3:ListBucket",
+        ),
+        (
+            "versioning",
+            xml("<VersioningConfiguration/>"),
+            "s3://bucket",
+            "no versions",
+            "put-bucket-versioning",
+        ),
+        (
+            "publicAccessBlock",
+            s3_refusal(404, "NoSuchPublicAccessBlockConfiguration"),
+            "s3://bucket",
+            "public",
+            "put-public-access-block",
+        ),
+        (
+            "?encryption",
+            s3_refusal(404, "ServerSideEncryptionConfigurationNotFoundError"),
+            "s3://bucket",
+            "default",
+            "put-bucket-encryption",
+        ),
+        (
+            "?policy",
+            s3_refusal(404, "NoSuchBucketPolicy"),
+            "s3://bucket",
+            "TLS",
+            "isoform iam",
+        ),
+        (
+            "?policy",
+            json(&POLICY.replace("Deny", "Allow")),
+            "s3://bucket",
+            "encryption",
+            "isoform iam",
+        ),
+        ("DescribeKey", json(disabled), KEY, "Disabled", "enable-key"),
+        (
+            "x/rendered/a",
+            s3_refusal(403, "AccessDenied"),
+            "rendered/",
+            PREVIEW,
+            "kms:Decrypt",
+        ),
+    ] {
+        let (checks, _) = examined(word, answer).await;
+
+        let bad = bad(&checks);
+        let told = bad.iter().any(|c| {
+            c.subject.contains(subject)
+                && c.says.contains(says)
+                && c.mend
+                    .as_deref()
+                    .is_some_and(|m| m.replace(PREVIEW, "it").contains(mend))
+        });
+        assert!(told, "{word}: {bad:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_seen_is_not_held_against_anybody() {
+    for word in ["versioning", "?policy", "?encryption", "publicAccessBlock"] {
+        let (checks, _) = examined(word, s3_refusal(403, "AccessDenied")).await;
+
+        assert!(bad(&checks).is_empty(), "{word}: {checks:#?}");
+        let unsure = checks.iter().filter(|c| c.verdict == Verdict::Unsure);
+        assert!(unsure.count() > 1, "{word}");
+    }
+}
