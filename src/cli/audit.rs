@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
 use crate::domain::deployment::{EventKind, Step};
 use crate::domain::model::counted;
-use crate::port::ObjectStore;
 use crate::reconcile::{Evidence, Proof};
 use crate::store::Keyring;
 
@@ -558,7 +557,7 @@ async fn verify_log(
     if result.is_ok()
         && let Some(cloud) = cloud.filter(|c| c.exists())
     {
-        if let Err(error) = shipped(&cloud, &mut evident).await {
+        if let Err(error) = shipped(&cloud, &mut evident, &trusted).await {
             return told(global, Err(format!("{error:#}")), &evident.notes);
         }
         result = verify(&evident.entries, &evident.checkpoints, &check);
@@ -708,16 +707,19 @@ fn nearby(global: &Global) -> anyhow::Result<Config> {
 }
 
 /// Adds the shipped copy: its segments must be the same log, and its checkpoints count too.
-async fn shipped(cloud: &std::path::Path, evident: &mut Evident) -> anyhow::Result<()> {
+async fn shipped(cloud: &std::path::Path, evident: &mut Evident, key: &str) -> anyhow::Result<()> {
     let world = crate::local::World::open(cloud, Clock::system(), 1.0).await?;
     let home = crate::local::LocalObjects::new(world, "bundles");
     let Some(Body::Created { log, .. }) = evident.entries.first().map(|e| e.body.clone()) else {
         return Ok(());
     };
-    let (segments, sealed) = crate::reconcile::shipped_entries(&home, &log)
+    let there = crate::reconcile::Shipped::read(&home, &log)
         .await
         .context("the shipped log")?;
-    for entry in &segments {
+    // Whoever may write to the bundle store can add what was never in this log.
+    there.signed(&log, key)?;
+    let segments = &there.entries;
+    for entry in segments {
         match evident.entries.get(entry.seq as usize - 1) {
             Some(here) if here.hash == entry.hash => {}
             Some(_) => bail!(
@@ -744,7 +746,7 @@ async fn shipped(cloud: &std::path::Path, evident: &mut Evident) -> anyhow::Resu
             evident.shipped
         );
     }
-    for (digest, sealed) in &sealed {
+    for (digest, sealed) in &there.payloads {
         if evident
             .payloads
             .get(digest)
@@ -762,13 +764,6 @@ async fn shipped(cloud: &std::path::Path, evident: &mut Evident) -> anyhow::Resu
             n => format!("{n} entries are"),
         }
     ));
-    let page = home.list(&format!("checkpoints/{log}/"), None).await?;
-    for meta in page.items {
-        let bytes = crate::port::read_all(&home, &meta.key, None, 10_000).await?;
-        evident.checkpoints.push(
-            serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} cannot be read", meta.key))?,
-        );
-    }
+    evident.checkpoints.extend(there.checkpoints);
     Ok(())
 }

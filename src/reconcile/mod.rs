@@ -30,7 +30,7 @@ pub use memo::Counts;
 pub use operator::{ApproveWhat, OperatorError, Selector};
 pub use preview::{DiffReport, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
-pub use restore::{restore, segments as shipped_entries};
+pub use restore::{Shipped, restore};
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Error;
-use super::ship::{Overlap, overlap, read_segment, segment_key};
-use crate::domain::audit::{Body, Entry, GENESIS, Stream, verify};
+use super::ship::{Overlap, Segment, overlap, read_segment, segment_key};
+use crate::domain::audit::{
+    Body, Checkpoint, End, Entry, GENESIS, Stream, checkpoint_bytes, segment_bytes, verify_after,
+};
 use crate::domain::model::{Actor, Digest, InstallationId, Timestamp, hex};
 use crate::port::{self, ObjectStore, Pages, Put, body};
 use crate::store::{Draft, Keyring, RootKey, Store, unhex};
@@ -61,36 +63,185 @@ pub async fn restore(
 /// what was shipped. Where it is the beginning of that, it goes on from there. Where both have gone on, nobody but a
 /// person can tell which of the two is to stop. Usually this is one call that finds nothing.
 async fn catch_up(store: &Store, home: &dyn ObjectStore, log: &str) -> Result<u64, Error> {
-    let mut restored = 0;
+    let key = store.keyring().public_key();
+    let (_, mut reached) = store.head();
+    let mut missing = Shipped::default();
     loop {
-        let (_, shipped) = store.head();
-        let key = segment_key(log, shipped + 1);
-        if home.head(&key).await?.is_none() {
-            return Ok(restored);
+        let name = segment_key(log, reached + 1);
+        if home.head(&name).await?.is_none() {
+            break;
         }
-        let there = read_segment(home, &key).await?;
+        let there = read_segment(home, &name).await?;
         let here = store
-            .entries(shipped + 1, there.entries.len() as u64)
+            .entries(reached + 1, there.entries.len() as u64)
             .await?;
+        let last = there.entries.last().map_or(0, |e| e.seq);
         match overlap(&there.entries, &here) {
-            Overlap::Behind(reached) if reached > shipped => store.shipped(reached),
-            Overlap::Ahead => {
-                let missing = &there.entries[here.len()..];
-                let mut whole = store.entries(1, u64::MAX).await?;
-                whole.extend_from_slice(missing);
-                verify(&whole, &[], &|_, _| false)
-                    .map_err(|e| Error::Broken(format!("the shipped log: {e}")))?;
-                let payloads = sealed(&key, there.payloads)?;
-                store.import(missing, &payloads).await?;
-                restored += missing.len() as u64;
-                tracing::warn!(
-                    "the state lacked {} entries of the log that were shipped; they were taken from the bundle store",
-                    missing.len()
-                );
+            Overlap::Behind(to) if to > reached => {
+                store.shipped(to);
+                reached = to;
             }
-            _ => return Err(Error::Forked(shipped + 1)),
+            Overlap::Ahead if last > reached => {
+                missing.add(name, there, here.len())?;
+                reached = last;
+            }
+            _ => {
+                // Another daemon has signed what it wrote; what nobody has signed is no other daemon.
+                let mut other = Shipped::default();
+                other.add(name, there, 0)?;
+                other.vouch(home, log, &key).await?;
+                return Err(Error::Forked(reached + 1));
+            }
         }
     }
+    if missing.entries.is_empty() {
+        return Ok(0);
+    }
+    missing.vouch(home, log, &key).await?;
+    missing.verify(&store.end().await?, &key)?;
+    store.import(&missing.entries, &missing.payloads).await?;
+    let restored = missing.entries.len() as u64;
+    tracing::warn!(
+        "the state lacked {restored} entries of the log that were shipped; they were taken from the bundle store"
+    );
+    Ok(restored)
+}
+
+/// What the bundle store holds of a log, or a part of that.
+#[derive(Default)]
+pub struct Shipped {
+    /// Entries in their order.
+    pub entries: Vec<Entry>,
+    /// Sealed payloads.
+    pub payloads: Vec<(Digest, Vec<u8>)>,
+    /// The checkpoints that lie beside the segments.
+    pub checkpoints: Vec<Checkpoint>,
+    segments: Vec<Signed>,
+}
+
+/// Where a segment ends, and what vouches for that.
+struct Signed {
+    name: String,
+    last: u64,
+    hash: String,
+    signature: Option<String>,
+}
+
+impl Shipped {
+    /// Reads everything: every segment, in order and without gaps, and every checkpoint.
+    pub async fn read(home: &dyn ObjectStore, log: &str) -> Result<Self, Error> {
+        let mut shipped = Self::default();
+        let mut previous = GENESIS.to_owned();
+        for name in list(home, &format!("log/{log}/")).await? {
+            let segment = read_segment(home, &name).await?;
+            for entry in &segment.entries {
+                if entry.prev_hash != previous {
+                    return Err(Error::Broken(format!(
+                        "the segment {name} does not follow the one before it at entry {}",
+                        entry.seq
+                    )));
+                }
+                previous.clone_from(&entry.hash);
+            }
+            shipped.add(name, segment, 0)?;
+        }
+        shipped.checkpoints = checkpoints(home, log, 0).await?;
+        Ok(shipped)
+    }
+
+    fn add(&mut self, name: String, segment: Segment, known: usize) -> Result<(), Error> {
+        let last = segment.entries.last();
+        self.segments.push(Signed {
+            last: last.map_or(0, |e| e.seq),
+            hash: last.map(|e| e.hash.clone()).unwrap_or_default(),
+            signature: segment.signature,
+            name: name.clone(),
+        });
+        self.payloads.extend(sealed(&name, segment.payloads)?);
+        self.entries.extend(segment.entries.into_iter().skip(known));
+        Ok(())
+    }
+
+    /// Reads the checkpoints where a segment has no signature of its own, and asks who has signed.
+    async fn vouch(&mut self, home: &dyn ObjectStore, log: &str, key: &str) -> Result<(), Error> {
+        if self.segments.iter().any(|s| s.signature.is_none()) {
+            let first = self.entries.first().map_or(0, |e| e.seq);
+            self.checkpoints = checkpoints(home, log, first).await?;
+        }
+        self.signed(log, key)
+    }
+
+    /// An error where the log's signing key has not signed a segment: then isoform has not written it.
+    ///
+    /// The chain of hashes alone proves nothing here, for it has no key. Segments of earlier releases have no signature; for
+    /// them a later segment or a checkpoint vouches.
+    pub fn signed(&self, log: &str, key: &str) -> Result<(), Error> {
+        let genuine = |bytes: &[u8], signature: &str| Keyring::check(key, bytes, signature);
+        let mut reached = 0;
+        for segment in &self.segments {
+            match &segment.signature {
+                Some(s) if genuine(&segment_bytes(log, segment.last, &segment.hash), s) => {
+                    reached = reached.max(segment.last);
+                }
+                Some(_) => return Err(unsigned(&segment.name)),
+                None => {}
+            }
+        }
+        for c in &self.checkpoints {
+            let at = self.entries.binary_search_by_key(&c.seq, |e| e.seq);
+            if c.seq > reached
+                && at.is_ok_and(|at| self.entries[at].hash == c.hash)
+                && c.log == log
+                && genuine(&checkpoint_bytes(log, c.seq, &c.hash, c.at), &c.signature)
+            {
+                reached = c.seq;
+            }
+        }
+        match self.segments.iter().find(|s| s.last > reached) {
+            Some(segment) => Err(unsigned(&segment.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Walks the chain from an end that is known. Who has signed is another question: [`Self::signed`].
+    fn verify(&self, end: &End, key: &str) -> Result<(), Error> {
+        verify_after(
+            end,
+            &self.entries,
+            &self.checkpoints,
+            &|bytes, signature| Keyring::check(key, bytes, signature),
+        )
+        .map(drop)
+        .map_err(|e| Error::Broken(format!("the shipped log: {e}")))
+    }
+}
+
+fn unsigned(segment: &str) -> Error {
+    Error::Broken(format!(
+        "the segment {segment} in the bundle store is not signed with this log's key: isoform did not write it, and nothing of it was taken. Find out who may write to the bundle store; to go on without the segment, keep a copy of it, remove it there and start again"
+    ))
+}
+
+/// Reads the checkpoints that lie in the bundle store, from a number on.
+async fn checkpoints(
+    home: &dyn ObjectStore,
+    log: &str,
+    from: u64,
+) -> Result<Vec<Checkpoint>, Error> {
+    let folder = format!("checkpoints/{log}/");
+    let mut found = Vec::new();
+    for name in list(home, &folder).await? {
+        let number = name.strip_prefix(&folder).and_then(|n| n.parse().ok());
+        if number.is_some_and(|n: u64| n < from) {
+            continue;
+        }
+        let bytes = port::read_all(home, &name, None, 10_000).await?;
+        found.push(
+            serde_json::from_slice(&bytes)
+                .map_err(|e| Error::Broken(format!("{name} cannot be read: {e}")))?,
+        );
+    }
+    Ok(found)
 }
 
 fn sealed(key: &str, payloads: Vec<(Digest, String)>) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
@@ -195,27 +346,17 @@ async fn take_over(
             "{key} names a public key that is not the signing key's"
         )));
     }
-    let (entries, payloads) = segments(home, &log).await?;
-    let mut checkpoints: Vec<crate::domain::audit::Checkpoint> = Vec::new();
-    for name in list(home, &format!("checkpoints/{log}/")).await? {
-        let bytes = port::read_all(home, &name, None, 10_000).await?;
-        checkpoints.push(
-            serde_json::from_slice(&bytes)
-                .map_err(|e| Error::Broken(format!("{name} cannot be read: {e}")))?,
-        );
-    }
-    let last = entries.last().map_or(0, |e| e.seq);
-    verify(&entries, &checkpoints, &|bytes, signature| {
-        Keyring::check(&public_key, bytes, signature)
-    })
-    .map_err(|e| Error::Broken(format!("the shipped log: {e}")))?;
+    let shipped = Shipped::read(home, &log).await?;
+    shipped.verify(&End::default(), &public_key)?;
+    shipped.signed(&log, &public_key)?;
+    let last = shipped.entries.last().map_or(0, |e| e.seq);
     store.set_meta("installation", &installation).await?;
     store.set_meta("log", &log).await?;
-    store.import(&entries, &payloads).await?;
-    for checkpoint in &checkpoints {
+    store.import(&shipped.entries, &shipped.payloads).await?;
+    for checkpoint in &shipped.checkpoints {
         store.add_checkpoint(checkpoint).await?;
     }
-    if entries.is_empty() {
+    if shipped.entries.is_empty() {
         // The old state died before its first segment was shipped: the log begins again under its own name and keys.
         let created = Body::Created {
             log: log.clone(),
@@ -243,31 +384,7 @@ async fn take_over(
     })
 }
 
-/// Reads every segment of a log, in order and without gaps.
-pub async fn segments(
-    home: &dyn ObjectStore,
-    log: &str,
-) -> Result<(Vec<Entry>, Vec<(Digest, Vec<u8>)>), Error> {
-    let (mut entries, mut payloads): (Vec<Entry>, Vec<(Digest, Vec<u8>)>) =
-        (Vec::new(), Vec::new());
-    let mut previous = GENESIS.to_owned();
-    for name in list(home, &format!("log/{log}/")).await? {
-        let segment = read_segment(home, &name).await?;
-        for entry in segment.entries {
-            if entry.prev_hash != previous {
-                return Err(Error::Broken(format!(
-                    "the segment {name} does not follow the one before it at entry {}",
-                    entry.seq
-                )));
-            }
-            previous.clone_from(&entry.hash);
-            entries.push(entry);
-        }
-        payloads.extend(sealed(&name, segment.payloads)?);
-    }
-    Ok((entries, payloads))
-}
-
+/// Lists keys. A listing that comes back to where it was has no end, and what it says cannot be trusted.
 async fn list(home: &dyn ObjectStore, prefix: &str) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
     let mut pages = Pages::default();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Error, Line};
-use crate::domain::audit::{Checkpoint, Entry, checkpoint_bytes};
+use crate::domain::audit::{Checkpoint, Entry, checkpoint_bytes, segment_bytes};
 use crate::domain::model::{Digest, hex};
 use crate::port::{self, ObjectStore, Put, body};
 
@@ -17,6 +17,9 @@ pub(super) struct Segment {
     pub entries: Vec<Entry>,
     pub payloads: Vec<(Digest, String)>,
     pub checkpoints: Vec<Checkpoint>,
+    /// Ed25519 over [`segment_bytes`] with the log's signing key, hexadecimal. Older segments have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 const SEGMENT: u64 = 500;
@@ -103,11 +106,16 @@ impl Line {
                 .map(|(d, b)| (d, hex(&b)))
                 .collect();
             let checkpoints = self.store.newest_checkpoints(last, 2).await?;
+            let signature = entries.last().map(|e| {
+                let bytes = segment_bytes(&self.settings.log, e.seq, &e.hash);
+                self.store.keyring().sign(&bytes)
+            });
             let segment = Segment {
                 format: "isoform-log-v1".into(),
                 entries,
                 payloads,
                 checkpoints,
+                signature,
             };
             let bytes = serde_json::to_vec(&segment)
                 .map_err(|e| Error::Broken(format!("writing a segment: {e}")))?;

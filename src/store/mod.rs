@@ -23,7 +23,7 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite, Transaction};
 use tokio::sync::watch;
 
-use crate::domain::audit::{Checkpoint, Entry, Stream};
+use crate::domain::audit::{Checkpoint, End, Entry, Stream};
 use crate::domain::model::{Condition, Digest, TargetUid};
 
 /// Why the store cannot do something.
@@ -303,6 +303,29 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(log::entry).collect()
+    }
+
+    /// Returns the end of the log: what a walk over the entries that follow begins with.
+    pub async fn end(&self) -> Result<End, Error> {
+        let mut tx = self.pool.begin().await?;
+        let head = sqlx::query("SELECT seq, hash FROM head WHERE id = 1")
+            .fetch_one(&mut *tx)
+            .await?;
+        let rows = sqlx::query("SELECT stream, MAX(stream_seq) FROM log GROUP BY stream")
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut streams = BTreeMap::new();
+        for row in rows {
+            let name: String = row.try_get(0)?;
+            let bad = |e| Error::Row("log".into(), e);
+            let stream = serde_json::from_value(serde_json::Value::String(name)).map_err(bad)?;
+            streams.insert(stream, row.try_get::<i64, _>(1)? as u64);
+        }
+        Ok(End {
+            seq: head.try_get::<i64, _>(0)? as u64,
+            hash: head.try_get(1)?,
+            streams,
+        })
     }
 
     /// Returns the entries of a stream in order.

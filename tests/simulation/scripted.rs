@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use isoform::domain::audit::{Body, Stream};
+use isoform::domain::audit::{Body, Entry, Stream};
 use isoform::domain::deployment::{EventKind, Outcome};
-use isoform::domain::model::SyncResult;
+use isoform::domain::model::{Digest, SnapshotId, SyncResult};
 use isoform::local::{Failure, Phase};
+use isoform::port::{Put, body, read_all};
 use isoform::testing::faults;
 
 use crate::alone;
@@ -303,4 +304,127 @@ fn what_has_baked_goes_on_although_something_newer_has_failed_in_the_wave_before
         Ok(())
     })
     .unwrap();
+}
+
+/// Somebody who may write to the bundle store adds a well-chained entry behind the end of a log: neither a state that is
+/// there nor an empty one takes it in.
+#[test]
+fn sec_57_a_segment_that_nobody_signed_is_not_taken_in() {
+    alone(15, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(4).await;
+        let line = s.line().unwrap();
+        line.checkpoint(1).await.unwrap();
+        let entries = line.store.entries(1, u64::MAX).await.unwrap();
+        let (last, log) = (entries.last().unwrap().clone(), line.settings.log.clone());
+        let key = format!("log/{log}/{:020}", last.seq + 1);
+        drop(line);
+        s.built = None;
+        let count = entries.iter().filter(|e| e.stream == Stream::Daemon);
+        let forged = Entry {
+            stream: Stream::Daemon,
+            stream_seq: count.count() as u64 + 1,
+            body: Body::BlastRadiusApproved {
+                snapshot: SnapshotId(1),
+                list: Digest::of("d1", b"any"),
+            },
+            ..last.clone()
+        }
+        .chained(last.seq + 1, &last.hash);
+        let genuine: serde_json::Value = {
+            let home = s.ports.home();
+            let first = format!("log/{log}/{:020}", 1);
+            let bytes = read_all(home.as_ref(), &first, None, 1 << 24).await;
+            serde_json::from_slice(&bytes.unwrap()).unwrap()
+        };
+        // Without a signature, and with one that was made for another segment.
+        for signature in [serde_json::Value::Null, genuine["signature"].clone()] {
+            let segment = serde_json::json!({
+                "format": "isoform-log-v1", "entries": [forged], "payloads": [], "checkpoints": [], "signature": signature,
+            });
+            let home = s.ports.home();
+            let put = Put::default();
+            let put = home.put(&key, body(segment.to_string()), &put);
+            put.await.unwrap();
+            let here = s.config.state.clone();
+            for state in [here.clone(), s.new_folder()] {
+                s.config.state = state;
+                let built = isoform::daemon::build_on(
+                    s.config.clone(),
+                    s.clock.clone(),
+                    Some(s.ports.clone()),
+                );
+                let said = s.carry(built).await.unwrap().err();
+                let said = said.map(|e| format!("{e:#}")).unwrap_or_default();
+                assert!(said.contains(&key) && said.contains("is not signed"), "{said}");
+            }
+            s.config.state = here;
+            s.ports.home().delete(&key).await.unwrap();
+        }
+
+        s.start().await?;
+
+        let after = s.line().unwrap().store.entries(1, u64::MAX).await.unwrap();
+        assert_eq!(after[..entries.len()], entries[..]);
+        s.calm().await?;
+        s.settle_accounts().await
+    })
+    .unwrap();
+}
+
+/// A segment of a release that signed none is taken where a checkpoint vouches for it, and not where none does.
+#[test]
+fn a_segment_without_a_signature_is_taken_where_a_checkpoint_covers_it() {
+    for covered in [true, false] {
+        alone(16, false, async move |s: &mut Simulation| {
+            s.start().await?;
+            s.go_on(2).await;
+            s.twin();
+            s.push_service();
+            s.look().await;
+            let line = s.line().unwrap();
+            line.ship().await.unwrap();
+            if covered {
+                line.checkpoint(1).await.unwrap();
+            }
+            let before = line.store.entries(1, u64::MAX).await.unwrap();
+            let folder = format!("log/{}/", line.settings.log);
+            drop(line);
+            s.built = None;
+            let home = s.ports.home();
+            for item in home.list(&folder, None).await.unwrap().items {
+                let bytes = read_all(home.as_ref(), &item.key, None, 1 << 24).await;
+                let mut segment: serde_json::Value =
+                    serde_json::from_slice(&bytes.unwrap()).unwrap();
+                segment.as_object_mut().unwrap().remove("signature");
+                home.delete(&item.key).await.unwrap();
+                let put = Put::default();
+                let put = home.put(&item.key, body(segment.to_string()), &put);
+                put.await.unwrap();
+            }
+            let copy = s.copy.clone().unwrap();
+            for state in [copy, s.new_folder()] {
+                s.config.state = state;
+                let built = isoform::daemon::build_on(
+                    s.config.clone(),
+                    s.clock.clone(),
+                    Some(s.ports.clone()),
+                );
+                match s.carry(built).await.unwrap() {
+                    Ok(built) => {
+                        assert!(covered, "it was taken");
+                        assert!(built.restored > 0, "nothing was missing");
+                        let after = built.line.store.entries(1, u64::MAX).await.unwrap();
+                        assert!(after.starts_with(&before) || before.starts_with(&after));
+                    }
+                    Err(error) => {
+                        let said = format!("{error:#}");
+                        assert!(!covered && said.contains("is not signed"), "{said}");
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
 }

@@ -30,6 +30,37 @@ pub fn checkpoint_bytes(log: &str, seq: u64, hash: &str, at: Timestamp) -> Vec<u
     )
 }
 
+/// Returns the bytes that a shipped segment's signature is taken over: it ends with this entry.
+///
+/// The chain of hashes has no key. Without this, whoever may write to the bundle store could add entries to a log, and a
+/// daemon that starts would obey them. It is no checkpoint: one is signed only over what is shipped.
+pub fn segment_bytes(log: &str, last: u64, hash: &str) -> Vec<u8> {
+    canonical_json(
+        &json!({ "format": "isoform-segment-v1", "hash": hash, "log": log, "seq": last }),
+    )
+}
+
+/// The end of a chain that is known already.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The number of the last entry.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: String,
+    /// The last number of every stream.
+    pub streams: BTreeMap<Stream, u64>,
+}
+
+impl Default for End {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            hash: GENESIS.into(),
+            streams: BTreeMap::new(),
+        }
+    }
+}
+
 /// What is wrong with a chain: the first entry that is wrong, or a checkpoint that does not fit.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
 pub enum Fault {
@@ -113,14 +144,24 @@ pub fn verify<'a>(
     checkpoints: &[Checkpoint],
     check: &dyn Fn(&[u8], &str) -> bool,
 ) -> Result<Verified, Fault> {
+    verify_after(&End::default(), entries, checkpoints, check)
+}
+
+/// Verifies entries that follow a known end. The numbers in the result are those of the whole chain.
+pub fn verify_after<'a>(
+    end: &End,
+    entries: impl IntoIterator<Item = &'a Entry>,
+    checkpoints: &[Checkpoint],
+    check: &dyn Fn(&[u8], &str) -> bool,
+) -> Result<Verified, Fault> {
     let mut by_seq: BTreeMap<u64, Vec<&Checkpoint>> = BTreeMap::new();
-    for checkpoint in checkpoints {
+    for checkpoint in checkpoints.iter().filter(|c| c.seq > end.seq) {
         by_seq.entry(checkpoint.seq).or_default().push(checkpoint);
     }
-    let mut streams: HashMap<&Stream, u64> = HashMap::new();
-    let mut previous = GENESIS;
+    let mut streams: HashMap<&Stream, u64> = end.streams.iter().map(|(s, n)| (s, *n)).collect();
+    let mut previous = end.hash.as_str();
     let mut room = Room::default();
-    let (mut last, mut good, mut signed_at) = (0u64, 0u64, None);
+    let (mut last, mut good, mut signed_at) = (end.seq, end.seq, None);
     let mut rewritten = None;
     for entry in entries {
         if entry.seq != last + 1 {
@@ -237,6 +278,37 @@ mod tests {
 
     fn check(bytes: &[u8], signature: &str) -> bool {
         crate::domain::model::sha256_hex(bytes) == signature
+    }
+
+    #[test]
+    fn what_follows_a_known_end_is_verified_without_what_comes_before() {
+        let good = chain(6);
+        let end = End {
+            seq: 3,
+            hash: good[2].hash.clone(),
+            streams: [(Stream::Daemon, 3)].into(),
+        };
+        let signed = [sign(&good, 2), sign(&good, 5)];
+
+        let verified = verify_after(&end, &good[3..], &signed, &check).unwrap();
+
+        assert_eq!((verified.entries, verified.signed_to), (6, 5));
+        assert_eq!(verified.unsigned, 1);
+        assert_eq!(
+            verify_after(&end, &good[4..], &[], &check),
+            Err(Fault::Gap {
+                expected: 4,
+                found: 5
+            })
+        );
+        let other = End {
+            hash: GENESIS.into(),
+            ..end
+        };
+        assert_eq!(
+            verify_after(&other, &good[3..], &[], &check),
+            Err(Fault::Unlinked { seq: 4 })
+        );
     }
 
     fn rechain(entries: &mut [Entry], from: usize) {

@@ -7,5 +7,7 @@
 mod chain;
 mod entry;
 
-pub use chain::{Checkpoint, Fault, Verified, checkpoint_bytes, verify};
+pub use chain::{
+    Checkpoint, End, Fault, Verified, checkpoint_bytes, segment_bytes, verify, verify_after,
+};
 pub use entry::{Body, Entry, GENESIS, Look, Stream};
