@@ -15,8 +15,8 @@ use crate::domain::bundle;
 use crate::domain::catalogue::Registered;
 use crate::domain::deployment::EventKind;
 use crate::domain::estate::{
-    Asker, Compiled, May, SourceTree, TargetKind, TemplateVersion, Templates, compile_after,
-    read_sync,
+    Asker, Compiled, May, SourceTree, Standing, TargetKind, TemplateVersion, Templates,
+    compile_after, identify, read_sync,
 };
 use crate::domain::model::{
     Actor, Address, Digest, Finding, Place, Reason, Revision, SnapshotId, SourceName, StackName,
@@ -305,7 +305,9 @@ impl Line {
             Ok(newest) => self.shared().oldest_needed(newest),
             Err(_) => SnapshotId(0),
         };
-        let needed = |a: &Accepted| a.0 >= oldest || pinned.contains(&a.0);
+        // Who stood at which address before the newest moves is not told by what stands there now.
+        let moved = self.shared().moved;
+        let needed = |a: &Accepted| a.0 >= moved && (a.0 >= oldest || pinned.contains(&a.0));
         for (id, revisions, trigger, at, actor) in accepted.into_iter().filter(needed) {
             match self
                 .compile_snapshot(id, revisions, &trigger, &actor, at, false)
@@ -375,9 +377,14 @@ impl Line {
             compiled.share(&before.compiled);
         }
         let before = self.newest();
-        let uids = match before.filter(|b| b.asks_of_the_same(&compiled)) {
+        let same = before.as_ref().filter(|b| b.asks_of_the_same(&compiled));
+        let uids = match same.filter(|_| compiled.moved.is_empty()) {
             Some(before) => before.uids.clone(),
-            None => Arc::new(self.uids(&compiled)),
+            None => {
+                let uids = self.identify(&mut compiled);
+                let same = before.filter(|b| *b.uids == uids);
+                same.map_or_else(|| Arc::new(uids), |b| b.uids.clone())
+            }
         };
         let snapshot = Snapshot {
             id,
@@ -800,26 +807,35 @@ impl Line {
         Ok(())
     }
 
-    fn uids(&self, compiled: &Compiled) -> BTreeMap<Address, TargetUid> {
-        let shared = self.shared();
-        let mut uids = BTreeMap::new();
-        for address in compiled.targets.keys() {
-            // An address that is still asked for cannot have moved away.
-            let from = compiled
-                .moved
-                .iter()
-                .filter(|m| !compiled.targets.contains_key(&m.from))
-                .find(|m| m.to == *address || (m.to == address.base() && m.to.region().is_none()))
-                .map(|m| m.from.clone().at(address.region().cloned()));
-            let found = shared
-                .by_address
-                .get(address)
-                .or_else(|| from.as_ref().and_then(|f| shared.by_address.get(f)));
-            if let Some(uid) = found {
-                uids.insert(address.clone(), uid.clone());
+    /// Finds who stands at every address that is asked for, and stops what moves name that cannot be followed.
+    fn identify(&self, compiled: &mut Compiled) -> BTreeMap<Address, TargetUid> {
+        let found = {
+            let shared = self.shared();
+            let standing = |uid: &TargetUid| {
+                let history = &shared.targets.get(uid)?.history;
+                Some(Standing {
+                    uid: uid.clone(),
+                    came_from: history.came_from.clone(),
+                    deployed: history.owned.is_some() || history.current.is_some(),
+                })
+            };
+            let mut out: BTreeMap<&Address, &TargetUid> = BTreeMap::new();
+            for (uid, known) in shared.targets.iter().filter(|_| !compiled.moved.is_empty()) {
+                if let Some(address) = &known.history.address
+                    && shared.by_address.get(address) != Some(uid)
+                {
+                    out.insert(address, uid);
+                }
             }
-        }
-        uids
+            identify(
+                &mut compiled.targets.keys(),
+                &compiled.moved,
+                &|address| standing(shared.by_address.get(address)?),
+                &|address| standing(out.get(address)?).filter(|s| s.deployed),
+            )
+        };
+        compiled.stop_moves(found.unresolved);
+        found.uids
     }
 
     /// Mints uids for targets that are new, and moves those that have another address.
@@ -828,24 +844,14 @@ impl Line {
         compiled: &Compiled,
         known: &BTreeMap<Address, TargetUid>,
     ) -> Result<BTreeMap<Address, TargetUid>, Error> {
+        self.record_moves(known).await?;
         let mut uids = known.clone();
         let mut drafts = Vec::new();
         for (address, target) in &compiled.targets {
             match known.get(address) {
-                Some(uid) => {
-                    let moved = self.shared().by_address.get(address) != Some(uid);
-                    if moved {
-                        self.record(
-                            uid,
-                            Actor::daemon("moved"),
-                            EventKind::Moved {
-                                address: address.clone(),
-                            },
-                            Vec::new(),
-                        )
-                        .await?;
-                    }
-                }
+                Some(_) => {}
+                // It may be that of a target which cannot be moved there.
+                None if compiled.unmoved.contains_key(address) => {}
                 // A name that is given is claimed only by who may have it.
                 // What a fault keeps from being told has no identity yet; its faults are shown with the commit.
                 None if matches!(target.kind, TargetKind::Broken) => {}
@@ -889,6 +895,48 @@ impl Line {
             }
         }
         Ok(uids)
+    }
+
+    /// Writes down who has another address. In one commit: half of a swap would leave a target without any.
+    async fn record_moves(&self, known: &BTreeMap<Address, TargetUid>) -> Result<(), Error> {
+        self.certain().await?;
+        let at = self.clock.now();
+        let moved: Vec<(TargetUid, Draft)> = {
+            let shared = self.shared();
+            known
+                .iter()
+                .filter(|(address, uid)| shared.by_address.get(address) != Some(uid))
+                .filter_map(|(address, uid)| {
+                    let draft = Draft {
+                        stream: Stream::Target(uid.clone()),
+                        stream_seq: Some(shared.targets.get(uid)?.stream_seq + 1),
+                        at,
+                        actor: Actor::daemon("moved"),
+                        body: Body::Target(EventKind::Moved {
+                            address: address.clone(),
+                        }),
+                        payloads: Vec::new(),
+                    };
+                    Some((uid.clone(), draft))
+                })
+                .collect()
+        };
+        let drafts = moved.iter().map(|(_, draft)| draft.clone()).collect();
+        let appended = self.store.append_all(drafts).await;
+        for ((uid, draft), entry) in moved.into_iter().zip(appended) {
+            match (entry, draft.body) {
+                (Ok(entry), _) => self.catch_up(&uid, &entry).await?,
+                // Somebody else has just spoken of this one: then it goes behind that.
+                (Err(crate::store::Error::Conflict(_)), Body::Target(kind)) => {
+                    self.record(&uid, draft.actor, kind, Vec::new()).await?;
+                }
+                (Err(error), _) => {
+                    self.in_doubt();
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes a compiled snapshot the newest one, and counts the look that found it if it read every source.
@@ -1008,8 +1056,8 @@ impl Line {
             .templates(&heads, false, &Actor::daemon("diff"), &mut findings)
             .await?;
         let templates = self.with_changed_bundles(&heads, templates);
-        let compiled = self.compile_trees(&heads, &templates, findings).await;
-        let uids = self.uids(&compiled);
+        let mut compiled = self.compile_trees(&heads, &templates, findings).await;
+        let uids = self.identify(&mut compiled);
         Ok((compiled, uids))
     }
 

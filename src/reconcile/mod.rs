@@ -215,6 +215,8 @@ struct Shared {
     /// The newest snapshot that was adopted: whoever rests is in sync with it.
     carried: SnapshotId,
     by_address: BTreeMap<Address, TargetUid>,
+    /// The newest snapshot that has moved a target to another address.
+    moved: SnapshotId,
     /// Whom the newest snapshots ask for, in the order of the uids.
     members: Option<Members>,
     snapshots: Vec<Arc<Snapshot>>,
@@ -676,6 +678,11 @@ impl Shared {
                 if let EventKind::Minted { address, .. } | EventKind::Moved { address } =
                     &event.kind
                 {
+                    if before.is_some() {
+                        self.moved = self.accepted.as_ref().map_or(self.moved, |(id, _)| *id);
+                    }
+                    // In whatever order the moves of a snapshot were written: an address that another one has taken
+                    // meanwhile is not taken from it.
                     if let Some(before) = before
                         && self.by_address.get(&before) == Some(&event.target)
                     {
@@ -739,5 +746,81 @@ fn place_of(finding: &Finding) -> String {
             finding.place.file, span.line, span.column, finding.message
         ),
         None => format!("{}: {}", finding.place.file, finding.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::GENESIS;
+
+    fn uid(letter: char) -> TargetUid {
+        let digit = char::from_digit(letter as u32 % 16, 16).unwrap();
+        digit.to_string().repeat(32).parse().unwrap()
+    }
+
+    /// Who stands where after everybody was minted at an address of its own and moves were written in this order.
+    fn after(moves: &[(char, char)]) -> BTreeMap<Address, TargetUid> {
+        let mut shared = Shared::default();
+        let minted = ['a', 'b', 'c'].map(|c| {
+            (
+                uid(c),
+                1,
+                EventKind::Minted {
+                    address: Address::stack(&c.to_string()),
+                    stack_name: "s".parse().unwrap(),
+                    given: false,
+                },
+            )
+        });
+        let moved = moves.iter().map(|(who, to)| {
+            (
+                uid(*who),
+                2,
+                EventKind::Moved {
+                    address: Address::stack(&to.to_string()),
+                },
+            )
+        });
+        for (seq, (uid, stream_seq, kind)) in (1..).zip(minted.into_iter().chain(moved)) {
+            let entry = Entry {
+                seq,
+                stream: Stream::Target(uid),
+                stream_seq,
+                at: Timestamp(0),
+                actor: Actor::daemon("test"),
+                body: Body::Target(kind),
+                prev_hash: GENESIS.into(),
+                hash: GENESIS.into(),
+            };
+            shared.fold(&entry).unwrap();
+        }
+        shared.by_address
+    }
+
+    #[test]
+    fn moves_come_to_the_same_in_whatever_order_they_were_written() {
+        let stands = |of: &[(char, char)]| -> BTreeMap<Address, TargetUid> {
+            let one = |(at, who): &(char, char)| (Address::stack(&at.to_string()), uid(*who));
+            of.iter().map(one).collect()
+        };
+        let swap = stands(&[('a', 'b'), ('b', 'a'), ('c', 'c')]);
+        assert_eq!(after(&[('a', 'b'), ('b', 'a')]), swap);
+        assert_eq!(after(&[('b', 'a'), ('a', 'b')]), swap);
+        let chain = stands(&[('b', 'a'), ('d', 'b'), ('c', 'c')]);
+        assert_eq!(after(&[('a', 'b'), ('b', 'd')]), chain);
+        assert_eq!(after(&[('b', 'd'), ('a', 'b')]), chain);
+        let ring = stands(&[('b', 'a'), ('c', 'b'), ('a', 'c')]);
+        let all = [('a', 'b'), ('b', 'c'), ('c', 'a')];
+        for order in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
+            assert_eq!(after(&order.map(|i| all[i])), ring);
+        }
     }
 }

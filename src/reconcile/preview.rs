@@ -80,22 +80,22 @@ impl Line {
         };
         let mut report = self.compare(&snapshot, "**").await?;
         if let Some(newest) = self.newest() {
+            // Who has moved is asked for at another address; and who stood at one that is still asked for may be gone.
+            let kept: BTreeSet<&TargetUid> = snapshot.uids.values().collect();
             report.orphaned = newest
                 .compiled
                 .targets
                 .iter()
-                .filter(|(address, _)| !snapshot.compiled.targets.contains_key(*address))
+                .filter(|(address, _)| match newest.uids.get(*address) {
+                    Some(uid) => !kept.contains(uid),
+                    None => !snapshot.compiled.targets.contains_key(*address),
+                })
                 // A file that cannot be read does not say what is gone, and what has moved is not gone.
                 .filter(|(_, target)| {
                     !snapshot.compiled.incomplete
                         && !snapshot.compiled.without_sync.contains(&target.source)
                 })
-                .filter(|(address, _)| {
-                    !snapshot.compiled.moved.iter().any(|m| {
-                        m.from == **address
-                            || (m.from == address.base() && m.from.region().is_none())
-                    })
-                })
+                .filter(|(address, _)| !snapshot.compiled.unmoved.contains_key(*address))
                 .map(|(address, target)| {
                     let rule = target.placement.prune.policy;
                     Orphan {

@@ -77,6 +77,10 @@ impl Line {
             let Some(target) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
+            // Before a move it was another one that stood there.
+            if snapshot.uids.get(address) != Some(uid) {
+                continue;
+            }
             // Only the newest was judged before this: what was wrong in a commit stays wrong when a newer one is right.
             if snapshot.id != newest.id && !can_go(snapshot, target) {
                 continue;

@@ -279,6 +279,10 @@ impl Line {
                 first_of(&faults)
             ));
         }
+        let address = history.address.as_ref();
+        if let Some(why) = address.and_then(|a| compiled.unmoved.get(a)) {
+            return Some(why.clone());
+        }
         let source = history.placed.as_ref().map(|p| &p.source);
         if let Some(source) = source.filter(|s| compiled.without_sync.contains(s)) {
             return Some(format!(

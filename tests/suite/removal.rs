@@ -285,6 +285,148 @@ fn a_moved_target_keeps_its_stack() {
     );
 }
 
+/// Returns the names of the stacks of `beta` by the address that has them now.
+fn names(bench: &Bench) -> Vec<(String, String)> {
+    let estate = bench.estate();
+    let targets = estate["targets"].as_array().unwrap().iter();
+    targets
+        .filter(|t| t["placement"] == "beta")
+        .map(|t| {
+            let text = |name: &str| t[name].as_str().unwrap_or_default().to_owned();
+            (text("address"), text("stack_name"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_chain_of_moves_and_a_swap_keep_every_stack() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    let before = names(&bench);
+    let was = |address: &str| before.iter().find(|(a, _)| a == address).unwrap().1.clone();
+    let sync = |stacks: &[(&str, &str)], moved: &str| {
+        let mut text = String::from("isoform: 1\nstacks:\n");
+        for (name, template) in stacks {
+            text.push_str(&format!(
+                "  {name}: {{ template: {template}, placement: beta }}\n"
+            ));
+        }
+        text.push_str("  other: { template: handle.yaml, placement: tools }\n");
+        bench.write("isoform.yaml", &format!("{text}moved: [ {moved} ]\n"));
+    };
+    bench.write("two.yaml", &HANDLE.replace("Handle:", "Second:"));
+    let chain = "{ from: stack/mid, to: stack/roof }, { from: stack/base, to: stack/mid }";
+    let plain = [
+        ("mid", "handle.yaml"),
+        ("roof", "handle.yaml"),
+        ("top", "handle.yaml"),
+    ];
+    sync(&plain, chain);
+    let shown = bench.cli(&["diff"], 0);
+    assert!(!shown.contains("orphaned"), "{shown}");
+    bench.push("a chain");
+    bench.settle();
+    let chained = vec![
+        ("stack/mid".to_owned(), was("stack/base")),
+        ("stack/roof".to_owned(), was("stack/mid")),
+        ("stack/top".to_owned(), was("stack/top")),
+    ];
+    assert_eq!(names(&bench), chained);
+    // What was followed is not followed again: not with the next commit, and not after a restart.
+    sync(
+        &[
+            ("mid", "handle.yaml"),
+            ("roof", "two.yaml"),
+            ("top", "handle.yaml"),
+        ],
+        chain,
+    );
+    bench.push("roof has another template");
+    bench.settle();
+    assert_eq!(names(&bench), chained);
+    assert_eq!(bench.calls("ExecuteChangeSet"), 5);
+
+    // The templates go with their stacks: nothing is to be changed.
+    let swap = "{ from: stack/mid, to: stack/roof }, { from: stack/roof, to: stack/mid }";
+    let swapped = [
+        ("mid", "two.yaml"),
+        ("roof", "handle.yaml"),
+        ("top", "handle.yaml"),
+    ];
+    sync(&swapped, swap);
+    let shown = bench.cli(&["diff"], 0);
+    assert!(!shown.contains("orphaned"), "{shown}");
+    bench.push("a swap");
+    bench.settle();
+    let turned = vec![
+        ("stack/mid".to_owned(), was("stack/mid")),
+        ("stack/roof".to_owned(), was("stack/base")),
+        ("stack/top".to_owned(), was("stack/top")),
+    ];
+    assert_eq!(names(&bench), turned);
+    bench.write("unrelated.txt", "x");
+    bench.push("something else");
+    bench.settle();
+    let mut bench = bench;
+    bench.stop();
+    bench.start();
+    bench.settle();
+    assert_eq!(names(&bench), turned);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(
+        (bench.calls("DeleteStack"), bench.calls("ExecuteChangeSet")),
+        (0, 5)
+    );
+}
+
+#[test]
+fn a_move_that_cannot_be_followed_stops_what_it_names_and_nothing_else() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    let before = names(&bench);
+    bench.write("two.yaml", &HANDLE.replace("Handle:", "Second:"));
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  top: { template: two.yaml, placement: beta }\n  new: { template: handle.yaml, placement: beta }\n  other: { template: handle.yaml, placement: tools }\nmoved: [ { from: stack/mid, to: stack/new }, { from: stack/base, to: stack/new } ]\n",
+    );
+    let shown = bench.cli(&["diff"], 1);
+    assert!(shown.contains("two targets cannot become one"), "{shown}");
+    assert!(!shown.contains("orphaned"), "{shown}");
+    bench.push("two into one");
+    bench.settle();
+    bench.becomes("stack/mid", "Unknown(Invalid)");
+    bench.becomes("stack/base", "Unknown(Invalid)");
+    assert_eq!(bench.condition("stack/top"), "InSync(Settled)");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    assert_eq!(names(&bench), before);
+    // With one of the two it is followed, and the other is what nobody asks for.
+    bench.edit("isoform.yaml", ", { from: stack/base, to: stack/new }", "");
+    bench.push("one into one");
+    bench.settle();
+    bench.becomes("stack/base", "absent");
+    assert_eq!(bench.condition("stack/new"), "InSync(Settled)");
+    assert_eq!(bench.calls("DeleteStack"), 1);
+}
+
+#[test]
+fn a_diff_calls_orphaned_who_loses_an_address_to_another() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    let whole = std::fs::read_to_string(bench.work().join("isoform.yaml")).unwrap();
+    let (head, rest) = whole.split_once("  top:").unwrap();
+    let other = rest.split_once('\n').unwrap().1;
+    // top goes, and nothing says so: mid has its place.
+    let moved =
+        "moved: [ { from: stack/mid, to: stack/roof }, { from: stack/base, to: stack/mid } ]\n";
+    let head = head
+        .replace("  base:", "  roof:")
+        .replace("stack/base", "stack/roof");
+    bench.write("isoform.yaml", &format!("{head}{other}{moved}"));
+    let shown = bench.cli(&["diff"], 2);
+    assert!(
+        shown.contains("stack/top") && shown.matches("orphaned").count() == 1,
+        "{shown}"
+    );
+}
+
 #[test]
 fn a_removal_that_failed_is_stuck_and_not_tried_again_by_itself() {
     let bench = three("{ policy: auto, percent: 100 }");

@@ -114,6 +114,8 @@ pub struct History {
     pub uid: TargetUid,
     /// Its address today.
     pub address: Option<Address>,
+    /// The address that it had before this one, where it has moved.
+    pub came_from: Option<Address>,
     /// Its stack's name.
     pub stack_name: Option<StackName>,
     /// The stack that it owns.
@@ -166,6 +168,7 @@ impl History {
         Self {
             uid,
             address: None,
+            came_from: None,
             stack_name: None,
             owned: None,
             generation: Generation(0),
@@ -217,7 +220,7 @@ impl History {
                 self.stack_name = Some(stack_name.clone());
             }
             (EventKind::Moved { address }, _) if self.address.is_some() => {
-                self.address = Some(address.clone());
+                self.came_from = self.address.replace(address.clone());
             }
             (EventKind::Owned { stack }, current) => {
                 self.owned = Some(stack.clone());

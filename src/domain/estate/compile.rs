@@ -59,11 +59,26 @@ pub struct Compiled {
     pub after: Vec<(Address, String, Place)>,
     /// Services whose instances are not all known, because a spec cannot be read, with what is wrong with it.
     pub unread: BTreeMap<String, Vec<Finding>>,
+    /// Addresses that a move names which cannot be followed, with why: nobody can tell who stands there.
+    pub unmoved: BTreeMap<Address, String>,
     /// Files that something bound to a template or target.
     pub bound: BTreeSet<String>,
 }
 
 impl Compiled {
+    /// Stops whatever moves name that cannot be followed, and nothing else.
+    pub fn stop_moves(&mut self, unresolved: Vec<([Address; 2], Finding)>) {
+        for (addresses, finding) in unresolved {
+            for address in addresses {
+                if let Some(target) = self.targets.get_mut(&address) {
+                    Arc::make_mut(target).faults.push(finding.clone());
+                }
+                self.unmoved.insert(address, finding.message.clone());
+            }
+            self.findings.push(finding);
+        }
+    }
+
     /// Takes over from an earlier snapshot every target that is the same, so that both hold one copy.
     pub fn share(&mut self, earlier: &Self) {
         let mut others = earlier.targets.iter().peekable();

@@ -6,6 +6,7 @@
 
 mod compile;
 mod memory;
+mod moves;
 mod sheets;
 mod target;
 mod validate;
@@ -13,6 +14,7 @@ mod waves;
 
 pub use compile::{Compiled, SourceTree, compile, compile_after, current_stored, read_sync};
 pub use memory::{Memory, Sync};
+pub use moves::{Identities, Standing, identify};
 #[cfg(feature = "edge")]
 pub(crate) use sheets::placeholder;
 pub use sheets::{Asker, Filled, Outputs, Sheets};

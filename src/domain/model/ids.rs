@@ -455,6 +455,11 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
+    /// Tells whether this address is another one, or is what that one is called in all regions.
+    pub fn stands_for(&self, other: &Self) -> bool {
+        self.kind == other.kind && (self.region.is_none() || self.region == other.region)
+    }
+
     /// Tells whether people mean this target: by its address, by a glob, or by what it is called in all regions.
     pub fn is_meant_by(&self, glob: &str) -> bool {
         glob_matches(glob, &self.to_string())

@@ -5,7 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Fields;
-use crate::domain::model::{Address, Finding, PlacementName, Prune, Region, Span, StackName};
+use crate::domain::model::{
+    Address, Finding, Place, PlacementName, Prune, Region, Span, StackName,
+};
 use crate::domain::policy::Window;
 use crate::domain::yaml::{self, Limits, Node};
 
@@ -250,6 +252,8 @@ pub struct Moved {
     pub from: Address,
     /// The new address.
     pub to: Address,
+    /// Where that is written.
+    pub place: Place,
 }
 
 /// What the sync file and its fragments say.
@@ -430,7 +434,8 @@ impl Reader<'_> {
                 self.fields.parsed(&node, "from"),
                 self.fields.parsed(&node, "to"),
             ) {
-                sync.moved.push(Moved { from, to });
+                let place = self.fields.at(&node);
+                sync.moved.push(Moved { from, to, place });
             }
         }
         sync
