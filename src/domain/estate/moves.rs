@@ -58,6 +58,7 @@ pub fn identify<'a>(
         return out;
     }
     let mut wanted: BTreeMap<&Address, Vec<Wanted<'_>>> = BTreeMap::new();
+    let mut followed_before: BTreeMap<&Address, Wanted<'_>> = BTreeMap::new();
     for rule in rules {
         for to in asked.iter().filter(|to| rule.to.stands_for(to)) {
             let exact = (rule.to == **to).then(|| rule.from.clone());
@@ -75,13 +76,17 @@ pub fn identify<'a>(
                     || (h.came_from.as_ref() == Some(&from)
                         && (h.deployed || asked.contains(&from)))
             });
+            let one = Wanted { from, uid, rule };
+            if followed {
+                followed_before.insert(to, one);
+                continue;
+            }
             let list = wanted.entry(to).or_default();
-            if !followed && list.iter().all(|w| w.uid != uid) {
-                list.push(Wanted { from, uid, rule });
+            if list.iter().all(|w| w.uid != one.uid) {
+                list.push(one);
             }
         }
     }
-    wanted.retain(|_, list| !list.is_empty());
     let mut refused: Vec<(&Address, Wanted<'_>, String)> = Vec::new();
     let mut moves: BTreeMap<&Address, Wanted<'_>> = BTreeMap::new();
     let mut leaves: BTreeMap<TargetUid, usize> = BTreeMap::new();
@@ -118,6 +123,15 @@ pub fn identify<'a>(
             Some(((*to).clone(), why))
         });
         let Some((to, why)) = broken else { break };
+        // An entry that was followed once is followed again where another one makes no sense without it: the same swap a
+        // second time, or a swap of two that have changed places in another way before.
+        let from = moves.get(&to).map(|one| one.from.clone());
+        let vacant = from.filter(|from| !moves.contains_key(from));
+        let again = vacant.and_then(|from| followed_before.remove_entry(&from));
+        if let Some((to, one)) = again.filter(|(_, one)| moves.values().all(|m| m.uid != one.uid)) {
+            moves.insert(to, one);
+            continue;
+        }
         let Some((to, one)) = moves.remove_entry(&to) else {
             break;
         };
@@ -219,6 +233,23 @@ mod tests {
         let turned = [("stack/b", "a"), ("stack/c", "b"), ("stack/a", "c")];
         assert_eq!(found.uids, uids(&turned));
         assert!(found.unresolved.is_empty());
+    }
+
+    #[test]
+    fn a_swap_after_a_chain_is_followed_though_one_half_was_followed_then() {
+        let before = [
+            ("stack/a", "n", Some("stack/z"), true),
+            ("stack/b", "a", Some("stack/a"), true),
+        ];
+        let found = identities(&["stack/a", "stack/b"], SWAP, &before);
+        assert_eq!(found.uids, uids(&[("stack/a", "a"), ("stack/b", "n")]));
+        assert!(found.unresolved.is_empty());
+
+        let after = [
+            ("stack/a", "a", Some("stack/b"), true),
+            ("stack/b", "n", Some("stack/a"), true),
+        ];
+        assert_eq!(identities(&["stack/a", "stack/b"], SWAP, &after), found);
     }
 
     #[test]
