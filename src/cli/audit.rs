@@ -249,6 +249,7 @@ fn event(kind: &EventKind, by: &str) -> String {
         EventKind::Previewing { change_set } => {
             format!("making the change set {change_set} for a preview")
         }
+        EventKind::Uses { targets } => format!("uses {}", counted(targets.len(), "target")),
         EventKind::Previewed { change_set } => {
             format!("the change set {change_set} of a preview is gone")
         }

@@ -3,19 +3,19 @@
 //! It is a deployment like every other, with a review, gates, an announced effect and an end; only what it pins is
 //! nothing. `domain/policy/prune.rs` decides; here is gathered what it must know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Error, Known, Line, Snapshot, first_of};
+use super::{Error, Known, Line, Shared, Snapshot, first_of};
 use crate::domain::cfn::parse_template;
 use crate::domain::deployment::{Deployment, EventKind, History, Outcome, Pinned};
 use crate::domain::estate::{Placement, Target, TargetKind};
 use crate::domain::model::{
-    Address, Digest, Finding, Generation, Place, Prune, Reason, StackId, SyncResult, TargetUid,
-    canonical_json,
+    Address, Digest, Finding, Generation, Place, Prune, Reason, SnapshotId, StackId, SyncResult,
+    TargetUid, canonical_json,
 };
 use crate::domain::plan::{Observed, StatusClass, Watermark, generation_of, removal};
 use crate::domain::policy::{PruneInput, PruneVerdict, Removal, over_budget, prune};
@@ -43,6 +43,11 @@ impl Unasked {
         }
     }
 
+    /// Forgets what was found of one: it has to be found twice again.
+    fn forget(&mut self, uid: &TargetUid) {
+        self.0.remove(uid);
+    }
+
     /// Forgets who is asked for again: a removal later needs two looks of its own.
     pub fn ask_for(&mut self, uids: &BTreeMap<Address, TargetUid>) {
         if !self.0.is_empty() {
@@ -50,6 +55,29 @@ impl Unasked {
                 self.0.remove(uid);
             }
         }
+    }
+}
+
+impl Shared {
+    /// Returns whom a target uses, as the log tells it.
+    fn uses(&self, history: &History) -> BTreeSet<TargetUid> {
+        if let Some(uses) = &history.uses {
+            return uses.clone();
+        }
+        // From before there were uids in it: whoever has the address now, or had it.
+        let addresses = history.placed.iter().flat_map(|p| &p.uses);
+        let at = |address: &Address| {
+            let here = self.by_address.get(address).cloned();
+            let any = self.moved > SnapshotId(0);
+            let moved = self
+                .targets
+                .iter()
+                .filter(|(_, k)| any && k.history.came_from.as_ref() == Some(address));
+            here.into_iter()
+                .chain(moved.map(|(uid, _)| uid.clone()))
+                .collect::<Vec<_>>()
+        };
+        addresses.flat_map(at).collect()
     }
 }
 
@@ -107,7 +135,7 @@ impl Line {
             .unknown(newest, &history)
             .filter(|_| crate::testing::guard("unknown"));
         let own = history.placed.as_ref().and_then(|p| p.prune);
-        let mut used_by = self.used_by(&history);
+        let mut used_by = self.used_by(&history, newest);
         if !crate::testing::guard("dependency") {
             used_by.clear();
         }
@@ -135,12 +163,20 @@ impl Line {
                 return self.gone_already(guard, &history, newest).await;
             };
             input.protected = there.termination_protection;
-            input.seen_twice =
-                self.seen_twice(uid, there.watermark()) || !crate::testing::guard("second-look");
+            if input.protected {
+                // Whoever takes it off, perhaps weeks later, is not to find that the looks were done long ago.
+                self.shared().unasked.forget(uid);
+            }
+            input.seen_twice = !input.protected && self.seen_twice(uid, there.watermark())
+                || !crate::testing::guard("second-look");
             verdict = prune(&input);
         }
         let (PruneVerdict::Goes { .. }, Some(observed)) = (&verdict, observed) else {
-            self.withdraw(guard, &history).await?;
+            let reason = match &verdict {
+                PruneVerdict::Stays(reason, _) => *reason,
+                PruneVerdict::Unknown(_) | PruneVerdict::Goes { .. } => Reason::Invalid,
+            };
+            self.withdraw(guard, &history, reason).await?;
             return self.stays(uid, verdict).await;
         };
         let Some(target) = self.departed(&history) else {
@@ -151,7 +187,7 @@ impl Line {
             .as_ref()
             .is_none_or(|d| d.pinned.digest != digest)
         {
-            self.withdraw(guard, &history).await?;
+            self.withdraw(guard, &history, Reason::StackMoved).await?;
             if !observed.status.is_settled() {
                 self.show(
                     uid,
@@ -212,6 +248,7 @@ impl Line {
         &self,
         guard: &TargetGuard<TargetUid>,
         history: &History,
+        reason: Reason,
     ) -> Result<(), Error> {
         if history
             .current
@@ -221,7 +258,7 @@ impl Line {
             self.settle(
                 guard,
                 Outcome::Superseded,
-                Reason::NewerRevision,
+                reason,
                 Some("what spoke for its removal is no longer so".into()),
                 None,
             )
@@ -237,7 +274,7 @@ impl Line {
         history: &History,
         newest: &Snapshot,
     ) -> Result<Option<Duration>, Error> {
-        self.withdraw(guard, history).await?;
+        self.withdraw(guard, history, Reason::StackMoved).await?;
         let uid = guard.key();
         let digest = Digest::of("x1", uid.as_str().as_bytes());
         self.begin_removal(guard, newest, digest, None).await?;
@@ -301,18 +338,19 @@ impl Line {
         ))
     }
 
-    /// Returns the deployed targets that use a target, as they were deployed.
-    fn used_by(&self, history: &History) -> Vec<Address> {
-        let Some(address) = &history.address else {
-            return Vec::new();
-        };
+    /// Returns the deployed targets that use a target: by what the log says, and by what is asked of them now.
+    fn used_by(&self, history: &History, newest: &Snapshot) -> Vec<Address> {
         let shared = self.shared();
+        let asks = |k: &Known| {
+            let (user, here) = (k.history.address.as_ref()?, history.address.as_ref()?);
+            let asked = newest.uids.get(user) == Some(&k.history.uid);
+            let target = newest.compiled.targets.get(user).filter(|_| asked)?;
+            Some(target.needs().contains(here))
+        };
         let uses = |k: &Known| {
             k.history.owned.is_some()
-                && k.history
-                    .placed
-                    .as_ref()
-                    .is_some_and(|p| p.uses.contains(address))
+                && k.history.uid != history.uid
+                && (shared.uses(&k.history).contains(&history.uid) || asks(k) == Some(true))
         };
         shared
             .targets
@@ -320,6 +358,48 @@ impl Line {
             .filter(|k| uses(k))
             .filter_map(|k| k.history.address.clone())
             .collect()
+    }
+
+    /// Writes down whom a target uses, where the log does not say so: no deployment tells when only the order changes.
+    ///
+    /// Until it is as the newest snapshot asks, it may still use what it used.
+    pub(super) async fn note_uses(&self, uid: &TargetUid, newest: &Snapshot) -> Result<(), Error> {
+        let uses = {
+            let shared = self.shared();
+            let asked = shared.targets.get(uid).and_then(|known| {
+                let address = known.history.address.as_ref()?;
+                Some((known, newest.compiled.targets.get(address)?))
+            });
+            let Some((known, target)) = asked.filter(|(k, _)| k.history.owned.is_some()) else {
+                return Ok(());
+            };
+            let before = shared.uses(&known.history);
+            let needs = target.needs();
+            let mut uses: BTreeSet<TargetUid> = needs
+                .iter()
+                .filter_map(|a| newest.uids.get(a).cloned())
+                .collect();
+            if shared.passed(known, newest.id).is_none() {
+                uses.extend(before.iter().cloned());
+            }
+            if uses == before {
+                return Ok(());
+            }
+            uses
+        };
+        let event = EventKind::Uses {
+            targets: uses.into_iter().collect(),
+        };
+        self.record(
+            uid,
+            crate::domain::model::Actor::daemon("look"),
+            event,
+            Vec::new(),
+        )
+        .await?;
+        // What it does not use any more may go.
+        self.enqueue_waiting(uid);
+        Ok(())
     }
 
     /// Tells whether a complete look before the newest one found the same: not asked for, and the stack as it is.
@@ -496,13 +576,16 @@ impl Line {
             );
             going += usize::from(!asked_for && !kept && !held);
         }
-        let own = shared
-            .targets
-            .get(uid)
-            .and_then(|k| k.history.placed.as_ref()?.prune);
+        let history = shared.targets.get(uid).map(|k| &k.history);
+        let own = history.and_then(|h| h.placed.as_ref()?.prune);
+        let over_now = over_budget(rule, going, gone, deployed);
+        // Time makes room in the budget, and nobody looks then: weeks later the next push would delete without a word.
+        let was_over = history.is_some_and(|h| h.over_budget);
         Some(Removal {
             ask: own.map_or(rule.policy, |o| o.min(rule.policy)) != Prune::Auto,
-            over_budget: over_budget(rule, going, gone, deployed),
+            over_budget: over_now.or_else(|| {
+                was_over.then(|| "it was over the budget when it was first to go".to_owned())
+            }),
         })
     }
 

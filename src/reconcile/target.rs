@@ -132,6 +132,7 @@ impl Line {
         }
         let after = self.wanted(guard, history, &newest, &address).await?;
         self.looked(uid, newest.id);
+        self.note_uses(uid, &newest).await?;
         Ok(after)
     }
 
@@ -699,6 +700,11 @@ impl Line {
                 .hex()
         );
         let id = super::new_id(self.clock.now());
+        let used = target
+            .needs()
+            .iter()
+            .filter_map(|a| snapshot.uids.get(a).cloned())
+            .collect();
         let pinned = Pinned {
             deployment: id.parse().map_err(|e| Error::Broken(format!("{e}")))?,
             generation,
@@ -727,6 +733,7 @@ impl Line {
                 source: target.source.clone(),
                 placement: target.placement.name.clone(),
                 uses: target.needs(),
+                used: Some(used),
                 prune: target.options.prune,
                 gate: target.options.gate,
                 windows: target.options.windows.clone(),

@@ -256,7 +256,7 @@ impl Checks {
     /// What is deleted goes in order and within the budget.
     fn removals(&self, entries: &[Entry]) -> Result<(), String> {
         let mut address: BTreeMap<&TargetUid, &Address> = BTreeMap::new();
-        let mut uses: BTreeMap<&TargetUid, &[Address]> = BTreeMap::new();
+        let mut uses: BTreeMap<&TargetUid, BTreeSet<&TargetUid>> = BTreeMap::new();
         let mut owned: BTreeSet<&TargetUid> = BTreeSet::new();
         let mut approved: BTreeSet<&TargetUid> = BTreeSet::new();
         let mut gone = Vec::new();
@@ -270,9 +270,11 @@ impl Checks {
                 }
                 EventKind::Begun(pinned) => {
                     approved.remove(uid);
-                    if let Some(placed) = &pinned.placed {
-                        uses.insert(uid, &placed.uses);
-                    }
+                    let used = pinned.placed.iter().flat_map(|p| p.used.iter().flatten());
+                    uses.entry(uid).or_default().extend(used);
+                }
+                EventKind::Uses { targets } => {
+                    uses.insert(uid, targets.iter().collect());
                 }
                 EventKind::Owned { .. } => {
                     owned.insert(uid);
@@ -283,8 +285,7 @@ impl Checks {
                 EventKind::Announced(Step::Delete { .. }) => {
                     let here = address.get(uid).copied();
                     let user = owned.iter().find(|other| {
-                        **other != uid
-                            && here.is_some_and(|a| uses.get(*other).is_some_and(|u| u.contains(a)))
+                        **other != uid && uses.get(*other).is_some_and(|u| u.contains(uid))
                     });
                     if let Some(user) = user {
                         return Err(format!("{here:?} goes before {:?}", address.get(user)));

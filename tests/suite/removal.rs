@@ -93,6 +93,56 @@ fn what_uses_goes_before_what_is_used_and_a_second_look_comes_first() {
     assert_eq!(bench.condition("stack/base"), "InSync(Settled)");
 }
 
+/// Writes the sync file with `base` and `top`, perhaps one after the other.
+fn two(bench: &Bench, after: &str) {
+    bench.write(
+        "isoform.yaml",
+        &format!("isoform: 1\nstacks:\n  base: {{ template: handle.yaml, placement: beta }}\n  top: {{ template: handle.yaml, placement: beta{after} }}\n  other: {{ template: handle.yaml, placement: tools }}\n"),
+    );
+}
+
+#[test]
+fn the_order_of_removals_follows_what_after_says_last() {
+    let bench = three("{ policy: auto, percent: 100 }");
+    // It was after mid and is after base now: nothing is deployed for that, and the log says it all the same.
+    two(&bench, ", after: [stack/base]");
+    bench.push("top after base, and no mid");
+    bench.settle();
+    bench.becomes("stack/mid", "absent");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 4);
+    // It has another name when it goes: what uses it still goes first.
+    bench.edit("isoform.yaml", "  base: {", "  ground: {");
+    bench.edit("isoform.yaml", "[stack/base]", "[stack/ground]");
+    let whole = std::fs::read_to_string(bench.work().join("isoform.yaml")).unwrap();
+    let moved = "moved: [ { from: stack/base, to: stack/ground } ]\n";
+    bench.write("isoform.yaml", &format!("{whole}{moved}"));
+    bench.push("base is called ground");
+    bench.settle();
+    bench.write(
+        "isoform.yaml",
+        &format!(
+            "isoform: 1\nstacks:\n  other: {{ template: handle.yaml, placement: tools }}\n{moved}"
+        ),
+    );
+    bench.push("neither of them");
+    bench.settle();
+    for name in ["stack/top", "stack/ground"] {
+        bench.becomes(name, "absent");
+    }
+    let log = bench.cli(&["audit", "list"], 0);
+    let began: Vec<&str> = log
+        .lines()
+        .filter(|l| l.contains("removal "))
+        .filter_map(|l| {
+            ["-mid-", "-top-", "-base-"]
+                .into_iter()
+                .find(|n| l.contains(n))
+        })
+        .collect();
+    assert_eq!(began, ["-mid-", "-top-", "-base-"], "{log}");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 4);
+}
+
 #[test]
 fn asking_means_that_a_person_lets_exactly_this_stack_go() {
     let bench = three("{ policy: ask, percent: 100 }");

@@ -252,6 +252,11 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// Whom it uses has changed and nothing else: what `after` names is no part of what is deployed.
+    Uses {
+        /// The targets that it uses: they go after it.
+        targets: Vec<TargetUid>,
+    },
     /// A change set is about to be made only to be looked at: it is read and discarded, never executed.
     Previewing {
         /// Its name.
@@ -307,6 +312,7 @@ impl EventKind {
             Self::Suspended { .. } => "suspended",
             Self::Resumed => "resumed",
             Self::DriftResolved { .. } => "drift-resolved",
+            Self::Uses { .. } => "uses",
             Self::Previewing { .. } => "previewing",
             Self::Previewed { .. } => "previewed",
         }

@@ -126,6 +126,11 @@ pub struct History {
     pub current: Option<Deployment>,
     /// Where it was deployed last, for the day when nothing asks for it any more.
     pub placed: Option<Placed>,
+    /// The targets that it uses: those of every deployment since that was last looked at in sync. Absent where only
+    /// entries from before there were uids tell of them.
+    pub uses: Option<BTreeSet<TargetUid>>,
+    /// Whether its removal was held by the budget, and nobody has asked for it again since.
+    pub over_budget: bool,
     /// What was applied last.
     pub applied: Option<Applied>,
     /// The last deployment that ended, with what was pinned.
@@ -174,6 +179,8 @@ impl History {
             generation: Generation(0),
             current: None,
             placed: None,
+            uses: None,
+            over_budget: false,
             applied: None,
             last: None,
             failed: None,
@@ -230,8 +237,15 @@ impl History {
             }
             (EventKind::Begun(pinned), None) if pinned.generation > self.generation => {
                 self.generation = pinned.generation;
-                if pinned.placed.is_some() {
-                    self.placed = pinned.placed.clone();
+                if let Some(placed) = &pinned.placed {
+                    self.placed = Some(placed.clone());
+                    self.over_budget = false;
+                    // As long as this one is not applied, the stack uses what it used.
+                    if let Some(used) = &placed.used {
+                        self.uses
+                            .get_or_insert_default()
+                            .extend(used.iter().cloned());
+                    }
                 }
                 let removed = pinned.watermark.as_ref().filter(|_| pinned.removal);
                 self.current = Some(Deployment {
@@ -316,6 +330,7 @@ impl History {
                 if matches!(deployment.phase, Phase::Reviewed | Phase::Executing) =>
             {
                 deployment.held = reasons.clone();
+                self.over_budget |= reasons.contains(&Reason::PruneBudget);
             }
             (EventKind::Approved { review }, Some(deployment))
                 if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() =>
@@ -355,6 +370,9 @@ impl History {
                 },
                 _,
             ) => self.accepted = Some((watermark.clone(), *overwrite)),
+            (EventKind::Uses { targets }, _) if self.address.is_some() => {
+                self.uses = Some(targets.iter().cloned().collect());
+            }
             (EventKind::Previewing { change_set }, _) if self.address.is_some() => {
                 self.previews.insert(change_set.clone());
             }
@@ -408,12 +426,16 @@ impl History {
                     self.owned = None;
                 }
             }
-            Outcome::Superseded => {}
+            Outcome::Superseded => {
+                // A removal that a newer commit has ended: it was asked for again.
+                self.over_budget &= settlement.reason != Reason::NewerRevision;
+            }
             Outcome::Removed => {
                 self.applied = None;
                 self.owned = None;
                 self.failed = None;
                 self.accepted = None;
+                self.over_budget = false;
                 self.removed.push(at);
                 let excess = self.removed.len().saturating_sub(REMOVED);
                 self.removed.drain(..excess);

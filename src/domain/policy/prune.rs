@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Window;
-use crate::domain::model::{Address, PlacementName, Prune, Reason, SourceName};
+use crate::domain::model::{Address, PlacementName, Prune, Reason, SourceName, TargetUid};
 use crate::domain::spec::Gate;
 
 /// The operator's rule of a placement.
@@ -40,6 +40,9 @@ pub struct Placed {
     /// Targets that it used: they go after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<Address>,
+    /// The same by their uids, which stay what they are when addresses move; absent in older entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Vec<TargetUid>>,
     /// What its sync file said of its removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
