@@ -241,6 +241,8 @@ struct Shared {
     /// Who cannot go to the newest snapshot yet, whatever is shown of them; and the same by whom they stand behind.
     behind: BTreeMap<TargetUid, Behind>,
     followers: BTreeMap<TargetUid, BTreeSet<TargetUid>>,
+    /// When this process first saw a time of the wall at which a wave settled, by the time that only goes forward.
+    seen: RefCell<BTreeMap<Timestamp, Timestamp>>,
     /// Waves of snapshots that everybody in them has passed, with who was the last to settle, and when.
     through: RefCell<BTreeMap<(SnapshotId, WaveKey), (Address, Timestamp)>>,
     /// What the newest sweep saw of each stack.

@@ -36,6 +36,36 @@ impl Wait {
     }
 }
 
+/// What both clocks say.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    /// The wall, which may jump.
+    wall: Timestamp,
+    /// The time that only goes forward.
+    steady: Timestamp,
+}
+
+/// How many times of the wall are remembered with the other clock: more than waves that bake at once.
+const SEEN: usize = 4_096;
+
+impl Shared {
+    /// Tells how long ago something was: by the wall, or by how long this process has known of it, if that is longer.
+    ///
+    /// A wall that was ahead when a wave settled and is set right puts that into the future, and would keep the next wave
+    /// for as long as it was ahead.
+    fn elapsed(&self, since: Timestamp, now: Now) -> Duration {
+        let mut seen = self.seen.borrow_mut();
+        let first = *seen.entry(since).or_insert(now.steady);
+        if seen.len() > SEEN {
+            let oldest = seen.iter().min_by_key(|(_, first)| **first);
+            if let Some(oldest) = oldest.map(|(since, _)| *since) {
+                seen.remove(&oldest);
+            }
+        }
+        now.wall.since(since).max(now.steady.since(first))
+    }
+}
+
 /// Where a target may go.
 pub(super) enum Candidate {
     /// To this snapshot; and why not to the newest one, where it is an older one.
@@ -55,7 +85,10 @@ impl Line {
         newest: &Arc<Snapshot>,
         address: &Address,
     ) -> Candidate {
-        let now = self.clock.now();
+        let now = Now {
+            wall: self.clock.now(),
+            steady: self.clock.steady(),
+        };
         let shared = self.shared();
         // What was removed does not come back as it was before that.
         let history = shared.targets.get(uid).map(|k| &k.history);
@@ -77,10 +110,6 @@ impl Line {
             let Some(target) = snapshot.compiled.targets.get(address) else {
                 continue;
             };
-            // Before a move it was another one that stood there.
-            if snapshot.uids.get(address) != Some(uid) {
-                continue;
-            }
             // Only the newest was judged before this: what was wrong in a commit stays wrong when a newer one is right.
             if snapshot.id != newest.id && !can_go(snapshot, target) {
                 continue;
@@ -248,7 +277,7 @@ fn blocked(
     snapshot: &Snapshot,
     target: &Target,
     uid: &TargetUid,
-    now: Timestamp,
+    now: Now,
 ) -> Option<Wait> {
     for need in target.needs() {
         let Some(producer) = snapshot.compiled.targets.get(&need) else {
@@ -334,10 +363,10 @@ fn wave_blocks(
     (key, members): (&WaveKey, &[Address]),
     stage: &Stage,
     resumed: Option<Timestamp>,
-    now: Timestamp,
+    now: Now,
 ) -> Option<Wait> {
     let bakes = |address: &Address, since: Timestamp| {
-        let baked = now.since(since);
+        let baked = shared.elapsed(since, now);
         if baked >= stage.bake || !crate::testing::guard("bake") {
             return None;
         }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use isoform::domain::audit::{Body, Entry, Stream};
 use isoform::domain::deployment::{EventKind, Outcome};
-use isoform::domain::model::{Digest, SnapshotId, SyncResult};
+use isoform::domain::model::{Digest, Reason, SnapshotId, SyncResult};
 use isoform::local::{Failure, Phase};
-use isoform::port::{Put, body, read_all};
+use isoform::port::{Put, StackEngine, body, read_all};
+use isoform::reconcile::ApproveWhat;
 use isoform::testing::faults;
 
 use crate::alone;
-use crate::driver::{FORKED, Simulation};
+use crate::driver::{FORKED, Simulation, Step, person};
 
 fn executions() -> usize {
     let ledger = faults::ledger();
@@ -423,6 +424,126 @@ fn a_segment_without_a_signature_is_taken_where_a_checkpoint_covers_it() {
                     }
                 }
             }
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+fn deletions() -> usize {
+    let ledger = faults::ledger();
+    let taken = ledger.iter().filter(|e| e.taken && e.call == "delete");
+    taken.count()
+}
+
+/// Six stacks are dropped where one may go in a day. Time makes room for one a day, and nobody has asked for that: a push
+/// weeks later deletes none of them, whatever the daemon did in between.
+#[test]
+fn what_was_over_the_budget_waits_for_a_person_however_long_that_takes() {
+    for interrupted in [false, true] {
+        alone(17, false, async move |s: &mut Simulation| {
+            s.start().await?;
+            let mut model = s.model();
+            let names = ["c", "d", "e", "f", "g", "h"];
+            model.stacks.extend(names.map(|n| (n.to_owned(), 1)));
+            s.commit(model.clone(), None);
+            s.go_on(40).await;
+            model
+                .stacks
+                .retain(|name, _| !names.contains(&name.as_str()));
+            s.commit(model, None);
+            s.go_on(8).await;
+            assert_eq!(deletions(), 0);
+            if interrupted {
+                // What cannot be read takes the removals back for a while, and they begin anew.
+                s.step(Step::Unreachable).await;
+                s.go_on(2).await;
+                s.step(Step::Unreachable).await;
+            }
+            for _ in 0..3 {
+                s.clock.advance(Duration::from_secs(25 * 3600));
+                s.push_service();
+                s.go_on(8).await;
+                assert_eq!(deletions(), 0);
+            }
+            let estate = s.line().unwrap().estate().await.unwrap();
+            let held = estate
+                .targets
+                .iter()
+                .filter(|t| t.condition.reason == Reason::PruneBudget);
+            assert_eq!(held.count(), 6);
+            let what = ApproveWhat::Review {
+                target: "stack/d".into(),
+                review: None,
+            };
+            let line = s.line().unwrap();
+            line.approve(&what, &person()).await.unwrap();
+            drop(line);
+            s.go_on(8).await;
+            assert_eq!(deletions(), 1);
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+/// Somebody takes the protection off a stack that Git gave up weeks ago: the looks that found it unasked for are done anew.
+#[test]
+fn a_protection_that_is_taken_off_needs_two_looks_of_its_own() {
+    alone(18, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(20).await;
+        let engine = s.engine("beta");
+        let all = engine.list(None).await.unwrap().items;
+        let stack = all
+            .iter()
+            .find(|i| i.name.as_str().starts_with("isoform-stack-b-"));
+        let stack = stack.unwrap().stack_id.clone();
+        engine.set_protection(&stack, true).await.unwrap();
+        let mut model = s.model();
+        model.stacks.remove("b");
+        s.commit(model, None);
+        s.go_on(4).await;
+        assert_eq!(deletions(), 0);
+        engine.set_protection(&stack, false).await.unwrap();
+        s.clock.advance(Duration::from_secs(14 * 86_400));
+        s.push_service();
+
+        s.look().await;
+        while s.work().await {}
+
+        assert_eq!(deletions(), 0, "one look was enough");
+        s.go_on(2).await;
+        assert_eq!(deletions(), 1);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// The wall is a day ahead while the first wave settles, and is set right: the next wave begins when it has baked, and not a
+/// day later.
+#[test]
+fn a_wall_that_was_ahead_when_a_wave_settled_does_not_hold_the_next_one() {
+    for restarted in [false, true] {
+        alone(19, false, async move |s: &mut Simulation| {
+            s.start().await?;
+            s.go_on(80).await;
+            let day = 86_400_000;
+            s.clock.jump(day);
+            s.push_service();
+            s.go_on(3).await;
+            let executed = executions();
+            s.clock.jump(-day);
+            if restarted {
+                s.built = None;
+                s.start().await?;
+            }
+            s.go_on(2).await;
+            assert_eq!(executions(), executed, "it has not baked");
+
+            s.go_on(22).await;
+
+            assert!(executions() > executed, "production waits for the wall");
             Ok(())
         })
         .unwrap();
