@@ -307,7 +307,8 @@ async fn a_server_that_has_become_another_one_is_greeted_anew() {
         use std::io::Write;
         let asks = request.method == "POST";
         if asks {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }
         asks
     });
