@@ -382,7 +382,9 @@ impl Line {
             Some(before) => before.uids.clone(),
             None => {
                 let uids = self.identify(&mut compiled);
-                let same = before.filter(|b| *b.uids == uids);
+                // Who is new has no uid yet: then there is somebody to be minted.
+                let all = uids.len() == compiled.targets.len();
+                let same = before.filter(|b| all && *b.uids == uids);
                 same.map_or_else(|| Arc::new(uids), |b| b.uids.clone())
             }
         };

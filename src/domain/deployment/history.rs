@@ -598,6 +598,74 @@ mod tests {
     }
 
     #[test]
+    fn what_it_used_counts_until_it_is_seen_in_sync_with_less() {
+        let other = |digit: &str| digit.repeat(32).parse::<TargetUid>().unwrap();
+        let using = |generation: u64, digit: &str| {
+            let mut pinned = pinned(generation);
+            pinned.placed = Some(Placed {
+                source: "s".parse().unwrap(),
+                placement: "p".parse().unwrap(),
+                uses: Vec::new(),
+                used: Some(vec![other(digit)]),
+                prune: None,
+                gate: None,
+                windows: Vec::new(),
+            });
+            EventKind::Begun(Box::new(pinned))
+        };
+        let mut kinds = whole();
+        kinds[1] = using(1, "1");
+        kinds.extend([using(2, "2"), settled(Outcome::RolledBack)]);
+        let events: Vec<Event> = kinds.into_iter().map(event).collect();
+        let mut history = History::fold(uid(), &events).unwrap();
+        assert_eq!(history.uses, Some([other("1"), other("2")].into()));
+
+        let targets = vec![other("3")];
+        history.record(&event(EventKind::Uses { targets })).unwrap();
+
+        assert_eq!(history.uses, Some([other("3")].into()));
+    }
+
+    #[test]
+    fn a_removal_over_the_budget_stays_so_until_it_is_asked_for_again() {
+        let removal = |generation| {
+            let mut removal = pinned(generation);
+            removal.removal = true;
+            EventKind::Begun(Box::new(removal))
+        };
+        let ended = |reason| {
+            let EventKind::Settled(mut settlement) = settled(Outcome::Superseded) else {
+                unreachable!("it settles");
+            };
+            settlement.reason = reason;
+            EventKind::Settled(settlement)
+        };
+        let reviewed = whole()[7].clone();
+        let held = EventKind::Held {
+            reasons: vec![Reason::PruneBudget],
+            detail: Vec::new(),
+        };
+        let mut kinds = whole();
+        kinds.extend([
+            removal(2),
+            reviewed,
+            held,
+            ended(Reason::Invalid),
+            removal(3),
+        ]);
+        let events: Vec<Event> = kinds.into_iter().map(event).collect();
+        let mut history = History::fold(uid(), &events).unwrap();
+        // It was taken back because a source could not be read, and began anew.
+        assert!(history.over_budget);
+
+        history
+            .record(&event(ended(Reason::NewerRevision)))
+            .unwrap();
+
+        assert!(!history.over_budget);
+    }
+
+    #[test]
     fn an_intent_without_an_outcome_gives_the_same_step_again() {
         let installation = "0".repeat(32).parse().unwrap();
         let events: Vec<Event> = whole().into_iter().take(9).map(event).collect();
