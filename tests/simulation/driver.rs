@@ -1040,7 +1040,16 @@ impl Simulation {
         let moved =
             |e: &&faults::Effect| e.taken && matches!(e.call, "propose" | "execute" | "delete");
         let before = faults::ledger().iter().filter(moved).count();
-        line.enqueue_all();
+        for target in &estate.targets {
+            // Who was denied a call waits for a person, and says so.
+            let stalled = matches!(
+                target.condition.reason,
+                Reason::ChangeSetFailed | Reason::Internal
+            );
+            if !stalled {
+                line.enqueue(&target.uid, Duration::ZERO);
+            }
+        }
         while self.work().await {}
         let ledger = faults::ledger();
         match ledger.iter().filter(moved).nth(before) {
