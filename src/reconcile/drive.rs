@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::perform::Performed;
+use super::ready::counts_its_wave;
 use super::{Error, Line, Snapshot};
 use crate::domain::deployment::{
     Deployment, EventKind, Next, Outcome, Phase, Pinned, Settlement, Step, conceal,
@@ -577,6 +578,15 @@ impl Line {
             .filter(|h| h.reason != Reason::PruneBudget || guard_stands("budget"))
             .collect();
         let Some(first) = holds.first() else {
+            // It may have been held for days: how its wave stands is asked again, by one after the other where they are counted.
+            let asked = pinned.as_deref().unwrap_or(snapshot);
+            let _one = match counts_its_wave(asked, target) {
+                true => Some(self.starting.lock().await),
+                false => None,
+            };
+            if let Some(wait) = self.may_begin(uid, asked, target) {
+                return self.wait(uid, wait).await.map(Some);
+            }
             return self
                 .execute(guard, engine, target, deployment)
                 .await

@@ -252,6 +252,12 @@ fn stage_of<'a>(snapshot: &'a Snapshot, position: &StagePosition) -> Option<&'a 
         .get(position.stage)
 }
 
+/// Tells whether only so many of a target's wave may be in motion.
+pub(super) fn counts_its_wave(snapshot: &Snapshot, target: &Target) -> bool {
+    let stage = target.stage.as_ref().and_then(|p| stage_of(snapshot, p));
+    stage.is_some_and(|s| s.max_in_flight.is_some())
+}
+
 impl Shared {
     fn known_at(&self, snapshot: &Snapshot, address: &Address) -> Option<&Known> {
         self.targets.get(snapshot.uids.get(address)?)
@@ -366,8 +372,13 @@ fn wave_blocks(
     now: Now,
 ) -> Option<Wait> {
     let bakes = |address: &Address, since: Timestamp| {
+        let is_over = |baked: Duration| baked >= stage.bake || !crate::testing::guard("bake");
+        // Only what still bakes is remembered by the other clock.
+        if is_over(now.wall.since(since)) {
+            return None;
+        }
         let baked = shared.elapsed(since, now);
-        if baked >= stage.bake || !crate::testing::guard("bake") {
+        if is_over(baked) {
             return None;
         }
         let detail = format!(

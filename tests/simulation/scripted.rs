@@ -549,3 +549,32 @@ fn a_wall_that_was_ahead_when_a_wave_settled_does_not_hold_the_next_one() {
         .unwrap();
     }
 }
+
+/// Both regions of production were reviewed and held. When they are let go and the first fails, the wave halts: the other one
+/// was not in motion yet, however long ago it began.
+#[test]
+fn what_was_held_does_not_run_after_its_wave_has_halted() {
+    alone(17, false, async |s: &mut Simulation| {
+        s.start().await?;
+        s.go_on(60).await;
+        let before = s.head_commit();
+        s.push_service();
+        s.go_on(10).await;
+        s.step(Step::Freeze).await;
+        s.go_on(40).await;
+        let held = (SyncResult::Held, before.clone());
+        assert_eq!(s.how("svc/web/prod").await, vec![held; 2]);
+        s.fails("*svc-web-prod*", true).await;
+        s.step(Step::Freeze).await;
+        s.go_on(40).await;
+
+        let mut found = s.how("svc/web/prod").await;
+        found.sort();
+        let expected = [SyncResult::Pending, SyncResult::Failed].map(|r| (r, before.clone()));
+        let mut expected = expected.to_vec();
+        expected.sort();
+        assert_eq!(found, expected);
+        Ok(())
+    })
+    .unwrap();
+}
