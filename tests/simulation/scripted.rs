@@ -578,3 +578,21 @@ fn what_was_held_does_not_run_after_its_wave_has_halted() {
     })
     .unwrap();
 }
+
+/// The seeds never change more than a placement allows at once. With a lower limit nothing of it begins, and without the guard
+/// it does.
+#[test]
+fn the_blast_radius_is_missed_when_it_is_gone() {
+    for missing in [None, Some("blast-radius")] {
+        alone(20, false, async move |s: &mut Simulation| {
+            faults::without(missing);
+            let beta = "beta".parse().unwrap();
+            s.config.placements.get_mut(&beta).unwrap().blast_radius = 1;
+            s.start().await?;
+            s.go_on(20).await;
+            assert_eq!(executions() > 0, missing.is_some());
+            Ok(())
+        })
+        .unwrap();
+    }
+}
