@@ -195,7 +195,7 @@ pub(super) fn resolve(
     })
 }
 
-/// What STS takes as an external id: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+/// What STS takes as an external id: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
 fn id_fits(id: Option<&String>, at: &str, faults: &mut Vec<String>) {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
     if id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.chars().all(fits)) {
