@@ -579,12 +579,20 @@ impl Line {
             .collect();
         let Some(first) = holds.first() else {
             // It may have been held for days: how its wave stands is asked again, by one after the other where they are counted.
-            let asked = pinned.as_deref().unwrap_or(snapshot);
-            let _one = match counts_its_wave(asked, target) {
+            // What was announced was counted then, and is never left.
+            let then = pinned.as_deref().and_then(|s| {
+                let there = s.compiled.targets.get(&target.address)?;
+                Some((s, &**there))
+            });
+            let both = [Some((snapshot, target)), then];
+            let both = both.into_iter().flatten();
+            let both: Vec<_> = both.filter(|_| !deployment.is_executing()).collect();
+            let _one = match both.iter().any(|(s, t)| counts_its_wave(s, t)) {
                 true => Some(self.starting.lock().await),
                 false => None,
             };
-            if let Some(wait) = self.may_begin(uid, asked, target) {
+            let wait = both.iter().find_map(|(s, t)| self.may_begin(uid, s, t));
+            if let Some(wait) = wait {
                 return self.wait(uid, wait).await.map(Some);
             }
             return self

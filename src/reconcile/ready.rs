@@ -398,11 +398,18 @@ fn wave_blocks(
     let mut last: Option<(&Address, Timestamp)> = None;
     let mut all_passed = true;
     for address in members.iter().rev() {
-        let (Some(other), Some(known)) = (
-            snapshot.compiled.targets.get(address),
-            shared.known_at(snapshot, address),
-        ) else {
+        let Some(other) = snapshot.compiled.targets.get(address) else {
+            continue;
+        };
+        let Some(known) = shared.known_at(snapshot, address) else {
             all_passed = false;
+            // Nobody can tell who stands there: the same journey does not go round it.
+            let unclear = snapshot.compiled.unmoved.contains_key(address)
+                || other.faults.iter().any(Finding::is_error);
+            if unclear && same_journey(other, target) {
+                let detail = format!("waits for {address}, whose files have faults");
+                return Some(Wait::new(Reason::Rollout, detail, Some(address.clone())));
+            }
             continue;
         };
         let passed = shared.passed(known, snapshot.id);

@@ -362,7 +362,7 @@ impl Line {
 
     /// Writes down whom a target uses, where the log does not say so: no deployment tells when only the order changes.
     ///
-    /// Until it is as the newest snapshot asks, it may still use what it used.
+    /// Until it is as the newest snapshot asks, it uses what it used: what is only wanted could close a circle.
     pub(super) async fn note_uses(&self, uid: &TargetUid, newest: &Snapshot) -> Result<(), Error> {
         let uses = {
             let shared = self.shared();
@@ -375,14 +375,11 @@ impl Line {
             };
             let before = shared.uses(&known.history);
             let needs = target.needs();
-            let mut uses: BTreeSet<TargetUid> = needs
+            let uses: BTreeSet<TargetUid> = needs
                 .iter()
                 .filter_map(|a| newest.uids.get(a).cloned())
                 .collect();
-            if shared.passed(known, newest.id).is_none() {
-                uses.extend(before.iter().cloned());
-            }
-            if uses == before {
+            if uses == before || shared.passed(known, newest.id).is_none() {
                 return Ok(());
             }
             uses

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Error, Known, Line};
 use crate::domain::estate::Placement;
-use crate::domain::model::{AccountId, Region, StackId, TargetUid, Timestamp};
+use crate::domain::model::{AccountId, Region, StackId, SyncResult, TargetUid, Timestamp};
 use crate::domain::plan::Watermark;
 use crate::port::{self, Pages};
 
@@ -109,7 +109,11 @@ impl Line {
         let busy: Vec<_> = shared
             .targets
             .values()
-            .filter(|k| k.history.current.is_some() || k.ended.is_some_and(|at| at >= begun))
+            .filter(|k| {
+                let executes =
+                    |k: &&Known| k.history.current.as_ref().is_some_and(|d| d.is_executing());
+                executes(k) || k.ended.is_some_and(|at| at >= begun)
+            })
             .filter_map(|k| k.history.owned.clone())
             .collect();
         let elsewhere = shared.swept.keys().filter(|s| !now(s)).cloned();
@@ -126,7 +130,9 @@ impl Line {
         }
         let moved = |k: &Known| match (&k.history.owned, &k.history.applied) {
             (Some(stack), Some(applied)) => {
-                now(stack) && shared.swept.get(stack) != applied.watermark.as_ref()
+                // Who is shown as drifted and is as it was is looked at too: it may have been put back.
+                let differs = shared.swept.get(stack) != applied.watermark.as_ref();
+                now(stack) && differs != (k.condition.result == SyncResult::Drifted)
             }
             _ => false,
         };
