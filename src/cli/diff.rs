@@ -146,7 +146,7 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
     let faults = report.findings.iter().filter(|f| f.is_error()).count();
     let code = if faults > 0 {
         FAILED
-    } else if report.targets.is_empty() && report.orphaned.is_empty() {
+    } else if report.targets.is_empty() && report.orphaned.is_empty() && report.moved.is_empty() {
         DONE
     } else {
         CHANGES
@@ -234,6 +234,13 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
             }
         }
         anstream::println!("");
+    }
+    for moved in &report.moved {
+        anstream::println!(
+            "{BOLD}{}{RESET} moves to {BOLD}{}{RESET}: it keeps its stack\n",
+            moved.from,
+            moved.to
+        );
     }
     for orphan in &report.orphaned {
         let (colour, fate) = match orphan.prune {

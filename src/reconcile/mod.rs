@@ -28,7 +28,7 @@ mod wake;
 pub use bundles::{open_bundle, put_bundle};
 pub use memo::Counts;
 pub use operator::{ApproveWhat, OperatorError, Selector};
-pub use preview::{DiffReport, Orphan, TargetDiff};
+pub use preview::{DiffReport, Move, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
 pub use restore::{Shipped, restore};
 

@@ -46,10 +46,22 @@ pub struct DiffReport {
     pub targets: Vec<TargetDiff>,
     /// How many do not change.
     pub unchanged: usize,
+    /// Targets that keep their stacks under another address.
+    #[serde(default)]
+    pub moved: Vec<Move>,
     /// Targets that Git would no longer ask for.
     pub orphaned: Vec<Orphan>,
     /// Faults.
     pub findings: Vec<Finding>,
+}
+
+/// A target that would have another address, and keep its stack and its history.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Move {
+    /// Its address until now.
+    pub from: Address,
+    /// The one that it would have.
+    pub to: Address,
 }
 
 /// A target that Git would no longer ask for.
@@ -116,6 +128,7 @@ impl Line {
             v: 1,
             targets: Vec::new(),
             unchanged: 0,
+            moved: self.would_move(snapshot, glob),
             orphaned: Vec::new(),
             findings: snapshot.compiled.findings.clone(),
         };
@@ -157,6 +170,19 @@ impl Line {
         report.findings.sort();
         report.findings.dedup();
         Ok(report)
+    }
+
+    fn would_move(&self, snapshot: &Snapshot, glob: &str) -> Vec<Move> {
+        let shared = self.shared();
+        let meant = snapshot.uids.iter().filter(|(to, _)| to.is_meant_by(glob));
+        let moved = meant.filter_map(|(to, uid)| {
+            let from = shared.targets.get(uid)?.history.address.clone()?;
+            (from != *to).then(|| Move {
+                from,
+                to: to.clone(),
+            })
+        });
+        moved.collect()
     }
 
     async fn diff_target(

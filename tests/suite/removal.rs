@@ -371,8 +371,12 @@ fn a_chain_of_moves_and_a_swap_keep_every_stack() {
         ("top", "handle.yaml"),
     ];
     sync(&plain, chain);
-    let shown = bench.cli(&["diff"], 0);
+    let shown = bench.cli(&["diff"], 2);
     assert!(!shown.contains("orphaned"), "{shown}");
+    assert!(
+        shown.contains("stack/base moves to stack/mid: it keeps its stack"),
+        "{shown}"
+    );
     bench.push("a chain");
     bench.settle();
     let chained = vec![
@@ -403,7 +407,7 @@ fn a_chain_of_moves_and_a_swap_keep_every_stack() {
         ("top", "handle.yaml"),
     ];
     sync(&swapped, swap);
-    let shown = bench.cli(&["diff"], 0);
+    let shown = bench.cli(&["diff"], 2);
     assert!(!shown.contains("orphaned"), "{shown}");
     bench.push("a swap");
     bench.settle();
@@ -520,5 +524,10 @@ fn a_diff_does_not_call_orphaned_what_cannot_be_read_or_has_moved() {
     let moved =
         whole.replace("  top: {", "  roof: {") + "moved: [ { from: stack/top, to: stack/roof } ]\n";
     bench.write("isoform.yaml", &moved);
-    assert!(!bench.cli(&["diff"], 0).contains("orphaned"));
+    let shown = bench.cli(&["diff"], 2);
+    assert!(!shown.contains("orphaned"), "{shown}");
+    assert!(
+        shown.contains("stack/top moves to stack/roof: it keeps its stack"),
+        "{shown}"
+    );
 }
