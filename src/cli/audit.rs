@@ -13,7 +13,7 @@ use super::{DONE, FAILED, Global, Output, Usage, usage};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
-use crate::domain::deployment::{EventKind, Step};
+use crate::domain::deployment::{EventKind, Remedy, Step};
 use crate::domain::model::counted;
 use crate::reconcile::{Evidence, Proof};
 use crate::store::Keyring;
@@ -184,6 +184,16 @@ fn event(kind: &EventKind, by: &str) -> String {
             "removal {} begun: generation {}, of {}",
             p.deployment, p.generation.0, p.stack_name
         ),
+        EventKind::Begun(p) if p.remedy.is_some() => format!(
+            "remedy {} begun: generation {}, of {}",
+            p.deployment, p.generation.0, p.stack_name
+        ),
+        EventKind::Begun(p) if p.rollback => format!(
+            "rollback {} begun: generation {}, to {}",
+            p.deployment,
+            p.generation.0,
+            p.digest.short(12)
+        ),
         EventKind::Begun(p) => format!(
             "deployment {} begun: generation {}, {}",
             p.deployment,
@@ -243,6 +253,23 @@ fn event(kind: &EventKind, by: &str) -> String {
                 .map(|c| format!(": {}", clean(c)))
                 .unwrap_or_default()
         ),
+        EventKind::CancelAsked { reason } => format!("to be cancelled, by {by}: {}", clean(reason)),
+        EventKind::Cancelled { refused } => answered("stop the update", refused.as_deref()),
+        EventKind::RemedyAsked { remedy, reason } => {
+            format!(
+                "{} asked for by {by}: {}",
+                remedy_words(remedy),
+                clean(reason)
+            )
+        }
+        EventKind::Remedied { refused } => answered("move the stack on", refused.as_deref()),
+        EventKind::RollbackAsked { to, reason } => format!(
+            "held at deployment {} of {} by {by}: {}",
+            to.deployment,
+            to.revision.short(),
+            clean(reason)
+        ),
+        EventKind::Following => "follows Git again: it asks for the same".into(),
         EventKind::Retried => format!("tried again by {by}"),
         EventKind::Suspended { reason, .. } => format!("suspended by {by}: {}", clean(reason)),
         EventKind::Resumed => format!("resumed by {by}"),
@@ -264,6 +291,26 @@ fn event(kind: &EventKind, by: &str) -> String {
             },
             clean(reason)
         ),
+    }
+}
+
+fn answered(what: &str, refused: Option<&str>) -> String {
+    match refused {
+        None => format!("CloudFormation was told to {what}"),
+        Some(text) => format!("CloudFormation would not {what}: {}", clean(text)),
+    }
+}
+
+fn remedy_words(remedy: &Remedy) -> String {
+    let (what, but, names) = match remedy {
+        Remedy::Continue { skip } => ("going on with the rollback", "without", skip),
+        Remedy::Rollback => return "rolling the stack back".into(),
+        Remedy::Delete { retain } => ("deleting the stack", "and keeping", retain),
+    };
+    if names.is_empty() {
+        what.into()
+    } else {
+        format!("{what} {but} {}", clean(&names.join(", ")))
     }
 }
 

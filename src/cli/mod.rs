@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::domain::model::Finding;
 
@@ -234,6 +235,36 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Stop the deployment of a target that waits or runs. The same is not tried again by itself.
+    Cancel {
+        /// The target.
+        target: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Move a stack that is stuck: go on with its rollback, roll it back, or delete the rest of what failed.
+    Continue {
+        /// The target.
+        target: String,
+        /// Logical ids that the rollback leaves as they are, or that a deletion keeps.
+        #[arg(long, value_delimiter = ',')]
+        skip: Vec<String>,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Bring back what an earlier deployment gave a target, and hold it there until Git asks for the same.
+    Rollback {
+        /// The target.
+        target: String,
+        /// A deployment, a commit or a template version; absent means what it had before the newest change.
+        #[arg(long)]
+        to: Option<String>,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
     /// Hold targets.
     Suspend {
         #[command(flatten)]
@@ -245,7 +276,7 @@ enum Command {
         #[arg(long = "for")]
         hold: Option<String>,
     },
-    /// Let targets go that were suspended, or whose roll-out halted.
+    /// Let targets go that were suspended, are held at an earlier deployment, or whose roll-out halted.
     Resume {
         #[command(flatten)]
         which: Which,
@@ -413,6 +444,26 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         } => online::approve(&global, target, review, snapshot, source).await,
         Command::Reject { target, reason } => {
             online::say(&global, "reject", Which::one(target), &reason, None, false).await
+        }
+        Command::Cancel { target, reason } => {
+            online::say_of(&global, "cancel", &target, &reason, json!({})).await
+        }
+        Command::Continue {
+            target,
+            skip,
+            reason,
+        } => {
+            online::say_of(
+                &global,
+                "continue",
+                &target,
+                &reason,
+                json!({ "skip": skip }),
+            )
+            .await
+        }
+        Command::Rollback { target, to, reason } => {
+            online::say_of(&global, "rollback", &target, &reason, json!({ "to": to })).await
         }
         Command::Suspend {
             which,

@@ -653,6 +653,23 @@ pub(crate) async fn say(
     said(global, &answer)
 }
 
+/// Commands that say something about one target, with what only they have.
+pub(crate) async fn say_of(
+    global: &Global,
+    what: &str,
+    target: &str,
+    reason: &str,
+    more: Value,
+) -> anyhow::Result<u8> {
+    let mut body =
+        json!({ "what": what, "selector": Selector::Targets(target.to_owned()), "reason": reason });
+    if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+    }
+    let answer: Value = Client::connect(global)?.post("say", &body).await?;
+    said(global, &answer)
+}
+
 fn said(global: &Global, answer: &Value) -> anyhow::Result<u8> {
     if global.output == Output::Json {
         show::json(answer)?;

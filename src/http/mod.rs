@@ -353,6 +353,10 @@ struct Say {
     hold: Option<String>,
     #[serde(default)]
     overwrite: bool,
+    #[serde(default)]
+    to: Option<String>,
+    #[serde(default)]
+    skip: Vec<String>,
 }
 
 async fn say(
@@ -395,6 +399,15 @@ async fn say_whole(line: Arc<Line>, actor: Actor, body: Say) -> Answer {
                 .await?
         }
         "reject" => line.reject(&named()?, &body.reason, &actor).await?,
+        "cancel" => line.cancel(&named()?, &body.reason, &actor).await?,
+        "continue" => {
+            line.go_on(&named()?, &body.skip, &body.reason, &actor)
+                .await?
+        }
+        "rollback" => {
+            line.rollback(&named()?, body.to.as_deref(), &body.reason, &actor)
+                .await?
+        }
         "drift" => {
             line.resolve_drift(&named()?, body.overwrite, &body.reason, &actor)
                 .await?

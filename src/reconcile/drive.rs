@@ -20,7 +20,7 @@ use crate::testing::{crash_point, guard as guard_stands};
 use crate::workqueue::TargetGuard;
 
 /// How long a read may show a stack as it was before an operation that was accepted.
-const LAG: Duration = Duration::from_secs(60);
+pub(super) const LAG: Duration = Duration::from_secs(60);
 
 /// Tells whether a stack reads as if nothing had been executed yet.
 fn as_before(observed: Option<&Observed>, deployment: &Deployment) -> bool {
@@ -52,17 +52,9 @@ impl Line {
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
-            if deployment.rejected.is_some() && !deployment.is_executing() {
-                self.discard(guard, target, engine.as_ref(), &deployment)
+            if deployment.is_refused() && !deployment.is_executing() {
+                self.drop_refused(guard, target, engine.as_ref(), &deployment)
                     .await?;
-                self.settle(
-                    guard,
-                    Outcome::Rejected,
-                    Reason::Rejected,
-                    deployment.rejected.clone(),
-                    None,
-                )
-                .await?;
                 continue;
             }
             if deployment.phase == Phase::Executing {
@@ -80,24 +72,9 @@ impl Line {
                         && let Some(stack) = self.dead(engine.as_ref(), &deployment).await?
                     {
                         // Deleting is an execution too: what holds one holds the other.
-                        let suspended = self
-                            .history(uid)
-                            .and_then(|h| h.suspended.clone())
-                            .is_some_and(|(_, until, _)| {
-                                until.is_none_or(|u| u > self.clock.now())
-                            });
-                        if self.is_frozen() || suspended {
-                            self.show(
-                                uid,
-                                SyncResult::Held,
-                                if suspended {
-                                    Reason::Suspended
-                                } else {
-                                    Reason::Frozen
-                                },
-                                "the rest of a failed creation is to be deleted",
-                            )
-                            .await?;
+                        if let Some(reason) = self.stopped(uid) {
+                            let what = "the rest of a failed creation is to be deleted";
+                            self.show(uid, SyncResult::Held, reason, what).await?;
                             return Ok(Some(Duration::from_secs(3)));
                         }
                         self.step(guard, target, engine.as_ref(), Step::Clear { stack })
@@ -120,6 +97,14 @@ impl Line {
                         .await?
                     {
                         return Ok(after);
+                    }
+                }
+                Next::Treat => {
+                    if let Some(after) = self
+                        .treat(guard, engine.as_ref(), target, &deployment)
+                        .await?
+                    {
+                        return Ok(Some(after));
                     }
                 }
                 Next::Watch => {
@@ -166,7 +151,7 @@ impl Line {
             .stack
             .clone()
             .ok_or_else(|| Error::Broken("no stack".into()))?;
-        if deployment.pinned.removal {
+        if deployment.pinned.removal || deployment.pinned.remedy.is_some() {
             let now = engine.describe(&StackRef::Id(stack.clone())).await?;
             let untouched =
                 now.as_ref().and_then(Observed::watermark) == deployment.pinned.watermark;
@@ -176,9 +161,23 @@ impl Line {
                     .await?
                     .is_empty()
             {
+                if deployment.is_refused() {
+                    return self
+                        .drop_refused(guard, target, engine, deployment)
+                        .await
+                        .map(|()| None);
+                }
+                if deployment.pinned.remedy.is_some() {
+                    let after = self.treat(guard, engine, target, deployment).await?;
+                    return Ok(after.map(Some));
+                }
                 return self.gate(guard, engine, target, snapshot, deployment).await;
             }
-            self.record(uid, Actor::daemon("line"), EventKind::Executed, Vec::new())
+            let event = match deployment.pinned.remedy {
+                Some(_) => EventKind::Remedied { refused: None },
+                None => EventKind::Executed,
+            };
+            self.record(uid, Actor::daemon("line"), event, Vec::new())
                 .await?;
             return Ok(None);
         }
@@ -202,6 +201,12 @@ impl Line {
             self.record(uid, Actor::daemon("line"), EventKind::Executed, Vec::new())
                 .await?;
             return Ok(None);
+        }
+        if deployment.is_refused() {
+            return self
+                .drop_refused(guard, target, engine, deployment)
+                .await
+                .map(|()| None);
         }
         self.gate(guard, engine, target, snapshot, deployment).await
     }
@@ -228,7 +233,7 @@ impl Line {
             .map(|s| s.stack_id))
     }
 
-    async fn step(
+    pub(super) async fn step(
         &self,
         guard: &TargetGuard<TargetUid>,
         target: &Target,
@@ -237,7 +242,12 @@ impl Line {
     ) -> Result<(), Error> {
         let uid = guard.key();
         let word = step.word();
-        let announced = self.announce(guard, step).await?;
+        let announced = match self.announce(guard, step).await {
+            Ok(announced) => announced,
+            // Somebody said no between the gates and the announcement: the next round sees that.
+            Err(Error::Illegal(_)) if self.is_refused(uid) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let performed = self.perform(&announced, target, engine).await?;
         crash_point(&format!("{word}.after-effect"));
         match performed {
@@ -255,7 +265,8 @@ impl Line {
                 Ok(())
             }
             Performed::Refused(text) => {
-                let (outcome, reason) = if announced.deployment.pinned.removal {
+                let pinned = &announced.deployment.pinned;
+                let (outcome, reason) = if pinned.removal || pinned.remedy.is_some() {
                     (Outcome::Stuck, Reason::StackStuck)
                 } else {
                     (Outcome::ChangeSetFailed, Reason::ChangeSetFailed)
@@ -296,7 +307,7 @@ impl Line {
     }
 
     /// Discards the change set of a deployment, where it has one.
-    async fn discard(
+    pub(super) async fn discard(
         &self,
         guard: &TargetGuard<TargetUid>,
         target: &Target,
@@ -443,11 +454,12 @@ impl Line {
             .clone()
             .ok_or_else(|| Error::Broken("no stack".into()))?;
         let observed = engine.describe(&StackRef::Id(stack.clone())).await?;
-        let policy = match &target.stack_policy {
+        let pinning = self.pinning(&deployment.pinned.payload).await?;
+        let policy = match &pinning.stack_policy {
             Some(wanted) => engine.stack_policy(&stack).await?.as_ref() != Some(wanted),
             None => false,
         };
-        let protection = target.options.termination_protection.is_some_and(|on| {
+        let protection = pinning.termination_protection.is_some_and(|on| {
             observed
                 .as_ref()
                 .is_some_and(|o| o.termination_protection != on)
@@ -586,7 +598,9 @@ impl Line {
             });
             let both = [Some((snapshot, target)), then];
             let both = both.into_iter().flatten();
-            let both: Vec<_> = both.filter(|_| !deployment.is_executing()).collect();
+            // A rollback is held by no wave: it takes the place of what the wave let through.
+            let counted = !deployment.is_executing() && !deployment.pinned.rollback;
+            let both: Vec<_> = both.filter(|_| counted).collect();
             let _one = match both.iter().any(|(s, t)| counts_its_wave(s, t)) {
                 true => Some(self.starting.lock().await),
                 false => None,
@@ -765,9 +779,11 @@ impl Line {
             let settled = observed.as_ref().is_none_or(|o| o.status.is_settled());
             // Reads lag behind what was caused: a stack that is as it was before is read again, for a bounded time.
             let lags = as_before(observed.as_ref(), deployment) && self.clock.now() < patience;
+            let lags = lags || self.reads_before(deployment, observed.as_ref());
             if settled && !lags {
                 break observed;
             }
+            self.tell_to_stop(guard, engine, target, &stack).await?;
             let token = deployment.token();
             let newest = told.last().map(|e| e.id.clone());
             told.extend(engine.events(&stack, newest.as_deref()).await?);
@@ -797,12 +813,15 @@ impl Line {
             }
             wait = (wait * 3 / 2).min(Duration::from_secs(1).max(least * 5));
         };
-        self.end(guard, engine, target, deployment, observed)
+        // Somebody may have asked to stop it since.
+        let deployment = self.history(uid).and_then(|h| h.current.clone());
+        let deployment = deployment.ok_or_else(|| Error::Broken("nothing is in motion".into()))?;
+        self.end(guard, engine, target, &deployment, observed)
             .await?;
         Ok(true)
     }
 
-    async fn operation_events(
+    pub(super) async fn operation_events(
         &self,
         engine: &dyn StackEngine,
         stack: &StackId,
@@ -833,6 +852,18 @@ impl Line {
             let cause = self.cause(engine, &stack, deployment).await;
             return self.end_removal(guard, observed.as_ref(), cause).await;
         }
+        if deployment.pinned.remedy.is_some() {
+            let cause = self.cause(engine, &stack, deployment).await;
+            return self
+                .end_remedy(guard, deployment, observed.as_ref(), cause)
+                .await;
+        }
+        if self
+            .heal(guard, engine, target, deployment, observed.as_ref())
+            .await?
+        {
+            return Ok(());
+        }
         let class = observed
             .as_ref()
             .map_or(StatusClass::Gone, |o| o.status.class());
@@ -853,6 +884,12 @@ impl Line {
             }
             return self
                 .settle(guard, outcome, reason, None, observed.as_ref())
+                .await;
+        }
+        if let (Outcome::RolledBack, Some((by, _))) = (outcome, &deployment.cancel) {
+            let (outcome, reason) = (Outcome::Cancelled, Reason::Cancelled);
+            return self
+                .settle(guard, outcome, reason, Some(by.clone()), observed.as_ref())
                 .await;
         }
         let cause = self.cause(engine, &stack, deployment).await;
@@ -966,7 +1003,7 @@ impl Line {
                 // The fold has recorded the pass already: who waits is woken here.
                 self.enqueue_waiting(uid);
             }
-            Outcome::Superseded => {}
+            Outcome::Superseded | Outcome::Remedied => {}
             Outcome::Removed => self.enqueue_waiting(uid),
             _ => {
                 if let Some(watermark) = observed.and_then(Observed::watermark) {

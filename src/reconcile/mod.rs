@@ -17,6 +17,7 @@ mod perform;
 mod preview;
 mod quarantine;
 mod ready;
+mod recover;
 mod removal;
 mod report;
 mod restore;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::announce::Announced;
 use super::bundles::Pinning;
 use super::{Error, Line};
-use crate::domain::deployment::{EventKind, History, Step};
+use crate::domain::deployment::{EventKind, History, Remedy, Step};
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, StackId, TargetUid};
 use crate::domain::plan::StatusClass;
@@ -80,6 +80,36 @@ impl Line {
                 Err(port::Error::Refused(text)) => Ok(Performed::Refused(text)),
                 Err(error) => Err(error.into()),
             },
+            Step::Cancel { stack, token } => {
+                let refused = match engine.cancel(stack, token).await {
+                    Ok(()) | Err(port::Error::AlreadyAccepted) => None,
+                    // The update has ended in between, or is past the point where it can be stopped.
+                    Err(port::Error::Refused(text) | port::Error::NotFound(text)) => Some(text),
+                    Err(error) => return Err(error.into()),
+                };
+                Ok(Performed::Events(vec![EventKind::Cancelled { refused }]))
+            }
+            Step::Remedy {
+                stack,
+                token,
+                remedy,
+                ..
+            } => {
+                let told = match remedy {
+                    Remedy::Continue { skip } => engine.continue_rollback(stack, token, skip).await,
+                    Remedy::Rollback => engine.rollback(stack, token).await,
+                    Remedy::Delete { retain } => engine.delete(stack, token, retain).await,
+                };
+                let refused = match told {
+                    Ok(()) | Err(port::Error::AlreadyAccepted) => None,
+                    Err(port::Error::Refused(text) | port::Error::NotFound(text)) => Some(text),
+                    Err(error) => return Err(error.into()),
+                };
+                Ok(match refused {
+                    Some(text) if deployment.pinned.remedy.is_some() => Performed::Refused(text),
+                    refused => Performed::Events(vec![EventKind::Remedied { refused }]),
+                })
+            }
             Step::Configure => {
                 let stack = deployment
                     .stack
@@ -105,7 +135,10 @@ impl Line {
         announced: &Announced,
         target: &Target,
     ) -> Result<Performed, Error> {
-        if let Some(template) = target.template() {
+        // What is brought back was put when it was deployed.
+        if let Some(template) = target.template()
+            && !announced.deployment.pinned.rollback
+        {
             self.put_bundle(&template.digest, &template.bundle.files, &template.version)
                 .await?;
         }

@@ -115,6 +115,14 @@ impl Line {
                 .await?;
             return Ok(None);
         };
+        // Who is held at an earlier deployment does not follow Git, and Git cannot delete it.
+        if history.pin.is_some() {
+            self.withdraw(guard, &history, Reason::Pinned).await?;
+            let detail = "Git no longer asks for it; an operator holds it at an earlier deployment";
+            self.show(uid, SyncResult::Orphaned, Reason::Pinned, detail)
+                .await?;
+            return Ok(None);
+        }
         // A removal that failed is not tried again by itself, and neither is one that somebody rejected.
         let digest = removal_digest(uid, &stack);
         if let Some((_, settled, _)) = history.failed.as_ref().filter(|(d, _, _)| *d == digest) {
@@ -483,6 +491,8 @@ impl Line {
             payload,
             placed: None,
             removal: true,
+            rollback: false,
+            remedy: None,
         };
         crate::testing::crash_point("begin.before-record");
         let entry = self

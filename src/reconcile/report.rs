@@ -338,10 +338,8 @@ impl Line {
     fn help(&self, known: &Known, address: &Address) -> String {
         let reason = known.condition.reason;
         let address = address.to_string();
-        if reason == Reason::StackStuck
-            && let Some(stack) = &known.history.stack_name
-        {
-            return way_out(self.status_of(known), stack.as_str(), &address);
+        if reason == Reason::StackStuck && known.history.stack_name.is_some() {
+            return way_out(self.status_of(known), &address);
         }
         if reason == Reason::Protected
             && let Some(stack) = &known.history.stack_name
@@ -628,27 +626,29 @@ fn waits(report: &TargetReport) -> bool {
 }
 
 /// Says how a person gets a stuck stack to move, by where it stands.
-fn way_out(status: Option<StackStatus>, stack: &str, address: &str) -> String {
+fn way_out(status: Option<StackStatus>, address: &str) -> String {
     use StackStatus as S;
-    let (what, by_hand) = match &status {
-        Some(S::UpdateRollbackFailed) => (
-            "continue its rollback",
-            format!("isoform local continue {stack}"),
+    match &status {
+        Some(S::UpdateRollbackFailed) => format!(
+            "isoform continue {address} --reason …; with --skip <logical ids> for what cannot go back"
         ),
-        Some(S::UpdateInProgress) => ("cancel its update", format!("isoform local cancel {stack}")),
-        Some(S::CreateFailed | S::RollbackFailed | S::RollbackComplete | S::DeleteFailed) => {
-            ("delete it", format!("isoform local delete {stack}"))
+        Some(S::UpdateFailed | S::CreateFailed | S::RollbackFailed) => {
+            format!("isoform continue {address} --reason …")
         }
+        Some(S::DeleteFailed) => format!(
+            "mend what keeps it, then isoform continue {address} --reason …; with --skip <logical ids> for what is to stay"
+        ),
+        Some(S::RollbackComplete) => {
+            format!("isoform retry {address}: the rest is deleted, and it is made anew")
+        }
+        Some(S::UpdateInProgress) => format!("isoform cancel {address} --reason …"),
         Some(status) if !matches!(status.class(), StatusClass::Stuck | StatusClass::Unknown) => {
-            return format!("the stack is {status} by now: isoform retry {address}");
+            format!("the stack is {status} by now: isoform retry {address}")
         }
-        _ => {
-            return format!(
-                "mend the stack by hand, then isoform retry {address}; see docs/guides/stuck-stacks.md"
-            );
-        }
-    };
-    format!("{what} by hand (embedded engine: {by_hand}), then isoform retry {address}")
+        _ => format!(
+            "mend the stack by hand, then isoform retry {address}; see docs/guides/stuck-stacks.md"
+        ),
+    }
 }
 
 /// Reads the time that stands in a UUID, version 7.
@@ -663,16 +663,16 @@ mod tests {
 
     #[test]
     fn a_stuck_stack_has_a_way_out_by_its_status() {
-        let out = |status| way_out(Some(status), "isoform-a-1", "stack/a");
-        assert_eq!(
-            out(StackStatus::UpdateRollbackFailed),
-            "continue its rollback by hand (embedded engine: isoform local continue isoform-a-1), then isoform retry stack/a"
+        let out = |status| way_out(Some(status), "stack/a");
+        assert!(
+            out(StackStatus::UpdateRollbackFailed).starts_with("isoform continue stack/a --reason")
         );
-        assert!(out(StackStatus::DeleteFailed).contains("isoform local delete isoform-a-1"));
+        assert!(out(StackStatus::DeleteFailed).contains("isoform continue stack/a"));
+        assert!(out(StackStatus::RollbackComplete).starts_with("isoform retry stack/a"));
         assert_eq!(
             out(StackStatus::UpdateRollbackComplete),
             "the stack is UPDATE_ROLLBACK_COMPLETE by now: isoform retry stack/a"
         );
-        assert!(way_out(None, "s", "stack/a").contains("stuck-stacks.md"));
+        assert!(way_out(None, "stack/a").contains("stuck-stacks.md"));
     }
 }

@@ -125,6 +125,18 @@ impl Line {
                 return Ok(after.or(Some(Duration::ZERO)));
             }
         }
+        let asked = history.remedy.is_some() && history.current.is_none();
+        let treats = history
+            .current
+            .as_ref()
+            .is_some_and(|d| d.pinned.remedy.is_some());
+        if (asked || treats)
+            && let Some(target) = self.departed(&history)
+            && (treats || self.begin_remedy(guard, &history, &target, &newest).await?)
+        {
+            let after = self.drive(guard, &target, &newest, false).await?;
+            return Ok(after.or(Some(Duration::ZERO)));
+        }
         if newest.uids.get(&address) != Some(uid) {
             let after = self.orphaned(guard, &history, &newest).await?;
             self.looked(uid, newest.id);
@@ -192,6 +204,14 @@ impl Line {
         }
         let Some(target) = newest.compiled.targets.get(address) else {
             return Ok(None);
+        };
+        // Before anything else of Git: it is brought back exactly when what Git asks for is no good.
+        let history = match &history.pin {
+            None => history,
+            Some(pin) => match self.held_at(guard, &history, pin, target, newest).await? {
+                Some(after) => return Ok(after),
+                None => self.history(uid).unwrap_or(history.clone()),
+            },
         };
         if target.faults.iter().any(Finding::is_error) || matches!(target.kind, TargetKind::Broken)
         {
@@ -544,7 +564,7 @@ impl Line {
         self.drive(guard, target, snapshot, true).await
     }
 
-    async fn observe(
+    pub(super) async fn observe(
         &self,
         engine: &dyn StackEngine,
         history: &History,
@@ -562,7 +582,7 @@ impl Line {
     }
 
     /// Says why a stack cannot be changed now: somebody else's, in motion, stuck, or moved.
-    async fn unfit(
+    pub(super) async fn unfit(
         &self,
         uid: &TargetUid,
         history: &History,
@@ -739,6 +759,8 @@ impl Line {
                 windows: target.options.windows.clone(),
             }),
             removal: false,
+            rollback: false,
+            remedy: None,
         };
         self.show(
             uid,

@@ -11,6 +11,7 @@ mod canary;
 mod corpus;
 mod crash;
 mod growth;
+mod recovery;
 mod removal;
 mod sealed;
 mod sec;

@@ -2,12 +2,12 @@
 
 use crate::support::{Bench, PLACEMENTS};
 
-fn topic(name: &str) -> String {
+pub fn topic(name: &str) -> String {
     format!("Resources:\n  T: {{Type: 'AWS::SNS::Topic', Properties: {{DisplayName: '{name}'}}}}\n")
 }
 
 /// A bench with one stack of this template, deployed.
-fn one(template: &str) -> Bench {
+pub fn one(template: &str) -> Bench {
     let mut bench = Bench::empty(PLACEMENTS);
     bench.write("topic.yaml", template);
     bench.write(
@@ -112,15 +112,15 @@ fn stale_reads_are_lived_through() {
     assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
 }
 
-const PAIR: &str = "Resources:\n  Topic: { Type: AWS::SNS::Topic, Properties: { DisplayName: one } }\n  Alarm: { Type: AWS::CloudWatch::Alarm, DependsOn: Topic, Properties: { ComparisonOperator: LessThanThreshold, EvaluationPeriods: 1, AlarmDescription: one } }\n";
+pub const PAIR: &str = "Resources:\n  Topic: { Type: AWS::SNS::Topic, Properties: { DisplayName: one } }\n  Alarm: { Type: AWS::CloudWatch::Alarm, DependsOn: Topic, Properties: { ComparisonOperator: LessThanThreshold, EvaluationPeriods: 1, AlarmDescription: one } }\n";
 
-/// A bench with a stack whose rollback failed over its topic.
-fn stuck() -> Bench {
+/// A bench with a stack whose rollback failed over its topic, and failed once more when it was continued.
+pub fn stuck() -> Bench {
     let bench = one(PAIR);
     bench.cli(&["local", "fail", "topic", "Alarm", "--times", "1"], 0);
     bench.cli(
         &[
-            "local", "fail", "topic", "Topic", "--on", "rollback", "--times", "1",
+            "local", "fail", "topic", "Topic", "--on", "rollback", "--times", "2",
         ],
         0,
     );
@@ -135,7 +135,7 @@ fn stuck() -> Bench {
 fn a_rollback_that_failed_is_continued_by_hand_and_the_target_goes_on() {
     let bench = stuck();
     let why = bench.cli(&["why", "stack/topic"], 1);
-    assert!(why.contains("isoform local continue topic"), "{why}");
+    assert!(why.contains("isoform continue stack/topic"), "{why}");
 
     // What did not fail cannot be skipped.
     let refused = bench.cli(&["local", "continue", "topic", "--skip", "Nothing"], 1);

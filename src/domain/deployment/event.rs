@@ -48,6 +48,29 @@ pub struct Pinned {
     /// Whether the stack is deleted and nothing is rendered.
     #[serde(default, skip_serializing_if = "is_false")]
     pub removal: bool,
+    /// Whether an operator brings back what an earlier deployment had pinned: no wave holds it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rollback: bool,
+    /// What an operator does about a stack that a failure left in between; nothing is rendered then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
+}
+
+/// What moves a stack that a failure has left in between.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Remedy {
+    /// `ContinueUpdateRollback`, for `UPDATE_ROLLBACK_FAILED`.
+    Continue {
+        /// Logical ids of resources that the rollback leaves as they are.
+        skip: Vec<String>,
+    },
+    /// `RollbackStack`, for `UPDATE_FAILED`, and for a stack in `CREATE_FAILED` that was whole before.
+    Rollback,
+    /// `DeleteStack`, for the rest of a creation or of a removal that failed.
+    Delete {
+        /// Logical ids of resources that stay; only where an earlier deletion failed.
+        retain: Vec<String>,
+    },
 }
 
 /// An effect that is announced before it happens.
@@ -81,6 +104,24 @@ pub enum Step {
         /// The token that makes a repeat the same call.
         token: String,
     },
+    /// Stop an update that runs.
+    Cancel {
+        /// The stack.
+        stack: StackId,
+        /// The token that makes a repeat the same call.
+        token: String,
+    },
+    /// Move a stack that a failure left in between.
+    Remedy {
+        /// The stack.
+        stack: StackId,
+        /// The token that makes a repeat the same call.
+        token: String,
+        /// How.
+        remedy: Remedy,
+        /// The stack as it was: read so once more, it has not been moved yet.
+        watermark: Option<Watermark>,
+    },
 }
 
 impl Step {
@@ -94,6 +135,8 @@ impl Step {
             Self::Execute { .. } => "execute",
             Self::Configure => "configure",
             Self::Delete { .. } => "delete",
+            Self::Cancel { .. } => "cancel",
+            Self::Remedy { .. } => "remedy",
         }
     }
 }
@@ -119,6 +162,10 @@ pub enum Outcome {
     Superseded,
     /// The stack is gone, as it should be.
     Removed,
+    /// A person stopped it, before it ran or while it did; the stack is what it was.
+    Cancelled,
+    /// A stack that was stuck is at rest again; what had failed stays failed.
+    Remedied,
 }
 
 impl Outcome {
@@ -131,6 +178,7 @@ impl Outcome {
                 | Self::ChangeSetFailed
                 | Self::Stuck
                 | Self::Rejected
+                | Self::Cancelled
         )
     }
 }
@@ -232,6 +280,37 @@ pub enum EventKind {
     Executed,
     /// A deployment ends.
     Settled(Box<Settlement>),
+    /// Somebody asked to stop the deployment in motion.
+    CancelAsked {
+        /// Why.
+        reason: String,
+    },
+    /// CloudFormation was told to stop.
+    Cancelled {
+        /// Its words, where it refused: the update had ended, or cannot be stopped any more.
+        refused: Option<String>,
+    },
+    /// Somebody asked to move a stack that is stuck.
+    RemedyAsked {
+        /// How.
+        remedy: Remedy,
+        /// Why.
+        reason: String,
+    },
+    /// CloudFormation was told to move a stack that was stuck.
+    Remedied {
+        /// Its words, where it refused.
+        refused: Option<String>,
+    },
+    /// Somebody brings back what an earlier deployment had pinned; Git is not followed until it asks for the same.
+    RollbackAsked {
+        /// What that deployment had pinned.
+        to: Box<Pinned>,
+        /// Why.
+        reason: String,
+    },
+    /// Git is followed again: it asks for what the target was held at.
+    Following,
     /// Somebody asked to try again.
     Retried,
     /// Somebody holds the target.
@@ -307,6 +386,12 @@ impl EventKind {
             Self::Approved { .. } => "approved",
             Self::Rejected { .. } => "rejected",
             Self::Executed => "executed",
+            Self::CancelAsked { .. } => "cancel-asked",
+            Self::Cancelled { .. } => "cancelled",
+            Self::RemedyAsked { .. } => "remedy-asked",
+            Self::Remedied { .. } => "remedied",
+            Self::RollbackAsked { .. } => "rollback-asked",
+            Self::Following => "following",
             Self::Settled(_) => "settled",
             Self::Retried => "retried",
             Self::Suspended { .. } => "suspended",
@@ -329,14 +414,23 @@ impl EventKind {
                 | Self::Approved { .. }
                 | Self::Suspended { .. }
                 | Self::DriftResolved { .. }
-                | Self::Announced(Step::Execute { .. } | Step::Clear { .. } | Step::Delete { .. })
+                | Self::CancelAsked { .. }
+                | Self::RollbackAsked { .. }
+                | Self::Announced(
+                    Step::Execute { .. }
+                        | Step::Clear { .. }
+                        | Step::Delete { .. }
+                        | Step::Remedy { .. }
+                )
         )
     }
 
     /// Returns the digests of the payloads that the entry refers to.
     pub fn payloads(&self) -> Vec<Digest> {
         match self {
-            Self::Begun(pinned) => vec![pinned.payload.clone()],
+            Self::Begun(pinned) | Self::RollbackAsked { to: pinned, .. } => {
+                vec![pinned.payload.clone()]
+            }
             Self::Reviewed { payload, .. } => vec![payload.clone()],
             Self::Settled(settlement) => settlement.outputs.iter().cloned().collect(),
             _ => Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
+use super::event::{Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
 use crate::domain::model::{
     Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId,
     StackName, TargetUid, Timestamp,
@@ -74,6 +74,32 @@ pub struct Deployment {
     pub cleared: bool,
     /// Who rejected it, and why.
     pub rejected: Option<String>,
+    /// Who wants it stopped, and why; and whether CloudFormation was told.
+    pub cancel: Option<(String, bool)>,
+    /// What was done about a stack that its failure left in between.
+    pub treatment: Option<Treatment>,
+}
+
+/// What was done, once and without a person, about a stack that a failure left in between.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Treatment {
+    /// The stack as it was.
+    pub watermark: Option<Watermark>,
+    /// When CloudFormation took it; absent while that is only announced, or where it refused.
+    pub told: Option<Timestamp>,
+    /// Whether it refused.
+    pub refused: bool,
+}
+
+/// What an operator holds a target at, whatever Git asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pin {
+    /// What the deployment that is brought back had pinned.
+    pub to: Pinned,
+    /// Who.
+    pub by: Actor,
+    /// Why.
+    pub reason: String,
 }
 
 /// What was applied last.
@@ -143,6 +169,10 @@ pub struct History {
     pub suspended: Option<(String, Option<Timestamp>, Actor)>,
     /// When somebody last let it go on: `resume` and `retry`.
     pub resumed: Option<Timestamp>,
+    /// What an operator holds it at.
+    pub pin: Option<Pin>,
+    /// What an operator wants done about a stack that is stuck, with who and why.
+    pub remedy: Option<(Remedy, Actor, String)>,
     /// A mark of the stack that somebody accepted, and whether the next change overwrites it.
     pub accepted: Option<(Option<Watermark>, bool)>,
     /// Names of change sets that were made for a preview and may still be there.
@@ -163,6 +193,8 @@ pub enum Next {
     Review,
     /// Ask the gates.
     Gate,
+    /// Move a stack that is stuck, as an operator asked.
+    Treat,
     /// Watch the stack until it is at rest.
     Watch,
 }
@@ -187,6 +219,8 @@ impl History {
             removed: Vec::new(),
             suspended: None,
             resumed: None,
+            pin: None,
+            remedy: None,
             accepted: None,
             previews: BTreeSet::new(),
             entries: 0,
@@ -247,7 +281,9 @@ impl History {
                             .extend(used.iter().cloned());
                     }
                 }
-                let removed = pinned.watermark.as_ref().filter(|_| pinned.removal);
+                let treats = pinned.removal || pinned.remedy.is_some();
+                let removed = pinned.watermark.as_ref().filter(|_| treats);
+                self.remedy = None;
                 self.current = Some(Deployment {
                     stack: removed.map(|w| w.stack_id.clone()),
                     pinned: (**pinned).clone(),
@@ -266,12 +302,31 @@ impl History {
                     executing_since: None,
                     cleared: false,
                     rejected: None,
+                    cancel: None,
+                    treatment: None,
                 });
             }
             (EventKind::Announced(step), Some(deployment)) => match (step, &deployment.phase) {
-                (Step::Store, Phase::Begun) if !deployment.pinned.removal => {}
+                (Step::Store, Phase::Begun)
+                    if !deployment.pinned.removal && deployment.pinned.remedy.is_none() => {}
+                (Step::Remedy { remedy, .. }, Phase::Begun | Phase::Executing)
+                    if deployment.pinned.remedy.as_ref() == Some(remedy) =>
+                {
+                    deployment.phase = Phase::Executing;
+                    deployment.executing_since.get_or_insert(event.at);
+                }
+                (Step::Remedy { watermark, .. }, Phase::Executed) => {
+                    deployment.treatment = Some(Treatment {
+                        watermark: watermark.clone(),
+                        told: None,
+                        refused: false,
+                    });
+                }
+                (Step::Cancel { .. }, Phase::Executed) if deployment.cancel.is_some() => {}
+                // Announced and never done: what was to run is taken away.
+                (Step::Discard, Phase::Executing) if deployment.cancel.is_some() => {}
                 (Step::Delete { .. }, Phase::Reviewed | Phase::Executing)
-                    if deployment.pinned.removal && deployment.rejected.is_none() =>
+                    if deployment.pinned.removal && !deployment.is_refused() =>
                 {
                     deployment.phase = Phase::Executing;
                     deployment.executing_since.get_or_insert(event.at);
@@ -282,7 +337,7 @@ impl History {
                 (Step::Configure, Phase::Proposed | Phase::Executed) => {}
                 (Step::Configure, Phase::Reviewed) if deployment.settings_only => {}
                 (Step::Execute { .. }, Phase::Reviewed | Phase::Executing)
-                    if deployment.rejected.is_none()
+                    if !deployment.is_refused()
                         && !deployment.settings_only
                         && !deployment.pinned.removal =>
                 {
@@ -350,6 +405,42 @@ impl History {
             (EventKind::Executed, Some(deployment)) if deployment.phase == Phase::Executing => {
                 deployment.phase = Phase::Executed;
             }
+            (EventKind::CancelAsked { reason }, Some(deployment)) => {
+                let by = format!("cancelled by {}: {reason}", event.actor.display);
+                deployment.cancel.get_or_insert((by, false));
+            }
+            (EventKind::Cancelled { .. }, Some(deployment))
+                if deployment.phase == Phase::Executed =>
+            {
+                match &mut deployment.cancel {
+                    Some((_, told)) => *told = true,
+                    None => return illegal(&phase),
+                }
+            }
+            (EventKind::RemedyAsked { remedy, reason }, None) if self.owned.is_some() => {
+                self.remedy = Some((remedy.clone(), event.actor.clone(), reason.clone()));
+            }
+            (EventKind::Remedied { refused }, Some(deployment)) => {
+                match (&deployment.phase, &mut deployment.treatment) {
+                    (Phase::Executing, _) if deployment.pinned.remedy.is_some() => {
+                        deployment.phase = Phase::Executed;
+                    }
+                    (Phase::Executed, Some(treatment)) => {
+                        treatment.refused = refused.is_some();
+                        treatment.told = refused.is_none().then_some(event.at);
+                    }
+                    _ => return illegal(&phase),
+                }
+            }
+            (EventKind::RollbackAsked { to, reason }, _) if self.owned.is_some() => {
+                self.pin = Some(Pin {
+                    to: (**to).clone(),
+                    by: event.actor.clone(),
+                    reason: reason.clone(),
+                });
+                self.failed = None;
+            }
+            (EventKind::Following, _) if self.pin.is_some() => self.pin = None,
             (EventKind::Settled(settlement), Some(_)) => self.settle(settlement, event.at),
             (EventKind::Retried, _) => {
                 self.failed = None;
@@ -359,6 +450,7 @@ impl History {
                 self.suspended = Some((reason.clone(), *until, event.actor.clone()));
             }
             (EventKind::Resumed, _) => {
+                self.pin = None;
                 self.suspended = None;
                 self.resumed = Some(event.at);
             }
@@ -414,8 +506,14 @@ impl History {
             | Outcome::CreateFailed
             | Outcome::ChangeSetFailed
             | Outcome::Stuck
+            | Outcome::Cancelled
             | Outcome::Rejected => {
-                self.failed = Some((pinned.digest.clone(), settlement.clone(), at));
+                // A remedy that did not help is about the same failure as before.
+                let digest = match (&pinned.remedy, &self.failed) {
+                    (Some(_), Some((digest, _, _))) => digest.clone(),
+                    _ => pinned.digest.clone(),
+                };
+                self.failed = Some((digest, settlement.clone(), at));
                 // The stack was moved by us: that is not drift.
                 if let Some(applied) = &mut self.applied
                     && settlement.watermark.is_some()
@@ -424,6 +522,17 @@ impl History {
                 }
                 if settlement.outcome == Outcome::CreateFailed && settlement.watermark.is_none() {
                     self.owned = None;
+                }
+            }
+            Outcome::Remedied => {
+                if let Some(applied) = &mut self.applied {
+                    applied.watermark.clone_from(&settlement.watermark);
+                }
+                // What had failed stays failed: only its stack is not stuck any more.
+                if let Some((_, failed, _)) = &mut self.failed {
+                    failed.outcome = Outcome::RolledBack;
+                    failed.reason = Reason::StackRolledBack;
+                    failed.watermark.clone_from(&settlement.watermark);
                 }
             }
             Outcome::Superseded => {
@@ -450,6 +559,7 @@ impl Deployment {
     pub fn next(&self, installation: &crate::domain::model::InstallationId) -> Next {
         match self.phase {
             Phase::Begun if self.pinned.removal => Next::Review,
+            Phase::Begun if self.pinned.remedy.is_some() => Next::Treat,
             Phase::Begun => Next::Do(Step::Store),
             Phase::Stored => Next::Do(Step::Propose {
                 name: change_set_name(
@@ -472,6 +582,11 @@ impl Deployment {
     /// Returns the token of the execution: derived from the deployment, so a repeat is the same call.
     pub fn token(&self) -> String {
         format!("if-{}-a{}", self.pinned.deployment, self.attempt)
+    }
+
+    /// Tells whether a person said no to it: it must not run any more.
+    pub fn is_refused(&self) -> bool {
+        self.rejected.is_some() || self.cancel.is_some()
     }
 
     /// Tells whether the world may have been changed already, so that nothing newer may take its place.
@@ -503,6 +618,8 @@ mod tests {
             payload: Digest::of("h1", b""),
             placed: None,
             removal: false,
+            rollback: false,
+            remedy: None,
         }
     }
 

@@ -8,5 +8,5 @@ mod event;
 mod history;
 
 pub use conceal::conceal;
-pub use event::{Event, EventKind, Outcome, Pinned, Settlement, Step};
-pub use history::{Applied, Deployment, History, IllegalEvent, Next, Phase};
+pub use event::{Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
+pub use history::{Applied, Deployment, History, IllegalEvent, Next, Phase, Pin, Treatment};

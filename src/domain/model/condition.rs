@@ -90,6 +90,10 @@ reasons! {
     Suspended => "isoform resume <target>",
     /// A person rejected the review.
     Rejected => "push a change, or `isoform retry <target>`",
+    /// A person stopped it.
+    Cancelled => "push a change, or `isoform retry <target>`",
+    /// An operator holds it at an earlier deployment.
+    Pinned => "it follows Git again by itself when Git asks for the same, or at once with `isoform resume <target>`",
     /// The renderer of this release writes other bytes for the same inputs.
     RendererChanged => "look at the difference with `isoform diff` and approve it",
     /// The stack rolled back after a failed change.

@@ -1,7 +1,9 @@
-//! What operators say: approvals, rejections, holds. Each is an entry of the log and a key in the queue, nothing more.
+//! What operators say: approvals, rejections, holds, ways back. Each is an entry of the log and a key in the queue, nothing more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+mod recovery;
 
 use super::ready::Candidate;
 use super::{Error, Known, Line, Radius};
@@ -337,7 +339,7 @@ impl Line {
         .await
     }
 
-    /// Lets targets go that were suspended, or whose roll-out halted.
+    /// Lets targets go that were suspended, are held at an earlier deployment, or whose roll-out halted.
     pub async fn resume(
         &self,
         selector: &Selector,
@@ -351,7 +353,7 @@ impl Line {
             .collect();
         if held.is_empty() {
             return Ok(
-                "nothing to resume: none of them is suspended or stands in a halted roll-out"
+                "nothing to resume: none of them is suspended, held at an earlier deployment, or in a halted roll-out"
                     .into(),
             );
         }
@@ -364,7 +366,7 @@ impl Line {
             return false;
         };
         match known.condition.reason {
-            _ if known.history.suspended.is_some() => true,
+            _ if known.history.suspended.is_some() || known.history.pin.is_some() => true,
             Reason::RolloutHalted => true,
             Reason::Rollout => self.waits_for_a_failure(uid, &known),
             _ => false,

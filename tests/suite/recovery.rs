@@ -1,0 +1,257 @@
+//! Ways back: what an operator stops, moves on, and brings back.
+
+use crate::support::{Bench, PLACEMENTS};
+use crate::world::{PAIR, one, stuck, topic};
+
+const SYNC: &str =
+    "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta, stack_name: topic }\n";
+
+fn say(bench: &Bench, what: &[&str], code: i32) -> String {
+    let arguments = [what, &["stack/topic", "--reason", "it must"]].concat();
+    bench.cli(&arguments, code)
+}
+
+#[test]
+fn what_waits_is_cancelled_before_anything_ran() {
+    let mut bench = Bench::empty(&PLACEMENTS.replace("mode: auto", "mode: approve"));
+    bench.write("topic.yaml", &topic("one"));
+    bench.write("isoform.yaml", SYNC);
+    bench.push("a topic");
+    bench.start();
+    bench.becomes("stack/topic", "Pending(Approval)");
+
+    let said = say(&bench, &["cancel"], 0);
+    assert!(said.contains("before anything ran"), "{said}");
+    bench.becomes("stack/topic", "Failed(Cancelled)");
+    let why = bench.cli(&["why", "stack/topic"], 1);
+    assert!(
+        why.contains("cancelled by") && why.contains("it must"),
+        "{why}"
+    );
+    let nothing = say(&bench, &["cancel"], 1);
+    assert!(nothing.contains("nothing is in motion"), "{nothing}");
+    // The same is not tried again by itself, and is when somebody says so.
+    bench.push("nothing new");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "Failed(Cancelled)");
+    bench.cli(&["retry", "stack/topic"], 0);
+    bench.becomes("stack/topic", "Pending(Approval)");
+    bench.cli(&["approve", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 1);
+}
+
+fn slow() -> Bench {
+    let mut bench = Bench::empty(PLACEMENTS);
+    let config = bench.root.join("config.yaml");
+    let fast = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, fast.replace("pace: 0.3", "pace: 60")).unwrap();
+    bench.write("topic.yaml", &topic("one"));
+    bench.write("isoform.yaml", SYNC);
+    bench.push("a topic");
+    bench.start();
+    bench
+}
+
+#[test]
+fn an_update_that_runs_is_stopped_and_a_creation_is_not() {
+    let bench = slow();
+    bench.becomes("stack/topic", "Applying(Settled)");
+    let refused = say(&bench, &["cancel"], 1);
+    assert!(refused.contains("cannot stop a creation"), "{refused}");
+    bench.settle();
+
+    bench.write("topic.yaml", &topic("two"));
+    bench.push("two");
+    bench.becomes("stack/topic", "Applying(Settled)");
+    say(&bench, &["cancel"], 0);
+    bench.becomes("stack/topic", "Failed(Cancelled)");
+    assert_eq!(bench.calls("CancelUpdateStack"), 1);
+    let history = bench.cli(&["history", "stack/topic"], 0);
+    assert!(
+        history.contains("CloudFormation was told to stop the update")
+            && history.contains("settled: Cancelled, UPDATE_ROLLBACK_COMPLETE"),
+        "{history}"
+    );
+    // A push that asks for something else goes on from there.
+    bench.write("topic.yaml", &topic("three"));
+    bench.push("three");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+}
+
+#[test]
+fn a_kill_around_a_cancel_stops_the_update_all_the_same() {
+    for point in ["cancel.before-effect", "cancel.after-effect"] {
+        let mut bench = slow();
+        bench.settle();
+        bench.stop();
+        bench.environment = vec![("ISOFORM_CRASH".into(), point.into())];
+        bench.start();
+        bench.write("topic.yaml", &topic("two"));
+        bench.push("two");
+        bench.becomes("stack/topic", "Applying(Settled)");
+        say(&bench, &["cancel"], 0);
+        assert!(bench.ended(std::time::Duration::from_secs(60)), "{point}");
+        bench.environment.clear();
+        bench.start();
+        bench.becomes("stack/topic", "Failed(Cancelled)");
+        bench.cli(&["audit", "verify"], 0);
+    }
+}
+
+#[test]
+fn a_rollback_that_failed_once_is_continued_without_a_person() {
+    let bench = one(PAIR);
+    bench.cli(&["local", "fail", "topic", "Alarm", "--times", "1"], 0);
+    let fail = ["local", "fail", "topic", "Topic", "--on", "rollback"];
+    bench.cli(&[&fail[..], &["--times", "1"]].concat(), 0);
+    bench.write("topic.yaml", &PAIR.replace("one", "two"));
+    bench.push("two");
+    bench.settle();
+
+    assert_eq!(bench.condition("stack/topic"), "Failed(StackRolledBack)");
+    assert_eq!(bench.calls("ContinueUpdateRollback"), 1);
+    bench.cli(&["retry", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+}
+
+#[test]
+fn a_kill_around_the_continuation_continues_once() {
+    for point in ["remedy.before-effect", "remedy.after-effect"] {
+        let mut bench = one(PAIR);
+        bench.stop();
+        bench.environment = vec![("ISOFORM_CRASH".into(), point.into())];
+        bench.start();
+        bench.cli(&["local", "fail", "topic", "Alarm", "--times", "1"], 0);
+        let fail = ["local", "fail", "topic", "Topic", "--on", "rollback"];
+        bench.cli(&[&fail[..], &["--times", "1"]].concat(), 0);
+        bench.write("topic.yaml", &PAIR.replace("one", "two"));
+        bench.push("two");
+        assert!(bench.ended(std::time::Duration::from_secs(60)), "{point}");
+        bench.environment.clear();
+        bench.start();
+        bench.becomes("stack/topic", "Failed(StackRolledBack)");
+        bench.cli(&["audit", "verify"], 0);
+    }
+}
+
+#[test]
+fn a_stuck_stack_is_moved_as_an_operator_says_and_nothing_drifts() {
+    let bench = stuck();
+    assert_eq!(bench.calls("ContinueUpdateRollback"), 1);
+    // What did not fail cannot be skipped, says CloudFormation; it stays stuck.
+    say(&bench, &["continue", "--skip", "Nothing"], 0);
+    let refused = bench.until(|e| {
+        e["targets"][0]["condition"]["detail"]
+            .to_string()
+            .contains("[Nothing]")
+    });
+    assert_eq!(refused["targets"][0]["condition"]["result"], "Stuck");
+
+    say(&bench, &["continue", "--skip", "Topic"], 0);
+    bench.becomes("stack/topic", "Failed(StackRolledBack)");
+    let nothing = say(&bench, &["continue"], 1);
+    assert!(nothing.contains("nothing to move"), "{nothing}");
+    bench.cli(&["retry", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    bench.cli(&["audit", "verify"], 0);
+}
+
+#[test]
+fn a_frozen_daemon_moves_no_stack_on() {
+    let bench = stuck();
+    std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
+    say(&bench, &["continue", "--skip", "Topic"], 0);
+    bench.becomes("stack/topic", "Held(Frozen)");
+    assert_eq!(bench.calls("ContinueUpdateRollback"), 1);
+    std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
+    bench.becomes("stack/topic", "Failed(StackRolledBack)");
+}
+
+fn push_topic(bench: &Bench, name: &str) {
+    bench.write("topic.yaml", &topic(name));
+    bench.push(name);
+    bench.settle();
+}
+
+#[test]
+fn a_rollback_holds_until_git_asks_for_the_same() {
+    let mut bench = one(&topic("one"));
+    push_topic(&bench, "two");
+    let said = say(&bench, &["rollback"], 0);
+    assert!(said.contains("goes back to"), "{said}");
+    bench.becomes("stack/topic", "Held(Pinned)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 3);
+    let why = bench.cli(&["why", "stack/topic"], 3);
+    assert!(
+        why.contains("it must") && why.contains("isoform resume stack/topic"),
+        "{why}"
+    );
+
+    // Pushes are not followed, whether or not they are any good; and a restart does not change that.
+    push_topic(&bench, "three");
+    bench.write("topic.yaml", "Resources: {");
+    bench.push("broken");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "Held(Pinned)");
+    bench.stop();
+    bench.start();
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "Held(Pinned)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 3);
+
+    push_topic(&bench, "one");
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    push_topic(&bench, "four");
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 4);
+    bench.cli(&["audit", "verify"], 0);
+    bench.cli(&["audit", "prove", "stack/topic"], 0);
+}
+
+#[test]
+fn a_rollback_of_what_failed_holds_what_serves_and_can_be_let_go() {
+    let bench = one(&topic("one"));
+    let first = bench.head();
+    push_topic(&bench, "two");
+    bench.cli(&["local", "fail", "topic", "T", "--times", "1"], 0);
+    push_topic(&bench, "three");
+    assert_eq!(bench.condition("stack/topic"), "Failed(StackRolledBack)");
+
+    let said = say(&bench, &["rollback"], 0);
+    assert!(said.contains("held at"), "{said}");
+    bench.becomes("stack/topic", "Held(Pinned)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 3);
+    // To a commit; and to one that never was.
+    let refused = say(&bench, &["rollback", "--to", "0000000"], 64);
+    assert!(refused.contains("there are:"), "{refused}");
+    say(&bench, &["rollback", "--to", &first[..8]], 0);
+    bench.until(|_| bench.calls("ExecuteChangeSet") == 4);
+    bench.becomes("stack/topic", "Held(Pinned)");
+    bench.cli(&["resume", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 5);
+}
+
+#[test]
+fn who_is_held_at_an_earlier_deployment_is_not_removed() {
+    let mut bench = one(&topic("one"));
+    bench.stop();
+    let config = bench.root.join("config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let prune = text.replace(
+        "mode: auto,",
+        "mode: auto, prune: { policy: auto, percent: 100 },",
+    );
+    std::fs::write(&config, prune).unwrap();
+    bench.start();
+    push_topic(&bench, "two");
+    say(&bench, &["rollback"], 0);
+    bench.becomes("stack/topic", "Held(Pinned)");
+    bench.write("isoform.yaml", "isoform: 1\nstacks: {}\n");
+    bench.push("no topic");
+    bench.becomes("stack/topic", "Orphaned(Pinned)");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(bench.calls("DeleteStack"), 0);
+}
