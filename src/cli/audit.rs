@@ -180,6 +180,9 @@ fn event(kind: &EventKind, by: &str) -> String {
         } => format!("minted for {address}, stack {stack_name}"),
         EventKind::Moved { address } => format!("moved to {address}"),
         EventKind::Owned { stack } => format!("owns {stack}"),
+        EventKind::Adopted {
+            stack, evidence, ..
+        } => format!("{stack} adopted by {by}: evidence {}", evidence.short(12)),
         EventKind::Begun(p) if p.removal => format!(
             "removal {} begun: generation {}, of {}",
             p.deployment, p.generation.0, p.stack_name
@@ -273,7 +276,7 @@ fn event(kind: &EventKind, by: &str) -> String {
         EventKind::Retried => format!("tried again by {by}"),
         EventKind::Suspended { reason, .. } => format!("suspended by {by}: {}", clean(reason)),
         EventKind::Resumed => format!("resumed by {by}"),
-        EventKind::Previewing { change_set } => {
+        EventKind::Previewing { change_set, .. } => {
             format!("making the change set {change_set} for a preview")
         }
         EventKind::Uses { targets } => format!("uses {}", counted(targets.len(), "target")),

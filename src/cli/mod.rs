@@ -265,6 +265,17 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Take over a stack that isoform did not make, if CloudFormation finds nothing to change in it.
+    Adopt {
+        /// The target, which the sync file has.
+        target: String,
+        /// The stack's name or ARN; absent means the name that the target has.
+        #[arg(long)]
+        stack: Option<String>,
+        /// Only compare; take nothing over.
+        #[arg(long)]
+        check: bool,
+    },
     /// Hold targets.
     Suspend {
         #[command(flatten)]
@@ -445,6 +456,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Reject { target, reason } => {
             online::say(&global, "reject", Which::one(target), &reason, None, false).await
         }
+        Command::Adopt {
+            target,
+            stack,
+            check,
+        } => online::adopt(&global, &target, stack.as_deref(), check).await,
         Command::Cancel { target, reason } => {
             online::say_of(&global, "cancel", &target, &reason, json!({})).await
         }

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
-use super::{DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding, usage};
+use super::{
+    CHANGES, DONE, FAILED, Global, HELD, Output, SUPERSEDED, TIMEOUT, Which, finding, usage,
+};
 use crate::domain::model::{Finding, Reason, SyncResult, counted, parse_duration};
 use crate::port::StackEvent;
-use crate::reconcile::{ApproveWhat, EstateReport, Selector, TargetReport};
+use crate::reconcile::{Adoption, ApproveWhat, EstateReport, Selector, TargetReport};
 
 /// `isoform status`
 pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
@@ -668,6 +670,60 @@ pub(crate) async fn say_of(
     }
     let answer: Value = Client::connect(global)?.post("say", &body).await?;
     said(global, &answer)
+}
+
+/// `isoform adopt`
+pub(crate) async fn adopt(
+    global: &Global,
+    target: &str,
+    stack: Option<&str>,
+    check: bool,
+) -> anyhow::Result<u8> {
+    let body = json!({ "target": target, "stack": stack, "check": check });
+    let found: Adoption = Client::connect(global)?.post("adopt", &body).await?;
+    let same = found.changes.is_empty() && (found.adopted || found.differences.is_empty());
+    let code = if found.adopted || (check && same) {
+        DONE
+    } else {
+        CHANGES
+    };
+    if global.output == Output::Json {
+        show::json(&found)?;
+        return Ok(code);
+    }
+    let row = |name: &str, text: &str| anstream::println!("  {DIM}{name:<10}{RESET}{text}");
+    anstream::println!("{BOLD}{}{RESET}", found.target);
+    row("stack", found.stack.as_str());
+    row("status", &found.status);
+    for (number, difference) in found.differences.iter().enumerate() {
+        row(if number == 0 { "differs" } else { "" }, &clean(difference));
+    }
+    let lines = show::changes(&found.changes, &|_| None);
+    row(
+        "proof",
+        if found.changes.is_empty() {
+            "CloudFormation was asked with a change set, which is discarded: it finds nothing to change"
+        } else {
+            "CloudFormation was asked with a change set, which is discarded: it would change"
+        },
+    );
+    for line in lines {
+        anstream::println!("            {line}");
+    }
+    for note in &found.notes {
+        row("note", &clean(note));
+    }
+    match (found.adopted, &found.evidence) {
+        (true, Some(evidence)) => anstream::println!(
+            "{GREEN}adopted{RESET}: nothing was changed; the evidence {} is in the log",
+            evidence.short(12)
+        ),
+        _ if code == DONE => anstream::println!("it can be adopted: leave --check out"),
+        _ => anstream::println!(
+            "{YELLOW}not adopted{RESET}: bring Git to what is deployed, push, and ask again"
+        ),
+    }
+    Ok(code)
 }
 
 fn said(global: &Global, answer: &Value) -> anyhow::Result<u8> {

@@ -143,6 +143,7 @@ fn router(socket: Socket) -> Router {
         .route("/api/v1/plan", post(plan))
         .route("/api/v1/approve", post(approve))
         .route("/api/v1/say", post(say))
+        .route("/api/v1/adopt", post(adopt))
         .layer(axum::middleware::from_fn(check_peer))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(socket)
@@ -341,6 +342,30 @@ async fn approve(
     })
     .await??;
     answer(json!({ "v": 1, "said": said }))
+}
+
+#[derive(Deserialize)]
+struct Adopt {
+    target: String,
+    stack: Option<String>,
+    #[serde(default)]
+    check: bool,
+}
+
+async fn adopt(
+    State(socket): State<Socket>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<Adopt>,
+) -> Answer {
+    let (line, actor) = (socket.line.clone(), peer.actor("socket"));
+    whole(async move {
+        let stack = body.stack.as_deref();
+        answer(
+            line.adopt_stack(&body.target, stack, body.check, &actor)
+                .await?,
+        )
+    })
+    .await?
 }
 
 #[derive(Deserialize)]

@@ -207,6 +207,8 @@ impl Stack {
             notification_arns: self.form.notification_arns.clone(),
             termination_protection: self.protected,
             last_change_set: self.last_change_set.clone(),
+            role: None,
+            parent: self.parent.clone(),
         }
     }
 

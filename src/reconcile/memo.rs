@@ -562,7 +562,7 @@ impl Line {
             }
             shared.fed(snapshot, target)
         };
-        let rendering = match self.render_target(uid, history, snapshot, target).await? {
+        let rendering = match self.render_target(history, snapshot, target).await? {
             Ok(rendering) => rendering,
             Err(findings) => return Ok(Err(findings)),
         };
@@ -601,7 +601,10 @@ impl Line {
             return false;
         };
         let mut desired = draft.desired.clone();
-        desired.own(&self.settings.installation, uid);
+        let Some(owner) = self.owner_tags(uid) else {
+            return false;
+        };
+        desired.own(&owner);
         let given = desired.given(self.store.keyring().hasher());
         let mut shared = self.shared();
         let applied = shared
@@ -619,6 +622,12 @@ impl Line {
         true
     }
 
+    fn owner_tags(&self, uid: &TargetUid) -> Option<BTreeMap<String, String>> {
+        let shared = self.shared();
+        let known = shared.targets.get(uid)?;
+        Some(known.history.owner_tags(&self.settings.installation))
+    }
+
     /// Remembers the digest of a rendering that was made with the outputs that are deployed.
     pub(super) fn remember_rendering(
         &self,
@@ -629,7 +638,10 @@ impl Line {
         let Some(uid) = snapshot.uids.get(&target.address) else {
             return;
         };
-        rendering.desired.own(&self.settings.installation, uid);
+        let Some(owner) = self.owner_tags(uid) else {
+            return;
+        };
+        rendering.desired.own(&owner);
         let digest = rendering.desired.digest(self.store.keyring().hasher());
         let mut shared = self.shared();
         let fed = shared.fed(snapshot, target);

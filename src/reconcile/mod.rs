@@ -5,6 +5,7 @@
 //! stack. `perform.rs` is the only file that changes the world, and it takes nothing but what `announce.rs` has put
 //! into the log first. No adapter is known here.
 
+mod adopt;
 mod ahead;
 mod announce;
 mod bundles;
@@ -26,6 +27,7 @@ mod sweep;
 mod target;
 mod wake;
 
+pub use adopt::Adoption;
 pub use bundles::{open_bundle, put_bundle};
 pub use memo::Counts;
 pub use operator::{ApproveWhat, OperatorError, Selector};

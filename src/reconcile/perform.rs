@@ -294,8 +294,8 @@ impl Line {
         history: &History,
         engine: &dyn StackEngine,
     ) -> Result<(), Error> {
-        for name in &history.previews {
-            if let Some(stack) = &history.stack_name
+        for (name, stack) in &history.previews {
+            if let Some(stack) = stack.as_ref().or(history.stack_name.as_ref())
                 && let Some(left) = engine.find(stack, name).await?
             {
                 engine.discard(&left.change_set).await?;
@@ -310,7 +310,11 @@ impl Line {
     }
 
     /// Claims a stack for a target: the first who puts the object owns it.
-    async fn claim(&self, uid: &TargetUid, stack: &StackId) -> Result<Result<(), String>, Error> {
+    pub(super) async fn claim(
+        &self,
+        uid: &TargetUid,
+        stack: &StackId,
+    ) -> Result<Result<(), String>, Error> {
         let home = self.ports.home();
         match home
             .put(&owner_key(stack), body(uid.as_str()), &Put::default())

@@ -11,7 +11,7 @@ use crate::domain::cfn::{Pseudo, Template};
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
-use crate::domain::plan::{Change, Deployed, Desired, preview, preview_name};
+use crate::domain::plan::{Change, Deployed, Desired, owner_tags, preview, preview_name};
 use crate::domain::render::{Compiled, Limits, Prepared, line_map};
 use crate::domain::template::{Engine, Files};
 use crate::port::ChangeSet;
@@ -198,6 +198,10 @@ impl Line {
             .repeat(32)
             .parse()
             .map_err(|e| Error::Broken(format!("{e}")))?;
+        let owner = history.as_ref().map_or_else(
+            || owner_tags(&self.settings.installation, &nobody),
+            |h| h.owner_tags(&self.settings.installation),
+        );
         let fallback = "isoform-new"
             .parse()
             .map_err(|e| Error::Broken(format!("{e}")))?;
@@ -209,8 +213,7 @@ impl Line {
         let rendered = {
             let known = |a: &Address| ahead.of(a);
             let context = Context {
-                installation: &self.settings.installation,
-                uid: uid.as_ref().unwrap_or(&nobody),
+                owner: &owner,
                 stack_name: &stack_name,
                 outputs: &known,
                 limits: Limits::default(),
@@ -317,7 +320,7 @@ impl Line {
                 diff.problems.push("it uses outputs that are known after apply: CloudFormation is asked when they are there".into());
                 continue;
             }
-            if let Ok(rendering) = self.render_target(&uid, &history, &newest, target).await? {
+            if let Ok(rendering) = self.render_target(&history, &newest, target).await? {
                 let read = self
                     .previewed(&uid, &history, target, &rendering.desired, &stack, actor)
                     .await?;
@@ -330,7 +333,7 @@ impl Line {
     }
 
     /// Makes a change set for a preview, reads it and discards it, with an entry in the log before and after.
-    async fn previewed(
+    pub(super) async fn previewed(
         &self,
         uid: &TargetUid,
         history: &History,
@@ -344,8 +347,10 @@ impl Line {
         let unique = crate::domain::model::hex(&super::bundles::random::<4>()?);
         let digest = desired.digest(self.store.keyring().hasher());
         let name = preview_name(&self.settings.installation, &digest, &unique);
+        let other = history.stack_name.as_ref() != Some(&desired.stack_name);
         let event = EventKind::Previewing {
             change_set: name.clone(),
+            stack: other.then(|| desired.stack_name.clone()),
         };
         self.record(uid, actor.clone(), event, Vec::new()).await?;
         let read = self

@@ -366,10 +366,7 @@ impl Line {
         }
         let rendering = match rendering {
             Some(rendering) => rendering,
-            None => match self
-                .render_target(uid, &history, &snapshot, &target)
-                .await?
-            {
+            None => match self.render_target(&history, &snapshot, &target).await? {
                 Ok(rendering) => rendering,
                 Err(findings) => return Err(Error::Broken(first_fault(&findings))),
             },
@@ -449,18 +446,14 @@ impl Line {
     /// Renders a target with the outputs that are known.
     pub(super) async fn render_target(
         &self,
-        uid: &TargetUid,
         history: &History,
         snapshot: &Snapshot,
         target: &Target,
     ) -> Result<Result<Rendering, Vec<Finding>>, Error> {
         let outputs = self.outputs_of(snapshot, &target.producers()).await?;
         self.counts.rendered_one();
-        let (installation, uid, target) = (
-            self.settings.installation.clone(),
-            uid.clone(),
-            target.clone(),
-        );
+        let owner = history.owner_tags(&self.settings.installation);
+        let target = target.clone();
         let stack_name = history
             .stack_name
             .clone()
@@ -475,8 +468,7 @@ impl Line {
                 ..Limits::default()
             };
             target.render(&Context {
-                installation: &installation,
-                uid: &uid,
+                owner: &owner,
                 stack_name: &stack_name,
                 outputs: &known,
                 limits,
@@ -688,21 +680,16 @@ impl Line {
         Ok(None)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything is pinned here, so everything is here"
-    )]
-    async fn begin(
+    /// Pins everything that a deployment goes by, with the payload that its digest names.
+    pub(super) fn pin(
         &self,
-        guard: &TargetGuard<TargetUid>,
         history: &History,
         snapshot: &Snapshot,
         target: &Target,
         rendering: &Rendering,
         digest: &Digest,
         observed: Option<&Observed>,
-    ) -> Result<(), Error> {
-        let uid = guard.key();
+    ) -> Result<(Pinned, Vec<u8>), Error> {
         let executed = observed
             .and_then(|o| o.last_change_set.as_deref())
             .and_then(|n| generation_of(&self.settings.installation, n))
@@ -762,6 +749,27 @@ impl Line {
             rollback: false,
             remedy: None,
         };
+        Ok((pinned, payload_bytes))
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything is pinned here, so everything is here"
+    )]
+    async fn begin(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        history: &History,
+        snapshot: &Snapshot,
+        target: &Target,
+        rendering: &Rendering,
+        digest: &Digest,
+        observed: Option<&Observed>,
+    ) -> Result<(), Error> {
+        let uid = guard.key();
+        let (pinned, payload_bytes) =
+            self.pin(history, snapshot, target, rendering, digest, observed)?;
+        let payload = pinned.payload.clone();
         self.show(
             uid,
             SyncResult::Planning,

@@ -287,6 +287,8 @@ impl StackEngine for Engine {
             notification_arns: Vec::new(),
             termination_protection: false,
             last_change_set: found.last.clone(),
+            role: None,
+            parent: None,
         }))
     }
 

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, says why it is skipped, and waits for a real process"
 )]
 
+mod adoption;
 mod aws;
 mod canary;
 mod corpus;

@@ -169,6 +169,11 @@ impl Stacks {
             notification_arns: stack.notification_arns().to_vec(),
             termination_protection: stack.enable_termination_protection().unwrap_or(false),
             last_change_set: executed,
+            role: stack.role_arn().map(str::to_owned),
+            parent: stack
+                .parent_id()
+                .map(|id| self.stack_id(Some(id)))
+                .transpose()?,
         })
     }
 

@@ -1,6 +1,8 @@
 //! What is recorded of a target. Entries live for ever: a variant is never removed and a field is only added with a
 //! default. `docs/formats/log.md` lists them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::model::{
@@ -225,6 +227,21 @@ pub enum EventKind {
         /// The stack.
         stack: StackId,
     },
+    /// A stack that somebody else made is taken over as it is, after CloudFormation found nothing to change in it.
+    Adopted {
+        /// What a deployment of it would have pinned; its watermark is the stack as it was found.
+        pinned: Box<Pinned>,
+        /// The stack: its claim lies in the bundle store.
+        stack: StackId,
+        /// Keyed digest of the payload with the outputs.
+        outputs: Option<Digest>,
+        /// The names of the outputs.
+        output_names: Vec<String>,
+        /// Keyed digest of the payload with everything that was compared.
+        evidence: Digest,
+        /// Tags of an owner that it has: it keeps them and gets no others, for a tag is a change of every resource.
+        kept_tags: BTreeMap<String, String>,
+    },
     /// A deployment begins.
     Begun(Box<Pinned>),
     /// An effect is about to happen.
@@ -340,6 +357,9 @@ pub enum EventKind {
     Previewing {
         /// Its name.
         change_set: String,
+        /// The stack's name, where it is another one than the target's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stack: Option<StackName>,
     },
     /// The change set of a preview is gone.
     Previewed {
@@ -376,6 +396,7 @@ impl EventKind {
             Self::Minted { .. } => "minted",
             Self::Moved { .. } => "moved",
             Self::Owned { .. } => "owned",
+            Self::Adopted { .. } => "adopted",
             Self::Begun(_) => "begun",
             Self::Announced(_) => "announced",
             Self::Stored { .. } => "stored",
@@ -410,6 +431,7 @@ impl EventKind {
             Self::Minted { .. }
                 | Self::Moved { .. }
                 | Self::Owned { .. }
+                | Self::Adopted { .. }
                 | Self::Begun(_)
                 | Self::Approved { .. }
                 | Self::Suspended { .. }
@@ -430,6 +452,15 @@ impl EventKind {
         match self {
             Self::Begun(pinned) | Self::RollbackAsked { to: pinned, .. } => {
                 vec![pinned.payload.clone()]
+            }
+            Self::Adopted {
+                pinned,
+                outputs,
+                evidence,
+                ..
+            } => {
+                let own = [&pinned.payload, evidence];
+                own.into_iter().chain(outputs).cloned().collect()
             }
             Self::Reviewed { payload, .. } => vec![payload.clone()],
             Self::Settled(settlement) => settlement.outputs.iter().cloned().collect(),

@@ -1,15 +1,15 @@
 //! The fold, and what comes next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
 use crate::domain::model::{
-    Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId,
-    StackName, TargetUid, Timestamp,
+    Actor, Address, DeploymentId, Digest, Generation, InstallationId, Reason, Revision, SnapshotId,
+    StackId, StackName, TargetUid, Timestamp,
 };
-use crate::domain::plan::{Watermark, change_set_name};
+use crate::domain::plan::{Watermark, change_set_name, owner_tags};
 use crate::domain::policy::{Approval, Placed};
 
 /// An event that may not follow what went before: a bug, or a damaged log.
@@ -133,6 +133,31 @@ pub struct Applied {
     pub at: Timestamp,
 }
 
+impl Applied {
+    fn new(
+        pinned: &Pinned,
+        watermark: Option<Watermark>,
+        outputs: Option<Digest>,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            deployment: pinned.deployment.clone(),
+            snapshot: pinned.snapshot,
+            revision: pinned.revision.clone(),
+            template: pinned.template.clone(),
+            bundle: pinned.bundle.clone(),
+            digest: pinned.digest.clone(),
+            epoch: pinned.epoch,
+            inputs: pinned.inputs.clone(),
+            given: pinned.given.clone(),
+            payload: pinned.payload.clone(),
+            watermark,
+            outputs,
+            at,
+        }
+    }
+}
+
 /// Everything that a target's stream says, folded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct History {
@@ -146,6 +171,8 @@ pub struct History {
     pub stack_name: Option<StackName>,
     /// The stack that it owns.
     pub owned: Option<StackId>,
+    /// The tags of an owner that the stack had when it was taken over: it keeps those, and gets no others.
+    pub kept_tags: Option<BTreeMap<String, String>>,
     /// The largest generation so far.
     pub generation: Generation,
     /// The deployment in motion.
@@ -175,8 +202,8 @@ pub struct History {
     pub remedy: Option<(Remedy, Actor, String)>,
     /// A mark of the stack that somebody accepted, and whether the next change overwrites it.
     pub accepted: Option<(Option<Watermark>, bool)>,
-    /// Names of change sets that were made for a preview and may still be there.
-    pub previews: BTreeSet<String>,
+    /// Names of change sets that were made for a preview and may still be there, with the stack's name where it is not its own.
+    pub previews: BTreeMap<String, Option<StackName>>,
     /// Entries folded.
     pub entries: u64,
 }
@@ -208,6 +235,7 @@ impl History {
             came_from: None,
             stack_name: None,
             owned: None,
+            kept_tags: None,
             generation: Generation(0),
             current: None,
             placed: None,
@@ -222,9 +250,15 @@ impl History {
             pin: None,
             remedy: None,
             accepted: None,
-            previews: BTreeSet::new(),
+            previews: BTreeMap::new(),
             entries: 0,
         }
+    }
+
+    /// Returns the tags that say whose its stack is.
+    pub fn owner_tags(&self, installation: &InstallationId) -> BTreeMap<String, String> {
+        let kept = self.kept_tags.clone();
+        kept.unwrap_or_else(|| owner_tags(installation, &self.uid))
     }
 
     /// Folds a whole stream.
@@ -268,6 +302,36 @@ impl History {
                 if let Some(deployment) = current {
                     deployment.stack = Some(stack.clone());
                 }
+            }
+            (
+                EventKind::Adopted {
+                    pinned,
+                    stack,
+                    outputs,
+                    kept_tags,
+                    ..
+                },
+                None,
+            ) if self.owned.is_none()
+                && self.address.is_some()
+                && pinned.generation > self.generation =>
+            {
+                self.generation = pinned.generation;
+                self.stack_name = Some(pinned.stack_name.clone());
+                self.owned = Some(stack.clone());
+                self.kept_tags = Some(kept_tags.clone());
+                self.placed.clone_from(&pinned.placed);
+                let used = pinned.placed.as_ref().and_then(|p| p.used.clone());
+                self.uses = used.map(|u| u.into_iter().collect());
+                // What somebody else executed on it last is accepted with it.
+                self.accepted = Some((pinned.watermark.clone(), false));
+                self.applied = Some(Applied::new(
+                    pinned,
+                    pinned.watermark.clone(),
+                    outputs.clone(),
+                    event.at,
+                ));
+                self.failed = None;
             }
             (EventKind::Begun(pinned), None) if pinned.generation > self.generation => {
                 self.generation = pinned.generation;
@@ -465,10 +529,10 @@ impl History {
             (EventKind::Uses { targets }, _) if self.address.is_some() => {
                 self.uses = Some(targets.iter().cloned().collect());
             }
-            (EventKind::Previewing { change_set }, _) if self.address.is_some() => {
-                self.previews.insert(change_set.clone());
+            (EventKind::Previewing { change_set, stack }, _) if self.address.is_some() => {
+                self.previews.insert(change_set.clone(), stack.clone());
             }
-            (EventKind::Previewed { change_set }, _) if self.previews.contains(change_set) => {
+            (EventKind::Previewed { change_set }, _) if self.previews.contains_key(change_set) => {
                 self.previews.remove(change_set);
             }
             _ => return illegal(&phase),
@@ -484,21 +548,12 @@ impl History {
         let pinned = deployment.pinned;
         match settlement.outcome {
             Outcome::Applied | Outcome::NoEffect => {
-                self.applied = Some(Applied {
-                    deployment: pinned.deployment.clone(),
-                    snapshot: pinned.snapshot,
-                    revision: pinned.revision.clone(),
-                    template: pinned.template.clone(),
-                    bundle: pinned.bundle.clone(),
-                    digest: pinned.digest.clone(),
-                    epoch: pinned.epoch,
-                    inputs: pinned.inputs.clone(),
-                    given: pinned.given.clone(),
-                    payload: pinned.payload.clone(),
-                    watermark: settlement.watermark.clone(),
-                    outputs: settlement.outputs.clone(),
+                self.applied = Some(Applied::new(
+                    &pinned,
+                    settlement.watermark.clone(),
+                    settlement.outputs.clone(),
                     at,
-                });
+                ));
                 self.failed = None;
                 self.accepted = None;
             }
@@ -542,6 +597,7 @@ impl History {
             Outcome::Removed => {
                 self.applied = None;
                 self.owned = None;
+                self.kept_tags = None;
                 self.failed = None;
                 self.accepted = None;
                 self.over_budget = false;
@@ -556,7 +612,7 @@ impl History {
 
 impl Deployment {
     /// Returns what comes next. The driver asks, performs, records, and asks again.
-    pub fn next(&self, installation: &crate::domain::model::InstallationId) -> Next {
+    pub fn next(&self, installation: &InstallationId) -> Next {
         match self.phase {
             Phase::Begun if self.pinned.removal => Next::Review,
             Phase::Begun if self.pinned.remedy.is_some() => Next::Treat,

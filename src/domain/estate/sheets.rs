@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Compiled, Context, Draft, Rendering, Target, TargetKind};
 use crate::domain::graph::Graph;
-use crate::domain::model::{Address, Finding, InstallationId, StackName, TargetUid};
+use crate::domain::model::{Address, Finding, StackName};
 use crate::domain::render::{Compiled as Ready, Limits, Prepared};
 use crate::domain::template::Engine;
 
@@ -304,8 +304,7 @@ impl Todo {
             self.fed.get(at).map(|o| (**o).clone())
         };
         let context = Context {
-            installation: &nobody.installation,
-            uid: &nobody.uid,
+            owner: &nobody.owner,
             stack_name: &nobody.stack_name,
             outputs: &known,
             limits: Limits::default(),
@@ -347,21 +346,14 @@ impl Todo {
 
 /// Stands for who is not known yet: none of it reaches a rendered text.
 struct Nobody {
-    installation: InstallationId,
-    uid: TargetUid,
+    owner: BTreeMap<String, String>,
     stack_name: StackName,
 }
 
 impl Nobody {
     fn new() -> Self {
-        let zeros = "0".repeat(32);
         Self {
-            installation: zeros
-                .parse()
-                .unwrap_or_else(|_| unreachable!("32 zeros are an id")),
-            uid: zeros
-                .parse()
-                .unwrap_or_else(|_| unreachable!("32 zeros are a uid")),
+            owner: BTreeMap::new(),
             stack_name: "validate"
                 .parse()
                 .unwrap_or_else(|_| unreachable!("a word is a stack name")),

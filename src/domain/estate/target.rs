@@ -7,9 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Placement, TemplateVersion};
 use crate::domain::cfn::{Template, bind_parameters, parse_template_with};
-use crate::domain::model::{
-    Address, Finding, InstallationId, Place, Region, SourceName, StackName, TargetUid, closest,
-};
+use crate::domain::model::{Address, Finding, Place, Region, SourceName, StackName, closest};
 use crate::domain::plan::Desired;
 use crate::domain::render::{
     self, ComponentData, EnvironmentData, InstanceData, Limits, PipelineData, PipelineInstance,
@@ -126,10 +124,8 @@ pub struct Target {
 
 /// What a rendering needs from outside.
 pub struct Context<'a> {
-    /// The installation, for the tag of the owner.
-    pub installation: &'a InstallationId,
-    /// The target's uid, for its tag.
-    pub uid: &'a TargetUid,
+    /// The tags that say whose the stack is.
+    pub owner: &'a BTreeMap<String, String>,
     /// The stack's name.
     pub stack_name: &'a StackName,
     /// Outputs of a target, where it has any; and names of outputs that will come.
@@ -404,7 +400,7 @@ impl Target {
             capabilities: Vec::new(),
             consumed,
         };
-        desired.own(context.installation, context.uid);
+        desired.own(context.owner);
         Ok(Draft {
             desired,
             path,

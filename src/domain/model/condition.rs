@@ -109,7 +109,7 @@ reasons! {
     /// The stack moved between the review and the execution.
     StackMoved => "it plans again by itself",
     /// Somebody else's change set was executed last, or the stack is not ours.
-    NotOurs => "see docs/guides/adoption.md",
+    NotOurs => "take it over with `isoform adopt <target>`, or give the target another `stack_name`",
     /// Two sources claim the address or the stack name.
     Claimed => "let only one source ask for it",
     /// Git no longer asks for it.

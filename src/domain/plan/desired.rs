@@ -41,12 +41,22 @@ pub struct Desired {
     pub consumed: BTreeMap<String, String>,
 }
 
+/// The tags that say whose a stack is.
+pub const OWNER_TAGS: [&str; 2] = ["isoform:owner", "isoform:target"];
+
+/// Returns the tags that a stack of a target gets when isoform makes it.
+pub fn owner_tags(installation: &InstallationId, uid: &TargetUid) -> BTreeMap<String, String> {
+    let [owner, target] = OWNER_TAGS.map(str::to_owned);
+    BTreeMap::from([(owner, installation.to_string()), (target, uid.to_string())])
+}
+
 impl Desired {
-    /// Sets the tags that say whose the stack is.
-    pub fn own(&mut self, installation: &InstallationId, uid: &TargetUid) {
-        self.tags
-            .insert("isoform:owner".into(), installation.to_string());
-        self.tags.insert("isoform:target".into(), uid.to_string());
+    /// Sets the tags that say whose the stack is: those of [`owner_tags`], or what a stack that was taken over had.
+    pub fn own(&mut self, owner: &BTreeMap<String, String>) {
+        for name in OWNER_TAGS {
+            self.tags.remove(name);
+        }
+        self.tags.extend(owner.clone());
     }
 
     /// Returns the digest of what was given: everything but what follows from the template's text.

@@ -9,7 +9,7 @@ mod preview;
 mod review;
 
 pub use compare::{ResourceState, compare, removal, replacement_of};
-pub use desired::{Desired, change_set_name, generation_of, preview_name};
+pub use desired::{Desired, OWNER_TAGS, change_set_name, generation_of, owner_tags, preview_name};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, Read, preview, preview_read};
 pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review};

@@ -213,6 +213,12 @@ pub struct Observed {
     pub termination_protection: bool,
     /// Name of the change set that was executed last.
     pub last_change_set: Option<String>,
+    /// The role that CloudFormation works with on this stack, whoever calls: it stays until another one is given.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The stack that it is nested in.
+    #[serde(default)]
+    pub parent: Option<StackId>,
 }
 
 impl Observed {

@@ -103,7 +103,10 @@ impl Line {
         Ok(found)
     }
 
-    fn one(&self, text: &str) -> Result<(TargetUid, Address), OperatorError> {
+    pub(in crate::reconcile) fn one(
+        &self,
+        text: &str,
+    ) -> Result<(TargetUid, Address), OperatorError> {
         let mut found = self.select(&Selector::Targets(text.to_owned()))?;
         if found.len() > 1 {
             let names = found
@@ -173,7 +176,7 @@ impl Line {
         }
     }
 
-    fn check_allowed(
+    pub(in crate::reconcile) fn check_allowed(
         &self,
         uid: &TargetUid,
         address: &Address,
@@ -447,7 +450,7 @@ impl Line {
 
     /// Puts a target into the queue as one that was not looked at: what it says of itself is from before the operator's
     /// word, and whoever waits for it must not take that for the answer.
-    fn look_again(&self, uid: &TargetUid) {
+    pub(in crate::reconcile) fn look_again(&self, uid: &TargetUid) {
         {
             let mut shared = self.shared();
             shared.stir(uid);

@@ -236,6 +236,7 @@ impl Line {
         let mut begun = None;
         for entry in entries {
             match entry.body {
+                Body::Target(EventKind::Adopted { pinned, .. }) => found.push(*pinned),
                 Body::Target(EventKind::Begun(pinned)) => begun = Some(pinned),
                 Body::Target(EventKind::Settled(settled)) => {
                     let worked = matches!(settled.outcome, Outcome::Applied | Outcome::NoEffect);

@@ -9,6 +9,7 @@ use isoform::domain::estate::{
     current_stored,
 };
 use isoform::domain::model::sha256_hex;
+use isoform::domain::plan::owner_tags;
 use isoform::domain::policy::{ApprovalRule, Mode, PruneRule};
 use isoform::domain::render::{Limits, Prepared};
 use isoform::domain::spec::{TemplateRef, parse_service_spec, parse_sync};
@@ -140,15 +141,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let outputs: BTreeMap<String, String> = [("VpcId", "vpc-1"), ("TopicArn", "arn")]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into();
-    let (installation, uid, stack_name) = (
-        "0".repeat(32).parse()?,
-        "0".repeat(32).parse()?,
-        "s".parse()?,
-    );
+    let zeros = "0".repeat(32);
+    let (owner, stack_name) = (owner_tags(&zeros.parse()?, &zeros.parse()?), "s".parse()?);
     let known = |_: &_| Some(outputs.clone());
     let context = Context {
-        installation: &installation,
-        uid: &uid,
+        owner: &owner,
         stack_name: &stack_name,
         outputs: &known,
         limits: Limits::default(),

@@ -1,0 +1,248 @@
+//! Taking over stacks that another installation left behind: as Proton did.
+
+use isoform::clock::Clock;
+use isoform::domain::plan::ChangeSetStatus;
+use isoform::local::{LocalEngine, LocalObjects, World};
+use isoform::port::{ObjectStore, OnFailure, Proposal, Put, StackEngine, StackRef, body};
+
+use crate::support::{Bench, PLACEMENTS};
+use crate::world::topic;
+
+const SYNC: &str = "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta, stack_name: AWSProton-topic, tags: { team: orders } }\n";
+
+/// Empties the bundle store: what the other installation knew is lost.
+fn forget(cloud: &std::path::Path) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let world = World::open(cloud, Clock::system(), 1.0).await.unwrap();
+        let store = LocalObjects::new(world, "bundles");
+        let page = store.list("", None).await.unwrap();
+        assert!(page.next.is_none());
+        for object in page.items {
+            store.delete(&object.key).await.unwrap();
+        }
+    });
+}
+
+/// A world in which somebody else made a stack: another installation, of which only the stack is left.
+fn left_behind(placements: &str) -> Bench {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.write("topic.yaml", &topic("one"));
+    bench.write("isoform.yaml", SYNC);
+    bench.push("a topic");
+    bench.start();
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    bench.stop();
+    std::fs::remove_dir_all(bench.root.join("state")).unwrap();
+    let config = bench.root.join("config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(PLACEMENTS, placements)).unwrap();
+    forget(&bench.root.join("cloud"));
+    bench.start();
+    bench
+}
+
+/// Makes a stack as somebody does who has no isoform: without its tags, with a secret.
+fn by_hand(bench: &Bench, template: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (cloud, template) = (bench.root.join("cloud"), template.to_owned());
+    runtime.block_on(async {
+        let world = World::open(&cloud, Clock::system(), 0.01).await.unwrap();
+        let store = LocalObjects::new(world.clone(), "theirs");
+        store
+            .put("t.yaml", body(template), &Put::default())
+            .await
+            .unwrap();
+        let account = "000000000001".parse().unwrap();
+        let engine = LocalEngine::new(world, account, "us-east-1".parse().unwrap());
+        let proposal = Proposal {
+            stack: "AWSProton-orders".parse().unwrap(),
+            name: "by-proton".into(),
+            token: "t".into(),
+            create: true,
+            import: [].into(),
+            template_url: store.url("t.yaml", None),
+            parameters: [("Word".to_owned(), "hunter2-hunter2".to_owned())].into(),
+            tags: [("proton:service".to_owned(), "orders".to_owned())].into(),
+            capabilities: Vec::new(),
+            notification_arns: Vec::new(),
+            rollback_triggers: Vec::new(),
+            monitoring_minutes: 0,
+            on_failure: OnFailure::Rollback,
+        };
+        let proposed = engine.propose(&proposal).await.unwrap();
+        while engine.review(&proposed.change_set).await.unwrap().status == ChangeSetStatus::Creating
+        {
+        }
+        engine.execute(&proposed.change_set, "x").await.unwrap();
+        let stack = StackRef::Id(proposed.stack_id);
+        while !engine
+            .describe(&stack)
+            .await
+            .unwrap()
+            .unwrap()
+            .status
+            .is_settled()
+        {}
+    });
+}
+
+#[test]
+fn a_stack_of_proton_gets_no_tag_and_its_secret_stays_what_it_is() {
+    let secret = "Parameters:\n  Word: { Type: String, NoEcho: true }\nResources:\n  T: { Type: AWS::SNS::Topic, Properties: { DisplayName: !Ref Word } }\n";
+    let mut bench = Bench::empty(PLACEMENTS);
+    by_hand(&bench, secret);
+    let sync = |bench: &Bench, word: &str| {
+        bench.write("isoform.yaml", &format!("isoform: 1\nstacks:\n  orders: {{ template: topic.yaml, placement: beta, stack_name: AWSProton-orders, parameters: {{ Word: {word} }}, tags: {{ 'proton:service': orders }} }}\n"));
+    };
+    // The same template in another dress, which means the same.
+    bench.write("topic.yaml", "# orders\nResources: { T: { Properties: { DisplayName: { Ref: Word } }, Type: AWS::SNS::Topic } }\nParameters: { Word: { NoEcho: true, Type: String } }\n");
+    sync(&bench, "another-secret");
+    bench.push("orders");
+    bench.start();
+    bench.becomes("stack/orders", "Foreign(NotOurs)");
+    let said = bench.cli(&["adopt", "stack/orders"], 2);
+    assert!(
+        !said.contains("hunter2") && !said.contains("another-secret"),
+        "{said}"
+    );
+
+    sync(&bench, "hunter2-hunter2");
+    bench.push("the secret that it has");
+    bench.settle();
+    let said = bench.cli(&["adopt", "stack/orders"], 0);
+    assert!(
+        !said.contains("hunter2") && !said.contains("differs"),
+        "{said}"
+    );
+    bench.becomes("stack/orders", "InSync(Settled)");
+    // The first change is of what Git changed, and of nothing else.
+    bench.write(
+        "topic.yaml",
+        &format!("{secret}  U: {{ Type: AWS::SNS::Topic }}\n"),
+    );
+    let shown = bench.cli(&["diff"], 2);
+    assert!(shown.contains("+ U") && !shown.contains("~ T"), "{shown}");
+    bench.push("one more");
+    bench.settle();
+    assert_eq!(bench.condition("stack/orders"), "InSync(Settled)");
+    bench.stop();
+}
+
+fn writes(bench: &Bench) -> Vec<i64> {
+    [
+        "CreateChangeSet",
+        "ExecuteChangeSet",
+        "DeleteStack",
+        "SetStackPolicy",
+        "UpdateTerminationProtection",
+    ]
+    .map(|call| bench.calls(call))
+    .to_vec()
+}
+
+#[test]
+fn a_stack_that_is_what_git_asks_for_is_taken_over_and_nothing_is_changed() {
+    let mut bench = left_behind(PLACEMENTS);
+    bench.becomes("stack/topic", "Foreign(NotOurs)");
+    let why = bench.cli(&["why", "stack/topic"], 3);
+    assert!(why.contains("isoform adopt stack/topic"), "{why}");
+    let before = writes(&bench);
+
+    let checked = bench.cli(&["adopt", "stack/topic", "--check"], 0);
+    assert!(checked.contains("it can be adopted"), "{checked}");
+    assert_eq!(bench.condition("stack/topic"), "Foreign(NotOurs)");
+    let said = bench.cli(&["adopt", "stack/topic", "--stack", "AWSProton-topic"], 0);
+    assert!(
+        said.contains("adopted") && said.contains("finds nothing to change"),
+        "{said}"
+    );
+    bench.becomes("stack/topic", "InSync(Settled)");
+    // Two change sets that found nothing, and both are gone.
+    let mut after = before.clone();
+    after[0] += 2;
+    assert_eq!(writes(&bench), after);
+    assert_eq!(bench.calls("DeleteChangeSet"), 2);
+    let again = bench.cli(&["adopt", "stack/topic"], 1);
+    assert!(again.contains("has a stack already"), "{again}");
+
+    // It goes on as every other: in sync after a restart and after a lost state folder, and the next push is a change of it.
+    bench.stop();
+    std::fs::remove_dir_all(bench.root.join("state")).unwrap();
+    bench.start();
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    assert_eq!(writes(&bench), after);
+    bench.write("topic.yaml", &topic("two"));
+    bench.push("two");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), after[1] + 1);
+    bench.cli(&["audit", "verify"], 0);
+    // Back to what was found.
+    bench.cli(&["rollback", "stack/topic", "--reason", "as it was"], 0);
+    bench.becomes("stack/topic", "Held(Pinned)");
+}
+
+#[test]
+fn it_can_be_taken_over_while_the_daemon_only_observes() {
+    let bench = left_behind(&PLACEMENTS.replace("mode: auto", "mode: observe"));
+    bench.becomes("stack/topic", "Pending(Observe)");
+    bench.cli(&["adopt", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+}
+
+#[test]
+fn a_stack_in_which_something_would_change_is_not_taken_over() {
+    let bench = left_behind(PLACEMENTS);
+    bench.write("topic.yaml", &topic("another name"));
+    bench.write(
+        "isoform.yaml",
+        &SYNC.replace("tags: { team: orders }", "tags: {}"),
+    );
+    bench.push("something else");
+    bench.becomes("stack/topic", "Foreign(NotOurs)");
+    bench.settle();
+
+    let said = bench.cli(&["adopt", "stack/topic"], 2);
+    assert!(
+        said.contains("not adopted") && said.contains("DisplayName"),
+        "{said}"
+    );
+    assert!(said.contains("{\"team\":\"orders\"}"), "{said}");
+    assert_eq!(bench.condition("stack/topic"), "Foreign(NotOurs)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 1);
+}
+
+#[test]
+fn what_cannot_be_taken_over_says_why() {
+    let bench = left_behind(PLACEMENTS);
+    bench.becomes("stack/topic", "Foreign(NotOurs)");
+    for (stack, code, words) in [
+        ("nothing-there", 64, "there is no stack `nothing-there`"),
+        (
+            "arn:aws:cloudformation:eu-west-1:000000000001:stack/AWSProton-topic/u",
+            1,
+            "is not in us-east-1",
+        ),
+        ("no name", 64, "no name"),
+    ] {
+        let said = bench.cli(&["adopt", "stack/topic", "--stack", stack], code);
+        assert!(said.contains(words), "{said}");
+    }
+    bench.cli(&["adopt", "stack/nothing"], 64);
+    // Another target has it: one owner.
+    bench.cli(&["adopt", "stack/topic"], 0);
+    bench.write(
+        "isoform.yaml",
+        &format!("{SYNC}  other: {{ template: topic.yaml, placement: beta, stack_name: else }}\n"),
+    );
+    bench.push("another");
+    bench.settle();
+    let said = bench.cli(&["adopt", "stack/other", "--stack", "AWSProton-topic"], 1);
+    assert!(
+        said.contains("already") || said.contains("names the stack `else`"),
+        "{said}"
+    );
+}
