@@ -7,6 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_smithy_http::endpoint::error::{InvalidEndpointError, ResolveEndpointError};
 
 use super::ceiling::is_too_large;
 use crate::port::Error;
@@ -31,6 +32,13 @@ where
         SdkError::ConstructionFailure(_) => {
             let why = credentials(call, error);
             why.unwrap_or_else(|| Error::Refused(format!("{call}: {}", chain(error))))
+        }
+        // Which endpoint is asked follows from the configuration and nothing else: it is as wrong the next time.
+        SdkError::DispatchFailure(_) if causes(error).any(is_about_the_endpoint) => {
+            let said = chain(error);
+            Error::Refused(format!(
+                "{call}: there is no endpoint to ask: {said}; correct the region, or `endpoint`, `fips` and `dual_stack` under `aws`"
+            ))
         }
         SdkError::DispatchFailure(_) => {
             let why = credentials(call, error);
@@ -172,6 +180,10 @@ where
         }
         _ => Error::Unavailable(text),
     })
+}
+
+fn is_about_the_endpoint(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<ResolveEndpointError>() || cause.is::<InvalidEndpointError>()
 }
 
 fn causes<'a>(

@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::Command;
 
-use isoform::aws::{Aws, Reach};
+use aws_credential_types::Credentials;
+use isoform::aws::{Aws, Bucket, Reach, S3Objects};
+use isoform::port::{Disposition, Encryption, Error, ObjectStore};
 
 const CHILD: &str = "ISOFORM_TEST_REACH";
 const NAME: &str = "reach::the_own_credentials_come_from_the_own_partition";
@@ -76,4 +78,33 @@ async fn the_own_credentials_come_from_the_own_partition() {
 
         assert!(line.starts_with(&format!("CONNECT {host}:443 ")), "{line}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_there_is_not_is_a_fault_that_stays() {
+    let keys = Credentials::new("AKID", "secret", None, None, "test");
+    let version = aws_config::BehaviorVersion::v2026_01_12();
+    let loader = aws_config::defaults(version).credentials_provider(keys);
+    // China has no endpoints with validated cryptography.
+    let reach = Reach {
+        fips: true,
+        ..Reach::default()
+    };
+    let region = "cn-north-1".parse().unwrap();
+    let session = Aws::by(loader, reach).await.session(&region, &[]).await;
+    let bucket = Bucket {
+        name: "bucket".into(),
+        prefix: String::new(),
+        owner: "111111111111".parse().unwrap(),
+        region,
+        at_rest: Encryption::Store,
+        former_keys: Vec::new(),
+    };
+
+    let answer = S3Objects::new(&session, bucket).list("", None).await;
+
+    let error = answer.map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error:?}");
+    assert_eq!(error.disposition(), Disposition::Stall);
+    assert!(error.to_string().contains("FIPS"), "{error}");
 }
