@@ -133,8 +133,8 @@ pub struct ObjectMeta {
     pub size: u64,
     /// SHA-256, hexadecimal.
     pub sha256: Option<String>,
-    /// Encryption at rest, as the store asserts it.
-    pub encryption: Encryption,
+    /// Encryption at rest, as the store asserts it; absent where it says nothing, as in a listing.
+    pub encryption: Option<Encryption>,
     /// Metadata.
     pub metadata: BTreeMap<String, String>,
 }

@@ -314,7 +314,7 @@ impl ObjectStore for S3Objects {
             etag: bare(answer.e_tag()),
             size,
             sha256: hex(answer.checksum_sha256()),
-            encryption: wanted,
+            encryption: Some(wanted),
             metadata: options.metadata.clone(),
         })
     }
@@ -342,7 +342,7 @@ impl ObjectStore for S3Objects {
             etag: bare(answer.e_tag()),
             size,
             sha256: hex(answer.checksum_sha256()),
-            encryption: self.readable(key, found)?,
+            encryption: Some(self.readable(key, found)?),
             metadata: answer
                 .metadata()
                 .cloned()
@@ -381,7 +381,7 @@ impl ObjectStore for S3Objects {
                 .and_then(|l| u64::try_from(l).ok())
                 .unwrap_or_default(),
             sha256: hex(answer.checksum_sha256()),
-            encryption: self.readable(key, found)?,
+            encryption: Some(self.readable(key, found)?),
             metadata: answer
                 .metadata()
                 .cloned()
@@ -419,7 +419,7 @@ impl ObjectStore for S3Objects {
                     .and_then(|s| u64::try_from(s).ok())
                     .unwrap_or_default(),
                 sha256: None,
-                encryption: self.bucket.at_rest.clone(),
+                encryption: None,
                 metadata: Default::default(),
             });
         }

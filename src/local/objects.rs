@@ -47,7 +47,7 @@ impl LocalObjects {
             etag: record.sha256[..32].to_owned(),
             size: record.size,
             sha256: Some(record.sha256),
-            encryption: record.key.map_or(Encryption::Store, Encryption::Key),
+            encryption: Some(record.key.map_or(Encryption::Store, Encryption::Key)),
             metadata: record.metadata,
         }
     }

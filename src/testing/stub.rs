@@ -469,7 +469,7 @@ fn meta(key: &str, etag: &str, size: usize) -> ObjectMeta {
         etag: etag.to_owned(),
         size: size as u64,
         sha256: None,
-        encryption: Encryption::Store,
+        encryption: Some(Encryption::Store),
         metadata: BTreeMap::new(),
     }
 }

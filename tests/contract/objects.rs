@@ -100,7 +100,7 @@ pub async fn what_is_put_is_described(world: &dyn Harness) {
     assert_eq!(meta.metadata["isoform-kind"], "bundle");
     assert_eq!(
         meta.encryption,
-        Encryption::Store,
+        Some(Encryption::Store),
         "encrypted at rest, and it says so"
     );
     assert_eq!(store.head("a").await.unwrap(), Some(meta));
@@ -115,7 +115,7 @@ pub async fn a_key_of_ours_is_asserted(world: &dyn Harness) {
 
     let meta = store.put("a", body("x"), &options).await.unwrap();
 
-    assert_eq!(meta.encryption, options.encryption);
+    assert_eq!(meta.encryption, Some(options.encryption));
 }
 
 pub async fn what_is_not_there_is_said_so(world: &dyn Harness) {
