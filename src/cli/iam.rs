@@ -1,11 +1,14 @@
 //! `isoform iam`: what AWS must allow, from the configuration alone. Calls nothing.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::client::config_path;
 use super::{DONE, Global, show, usage};
 use crate::config::{self, Config};
 use crate::domain::iam::{DAEMON, Place, Setup, Store, Taken, documents, template};
+use crate::domain::model::AccountId;
 use crate::domain::policy::Mode;
 
 #[derive(Args)]
@@ -16,7 +19,7 @@ pub(crate) struct IamArgs {
     /// Who the daemon itself is: the ARN of its role or user.
     #[arg(long, value_name = "ARN")]
     principal: Option<String>,
-    /// Print a CloudFormation template with the roles and bucket policies of this account instead.
+    /// Print a CloudFormation template with the roles and bucket policies of this account, a name or an id, instead.
     #[arg(long, value_name = "ACCOUNT")]
     template: Option<String>,
 }
@@ -54,18 +57,32 @@ pub(crate) fn iam(global: &Global, args: &IamArgs) -> anyhow::Result<u8> {
         }
         return Ok(DONE);
     };
-    let accounts = documents.accounts();
-    if !accounts.contains(account) {
-        let known: Vec<String> = accounts.into_iter().collect();
-        return Err(usage(format!(
-            "--template: the configuration has nothing in the account `{account}`; it has {}",
-            known.join(", ")
-        )));
-    }
+    let account = &account_of(account, &config, &documents.accounts())?;
     let home = aws.stores[&aws.home].region.as_str();
     let template = template(&documents, account, home);
     anstream::println!("{}", serde_json::to_string_pretty(&template)?);
     Ok(DONE)
+}
+
+/// Returns the id of an account that is given by its id, or by its name in the configuration.
+fn account_of(given: &str, config: &Config, here: &BTreeSet<String>) -> anyhow::Result<String> {
+    if here.contains(given) {
+        return Ok(given.to_owned());
+    }
+    let named = config.accounts.get(given).map(AccountId::as_str);
+    if let Some(id) = named.filter(|id| here.contains(*id)) {
+        return Ok(id.to_owned());
+    }
+    let shown = here.iter().map(|id| {
+        let mut names = config.accounts.iter().filter(|(_, a)| a.as_str() == id);
+        let name = names.next().map(|(name, _)| name);
+        name.map_or_else(|| id.clone(), |name| format!("{name} ({id})"))
+    });
+    let shown: Vec<String> = shown.collect();
+    Err(usage(format!(
+        "--template: the configuration has nothing in the account `{given}`; it has {}",
+        shown.join(", ")
+    )))
 }
 
 fn taken(hop: &config::Hop) -> Taken {

@@ -34,6 +34,8 @@ pub struct Source {
 /// The configuration, with its meaning.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Accounts by the names that the file gives them.
+    pub accounts: BTreeMap<String, AccountId>,
     /// Placements.
     pub placements: BTreeMap<PlacementName, Placement>,
     /// Sources.
@@ -191,6 +193,7 @@ impl Config {
         }
         .unwrap_or_default();
         Ok(Self {
+            accounts,
             placements,
             sources,
             state,
@@ -444,6 +447,27 @@ mod tests {
             );
         }
         assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
+    fn a_bundle_store_without_its_region_is_told_how_it_is_written() {
+        let with = |given: &str| {
+            let text = GOOD.replace(
+                "mode: auto}",
+                &format!("mode: auto, bundle_store: {given}}}"),
+            );
+            serde_yaml::from_str::<raw::File>(&text)
+        };
+
+        let error = with("us").unwrap_err().to_string();
+
+        let hint = "{ <region>: us }";
+        assert!(
+            error.starts_with("placements.beta.bundle_store: `us`") && error.contains(hint),
+            "{error}"
+        );
+        let good = with("{us-east-1: us}").unwrap();
+        assert_eq!(good.placements["beta"].bundle_store["us-east-1"], "us");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::domain::model::Prune;
 use crate::domain::policy::Mode;
@@ -107,8 +109,33 @@ pub struct Placement {
     pub blast_radius: Option<usize>,
     #[serde(default)]
     pub prune: PruneRule,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "by_region")]
     pub bundle_store: BTreeMap<String, String>,
+}
+
+/// Reads a map of regions, and tells whoever wrote one word how such a map is written.
+fn by_region<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct ByRegion;
+
+    impl<'de> Visitor<'de> for ByRegion {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map of regions: { <region>: <bundle store> }")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Self::Value, E> {
+            Err(E::custom(format!(
+                "`{word}` is one word, and a map of regions is needed: {{ <region>: {word} }}; what is not named is served by `home`, so that `home: {word}` may be all that is meant"
+            )))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            BTreeMap::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    from.deserialize_any(ByRegion)
 }
 
 /// What happens to stacks that are no longer asked for.

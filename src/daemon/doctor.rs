@@ -14,7 +14,7 @@ use crate::config::{self, Config};
 use crate::domain::estate::Placement;
 use crate::domain::iam::refused;
 use crate::domain::model::AccountId;
-use crate::port::Error;
+use crate::port::{Disposition, Error};
 use crate::store::RootKey;
 
 /// Beyond this AWS begins to refuse signatures; it gives up at five minutes.
@@ -159,8 +159,6 @@ async fn cloud(
 ) {
     let subject = "credentials";
     let home = &aws.stores[&aws.home].region;
-    let mend =
-        "set AWS_PROFILE, or run it where a role is given; `isoform iam` prints what it needs";
     let own = match reached.session(home, &[]).await.caller().await {
         Ok(caller) => {
             report.good(
@@ -171,7 +169,7 @@ async fn cloud(
             caller.arn
         }
         Err(error) => {
-            report.bad(subject, error.to_string(), mend);
+            report.bad(subject, error.to_string(), identify(&error));
             // Everything that follows would say the same.
             return;
         }
@@ -205,6 +203,21 @@ async fn cloud(
         "CreateChangeSet, ExecuteChangeSet and the others that write are not tried",
         "compare the roles with what `isoform iam` prints",
     );
+}
+
+/// How it is mended that nobody says whose the credentials are: a person must act on what will not pass.
+fn identify(error: &Error) -> &'static str {
+    match (error, error.disposition()) {
+        (Error::Denied(_), _) => {
+            "set AWS_PROFILE, or run it where a role is given; `isoform iam` prints what it needs"
+        }
+        (_, Disposition::Stall) => {
+            "correct `aws.endpoint`, `aws.fips` and `aws.dual_stack`, and the region"
+        }
+        _ => {
+            "renew the credentials if they have expired; else look at the network: DNS and routes to STS, HTTPS_PROXY and NO_PROXY where there is a proxy, SSL_CERT_FILE where it has certificates of its own, and `aws.endpoint`"
+        }
+    }
 }
 
 fn skew(there: Option<i64>, clock: &Clock, report: &mut Report) {

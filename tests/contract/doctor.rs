@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use isoform::aws::{Aws, Reach};
 use isoform::clock::Clock;
 use isoform::config::{Config, raw};
 use isoform::daemon::doctor::{Check, Verdict, examine_aws};
@@ -91,9 +93,45 @@ async fn examined(word: &'static str, answer: Answer) -> (Vec<Check>, Service) {
     let file: raw::File = serde_yaml::from_str(FILE).unwrap();
     let config = Config::resolve(&file, Path::new("/x")).unwrap();
     let aws = config.aws.clone().unwrap();
-    let reached = service.aws(isoform::aws::Reach::default()).await;
+    let reached = service.aws(Reach::default()).await;
     let checks = examine_aws(&config, &aws, &reached, &Clock::system()).await;
     (checks, service)
+}
+
+/// Examines an account of which the network knows nothing.
+async fn unreached(reach: Reach) -> Vec<Check> {
+    let file: raw::File = serde_yaml::from_str(FILE).unwrap();
+    let config = Config::resolve(&file, Path::new("/x")).unwrap();
+    let aws = config.aws.clone().unwrap();
+    let keys = Credentials::new("AKID", "secret", None, None, "test");
+    let version = aws_config::BehaviorVersion::v2026_01_12();
+    let loader = aws_config::defaults(version).credentials_provider(keys);
+    let reached = Aws::by(loader, reach).await;
+    examine_aws(&config, &aws, &reached, &Clock::system()).await
+}
+
+#[tokio::test]
+async fn a_network_that_leads_nowhere_is_not_mended_by_a_profile() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    for endpoint in [refused.as_str(), "https://nowhere.invalid"] {
+        let reach = Reach {
+            endpoint: Some(endpoint.to_owned()),
+            ..Reach::default()
+        };
+
+        let checks = unreached(reach).await;
+
+        assert_eq!(checks.len(), 1, "{checks:#?}");
+        let mend = checks[0].mend.clone().unwrap();
+        assert_eq!(checks[0].verdict, Verdict::Bad);
+        assert!(
+            mend.contains("HTTPS_PROXY") && mend.contains("aws.endpoint"),
+            "{checks:#?}"
+        );
+        assert!(!mend.contains("AWS_PROFILE"), "{checks:#?}");
+    }
 }
 
 fn bad(checks: &[Check]) -> Vec<&Check> {

@@ -53,6 +53,28 @@ fn the_doctor_says_what_it_looks_at_without_aws() {
 }
 
 #[test]
+fn the_policies_of_an_account_are_found_by_its_name_and_by_its_id() {
+    let bench = Bench::empty("");
+    let config = r#"
+isoform: 1
+accounts: { prod: { id: "333333333333", roles: { apply: act } }, spare: { id: "444444444444" } }
+placements: { prod: { account: prod, regions: [us-east-1] } }
+sources: { p: { url: ./origin.git, may: { stacks: ["*"], placements: [prod] } } }
+bundle_stores: { us: { url: "s3://acme-us", owner: "333333333333", region: us-east-1, encryption: sse-s3 } }
+state: { path: state, key: "file:root.key" }
+"#;
+    std::fs::write(bench.root.join("config.yaml"), config).unwrap();
+
+    let by_id = bench.cli(&["iam", "--template", "333333333333"], 0);
+    let by_name = bench.cli(&["iam", "--template", "prod"], 0);
+    let nothing = bench.cli(&["iam", "--template", "spare"], 64);
+
+    assert!(by_id.contains("AWS::IAM::Role"), "{by_id}");
+    assert_eq!(by_name, by_id);
+    assert!(nothing.contains("it has prod (333333333333)"), "{nothing}");
+}
+
+#[test]
 fn who_waits_behind_a_failure_or_a_hold_is_told_so() {
     let bench = chain();
     bench.cli(&["local", "fail", "one", "T", "--times", "1"], 0);
