@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::domain::estate::Placement;
-use crate::domain::model::{AccountId, Region, StackId, StackName, Timestamp};
+use crate::domain::model::{AccountId, Region, SourceName, StackId, StackName, Timestamp};
 use crate::domain::plan::{Change, ChangeSetStatus, Observed, StackStatus};
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 
@@ -31,6 +31,9 @@ pub enum Error {
     /// The service refused the caller.
     #[error("access denied: {0}")]
     Denied(String),
+    /// A key that is needed cannot be used: disabled, deleted, or not for this caller.
+    #[error("key unavailable: {0}")]
+    KeyUnavailable(String),
     /// The service is busy with the same thing.
     #[error("busy: {0}")]
     Busy(String),
@@ -71,6 +74,8 @@ impl Error {
             Self::Unavailable(_) | Self::NotFound(_) | Self::Exists(_) | Self::AlreadyAccepted => {
                 Disposition::Retry
             }
+            // Nobody is told when somebody enables it again.
+            Self::KeyUnavailable(_) => Disposition::WaitFor(Duration::from_secs(60)),
             Self::Refused(_) | Self::Denied(_) | Self::Unsupported(_) | Self::Untrusted(_) => {
                 Disposition::Stall
             }
@@ -207,6 +212,16 @@ pub async fn read_all(
     version: Option<&str>,
     limit: u64,
 ) -> Result<Vec<u8>, Error> {
+    Ok(read_whole(store, key, version, limit).await?.1)
+}
+
+/// Reads an object whole, up to a limit, with what the store says of it.
+pub async fn read_whole(
+    store: &dyn ObjectStore,
+    key: &str,
+    version: Option<&str>,
+    limit: u64,
+) -> Result<(ObjectMeta, Vec<u8>), Error> {
     let (meta, body) = store.get(key, version).await?;
     if meta.size > limit {
         return Err(Error::Untrusted(format!(
@@ -224,7 +239,7 @@ pub async fn read_all(
             "{key} has more than {limit} bytes"
         )));
     }
-    Ok(bytes)
+    Ok((meta, bytes))
 }
 
 /// Makes a body of bytes.
@@ -485,6 +500,10 @@ pub trait Ports: Send + Sync {
     -> Result<Arc<dyn StackEngine>, Error>;
     /// The bundle store that serves a placement's region.
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error>;
+    /// The archives of a source that is no repository; absent where it is one.
+    fn shelf(&self, _source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
     /// The installation's own bundle store: catalogue, owners, log.
     fn home(&self) -> Arc<dyn ObjectStore>;
     /// The key service that bundles are sealed under; absent where they are only encrypted by the store.

@@ -72,6 +72,16 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         format!("{call}: {code}: {}", cut(text))
     };
     match code.strip_prefix("KMS.").unwrap_or(code) {
+        // S3 says the same code whether it was refused itself or was refused the key; only its text tells which.
+        "AccessDenied" | "AccessDeniedException"
+            if KEY_CALLS.contains(&call) || code.starts_with("KMS.") || text.contains(" kms:") =>
+        {
+            Error::KeyUnavailable(format!(
+                "{said}; allow {}{}",
+                key_action(call),
+                of_key(what)
+            ))
+        }
         "Throttling"
         | "ThrottlingException"
         | "ThrottledException"
@@ -114,10 +124,14 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         | "BadDigest"
         | "XAmzContentSHA256Mismatch"
         | "IDPCommunicationError" => Error::Unavailable(said),
-        // Keys: what cannot be opened now and will not be later. A person must act.
-        "DisabledException"
-        | "KMSInvalidStateException"
-        | "InvalidCiphertextException"
+        // Keys: what comes back when somebody enables the key or cancels its deletion.
+        "DisabledException" | "KMSInvalidStateException" => Error::KeyUnavailable(format!(
+            "{said}; {} needs the key to be enabled{}",
+            key_action(call),
+            of_key(what)
+        )),
+        // What cannot be opened now and will not be later. A person must act.
+        "InvalidCiphertextException"
         | "IncorrectKeyException"
         | "InvalidGrantTokenException"
         | "InvalidKeyUsageException"
@@ -130,7 +144,10 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         "NoSuchKey" | "NoSuchVersion" | "ChangeSetNotFound" | "ChangeSetNotFoundException" => {
             Error::NotFound(what.to_owned())
         }
-        "NotFoundException" => Error::Denied(format!("{said}; the key may have been deleted")),
+        "NotFoundException" => Error::KeyUnavailable(format!(
+            "{said}; the key{} may have been deleted",
+            of_key(what)
+        )),
         "PreconditionFailed" | "AlreadyExistsException" => Error::Exists(what.to_owned()),
         "ConditionalRequestConflict" | "OperationAborted" | "OperationInProgressException" => {
             Error::Busy(said)
@@ -143,6 +160,29 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         | "ServiceFailure" => Error::Unavailable(said),
         _ if status >= 500 || status == 429 => of_status(call, status, text),
         _ => Error::Refused(said),
+    }
+}
+
+/// Calls of the key service itself.
+const KEY_CALLS: [&str; 4] = ["GenerateDataKey", "Decrypt", "ReEncrypt", "Sign"];
+
+/// What a caller must be allowed on a key for a call.
+fn key_action(call: &str) -> &'static str {
+    match call {
+        "GenerateDataKey" | "PutObject" => "kms:GenerateDataKey",
+        "ReEncrypt" => "kms:ReEncryptFrom and kms:ReEncryptTo",
+        "Sign" => "kms:Sign",
+        "DescribeKey" => "kms:DescribeKey",
+        _ => "kms:Decrypt",
+    }
+}
+
+/// Names the key, where the call was about one.
+fn of_key(what: &str) -> String {
+    if what.starts_with("arn:") && what.contains(":kms:") {
+        format!(" on {what}")
+    } else {
+        String::new()
     }
 }
 
@@ -251,8 +291,6 @@ mod tests {
     fn what_a_person_must_mend_stalls_and_what_passes_is_tried_again() {
         for code in [
             "AccessDenied",
-            "KMS.DisabledException",
-            "KMSInvalidStateException",
             "InvalidCiphertextException",
             "ValidationError",
             "InsufficientCapabilitiesException",
@@ -273,6 +311,49 @@ mod tests {
                 "{code}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_named_with_what_is_missing() {
+        let key = "arn:aws:kms:eu-west-1:111111111111:key/k";
+        for (call, code, text, action) in [
+            ("Decrypt", "AccessDeniedException", "no", "kms:Decrypt"),
+            (
+                "GenerateDataKey",
+                "DisabledException",
+                "no",
+                "kms:GenerateDataKey",
+            ),
+            (
+                "Decrypt",
+                "KMSInvalidStateException",
+                "pending deletion",
+                "kms:Decrypt",
+            ),
+            ("GetObject", "KMS.DisabledException", "no", "kms:Decrypt"),
+            (
+                "PutObject",
+                "AccessDenied",
+                "not authorized to perform: kms:GenerateDataKey on resource",
+                "kms:GenerateDataKey",
+            ),
+        ] {
+            let error = of_code(call, key, Some(code), text, 400);
+
+            let Error::KeyUnavailable(said) = &error else {
+                panic!("{call} {code}: {error:?}");
+            };
+            assert!(said.contains(action) && said.contains(key), "{said}");
+            assert!(matches!(error.disposition(), Disposition::WaitFor(_)));
+        }
+        let plain = of_code(
+            "GetObject",
+            "a/b",
+            Some("AccessDenied"),
+            "Access Denied",
+            403,
+        );
+        assert!(matches!(plain, Error::Denied(_)), "{plain:?}");
     }
 
     #[test]

@@ -82,7 +82,12 @@ impl Intercept for Time {
 /// What a question about a stack of nobody says of the rights: only a refusal of the caller counts.
 fn may(answer: Result<(), Error>) -> Result<(), Error> {
     match answer {
-        Err(error @ (Error::Denied(_) | Error::Unavailable(_) | Error::Throttled)) => Err(error),
+        Err(
+            error @ (Error::Denied(_)
+            | Error::KeyUnavailable(_)
+            | Error::Unavailable(_)
+            | Error::Throttled),
+        ) => Err(error),
         _ => Ok(()),
     }
 }

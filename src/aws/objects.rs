@@ -101,6 +101,27 @@ impl S3Objects {
         )))
     }
 
+    /// Says of a refusal of a call that reads what has to be allowed, and on what.
+    fn explained(&self, key: &str, error: Error) -> Error {
+        let Bucket { name, .. } = &self.bucket;
+        let (partition, _) = self.bucket.region.partition();
+        match error {
+            Error::Denied(said) => Error::Denied(format!(
+                "{said}; allow s3:GetObject on arn:{partition}:s3:::{name}/{}, and see that the bucket belongs to {}",
+                self.full(key),
+                self.bucket.owner
+            )),
+            Error::KeyUnavailable(said) => {
+                let ours = match &self.bucket.at_rest {
+                    Encryption::Key(arn) => format!("; the key of s3://{name} is {arn}"),
+                    Encryption::Store => String::new(),
+                };
+                Error::KeyUnavailable(format!("{said}{ours}"))
+            }
+            other => other,
+        }
+    }
+
     /// Makes sure that the bucket is there. A missing object and a missing bucket look the same to HeadObject.
     async fn bucket_is_there(&self) -> Result<(), Error> {
         let sent = self
@@ -330,7 +351,7 @@ impl ObjectStore for S3Objects {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await
-            .map_err(|e| error::of("GetObject", key, e))?;
+            .map_err(|e| self.explained(key, error::of("GetObject", key, e)))?;
         let found = at_rest(answer.server_side_encryption(), answer.ssekms_key_id());
         let size = answer
             .content_length()
@@ -401,7 +422,16 @@ impl ObjectStore for S3Objects {
             .set_continuation_token(token.map(str::to_owned))
             .send()
             .await
-            .map_err(|e| error::of("ListObjectsV2", &self.bucket.name, e))?;
+            .map_err(|e| match error::of("ListObjectsV2", &self.bucket.name, e) {
+                Error::Denied(said) => {
+                    let (partition, _) = self.bucket.region.partition();
+                    Error::Denied(format!(
+                        "{said}; allow s3:ListBucket on arn:{partition}:s3:::{}, and see that the bucket belongs to {}",
+                        self.bucket.name, self.bucket.owner
+                    ))
+                }
+                other => other,
+            })?;
         let mut items = Vec::new();
         for object in answer.contents() {
             let full = object.key().unwrap_or_default();

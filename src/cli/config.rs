@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::config_path;
 use super::show::{self, BOLD, DIM, GREEN, RESET, YELLOW};
 use super::{DONE, Global, Output, usage};
-use crate::config::{Config, Source};
+use crate::config::{Config, Shelf, Source};
 use crate::domain::estate::{May, Placement};
 use crate::domain::model::{Prune, counted};
 use crate::git::Auth;
@@ -85,7 +85,7 @@ fn as_json(config: &Config, path: &Path, origin: &str) -> Value {
         "sweep_ms": ms(config.sweep),
         "workers": config.workers,
         "placements": config.placements.values().map(placement_json).collect::<Vec<_>>(),
-        "sources": config.sources.values().map(source_json).collect::<Vec<_>>(),
+        "sources": config.sources.values().map(source_json).chain(config.shelves.values().map(shelf_json)).collect::<Vec<_>>(),
         "bundle_stores": config
             .bundle_stores
             .iter()
@@ -131,6 +131,14 @@ fn source_json(s: &Source) -> Value {
             "user": s.remote.auth.user,
         },
         "may": may,
+    })
+}
+
+fn shelf_json(s: &Shelf) -> Value {
+    json!({
+        "name": s.grant.source,
+        "url": redact(&s.url),
+        "may": { "templates": s.grant.may.templates },
     })
 }
 
@@ -213,6 +221,11 @@ fn as_text(config: &Config) -> String {
     }
     for s in config.sources.values() {
         out.push_str(&source_text(s));
+    }
+    for s in config.shelves.values() {
+        let may = format!("templates {}", s.grant.may.templates.join(" "));
+        let title = format!("source {}", s.grant.source);
+        out.push_str(&section(&title, &redact(&s.url), &[("may define", may)]));
     }
     for (name, store) in &config.bundle_stores {
         out.push_str(&format!(

@@ -92,6 +92,19 @@ fn taken(hop: &config::Hop) -> Taken {
     }
 }
 
+fn store_of(store: &config::S3Store, seals: bool) -> Store {
+    Store {
+        bucket: store.bucket.clone(),
+        prefix: store.prefix.clone(),
+        owner: store.owner.clone(),
+        region: store.region.clone(),
+        key: store.key.clone(),
+        former_keys: store.former_keys.clone(),
+        seals,
+        role: store.role.as_ref().map(taken),
+    }
+}
+
 fn setup(config: &Config, aws: &config::Aws) -> Setup {
     let places = config.placements.values().map(|placement| {
         let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
@@ -109,20 +122,18 @@ fn setup(config: &Config, aws: &config::Aws) -> Setup {
         }
     });
     let stores = aws.stores.iter().map(|(name, store)| {
-        let store = Store {
-            bucket: store.bucket.clone(),
-            prefix: store.prefix.clone(),
-            owner: store.owner.clone(),
-            region: store.region.clone(),
-            key: store.key.clone(),
-            former_keys: store.former_keys.clone(),
-            // Only what lies in the home store is sealed.
-            seals: *name == aws.home && store.encryption == config::Encryption::ClientKms,
-            role: store.role.as_ref().map(taken),
+        // Only what lies in the home store is sealed.
+        let seals = *name == aws.home && store.encryption == config::Encryption::ClientKms;
+        (name.clone(), store_of(store, seals))
+    });
+    let shelves = config.shelves.iter().filter_map(|(name, shelf)| {
+        let config::ShelfPlace::S3(bucket) = &shelf.place else {
+            return None;
         };
-        (name.clone(), store)
+        Some((name.to_string(), store_of(bucket, false)))
     });
     Setup {
+        shelves: shelves.collect(),
         daemon: None,
         chain: aws.chain.iter().map(taken).collect(),
         tags: aws.session_tags.clone(),

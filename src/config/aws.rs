@@ -143,7 +143,10 @@ pub(super) fn resolve(
     let stores: BTreeMap<String, S3Store> = file
         .bundle_stores
         .iter()
-        .filter_map(|(name, raw)| Some((name.clone(), store(name, raw, faults)?)))
+        .filter_map(|(name, raw)| {
+            let at = format!("bundle_stores.{name}");
+            Some((name.clone(), store(&at, raw, faults)?))
+        })
         .collect();
     for (name, account) in &file.accounts {
         let at = format!("accounts.{name}");
@@ -343,8 +346,8 @@ fn key_region(arn: &str) -> Option<Region> {
     }
 }
 
-fn store(name: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) -> Option<S3Store> {
-    let at = format!("bundle_stores.{name}");
+/// Gives meaning to a bucket; `at` is the key of the file that names it.
+pub(super) fn store(at: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) -> Option<S3Store> {
     let before = faults.len();
     let mut fault = |text: String| faults.push(format!("{at}.{text}"));
     let rest = raw.url.strip_prefix("s3://").unwrap_or_default();
@@ -406,7 +409,7 @@ fn store(name: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) -> Option
     if raw.external_id.is_some() && raw.role.is_none() {
         fault("external_id: it is given with a role that is taken, and there is no `role`".into());
     }
-    id_fits(raw.external_id.as_ref(), &at, faults);
+    id_fits(raw.external_id.as_ref(), at, faults);
     let role = raw.role.as_ref().and_then(|given| {
         let arn = role(given, None, &format!("{at}.role"), faults)?;
         Some(Hop {

@@ -5,6 +5,7 @@
 
 mod aws;
 pub mod raw;
+mod shelf;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
 pub use aws::{Aws, Hands, Hop, S3Store};
 pub use raw::{BundleStore, Encryption, ForcePush};
+pub use shelf::{Shelf, ShelfPlace};
 
 /// Where the file is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/isoform/config.yaml";
@@ -38,8 +40,10 @@ pub struct Config {
     pub accounts: BTreeMap<String, AccountId>,
     /// Placements.
     pub placements: BTreeMap<PlacementName, Placement>,
-    /// Sources.
+    /// Sources that are repositories.
     pub sources: BTreeMap<SourceName, Source>,
+    /// Sources that are archives in an object store.
+    pub shelves: BTreeMap<SourceName, Shelf>,
     /// The state folder.
     pub state: PathBuf,
     /// The file with the root key.
@@ -127,6 +131,7 @@ impl Config {
         let accounts = accounts(file, &mut faults);
         let placements = placements(file, &accounts, &mut faults);
         let sources = sources(file, base, &placements, &mut faults);
+        let shelves = shelf::resolve(file, &mut faults);
         let state = base.join(&file.state.path);
         let root_key = match file.state.key.strip_prefix("file:") {
             Some(path) => base.join(path),
@@ -196,6 +201,7 @@ impl Config {
             accounts,
             placements,
             sources,
+            shelves,
             state,
             root_key,
             aws,
@@ -317,8 +323,9 @@ fn sources(
     faults: &mut Vec<String>,
 ) -> BTreeMap<SourceName, Source> {
     let mut sources = BTreeMap::new();
-    for (name, raw) in &file.sources {
+    for (name, raw) in file.sources.iter().filter(|(_, s)| !s.is_shelf()) {
         let at = format!("sources.{name}");
+        shelf::unused(raw, &at, faults);
         let path = |text: &Option<String>| {
             text.as_ref()
                 .map(|t| base.join(t.strip_prefix("file:").unwrap_or(t)))

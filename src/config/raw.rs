@@ -197,6 +197,25 @@ pub struct Source {
     pub force_push: ForcePush,
     #[serde(default)]
     pub deadline: Option<String>,
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub region: Option<String>,
+    #[serde(default)]
+    pub key: Option<String>,
+    #[serde(default)]
+    pub former_keys: Vec<String>,
+    #[serde(default)]
+    pub role: Option<String>,
+    #[serde(default)]
+    pub external_id: Option<String>,
+}
+
+impl Source {
+    /// Tells whether this is no repository, but a place where archives of bundles lie.
+    pub fn is_shelf(&self) -> bool {
+        self.url.starts_with("s3://") || self.url.starts_with("local://")
+    }
 }
 
 fn main() -> String {
@@ -250,6 +269,21 @@ pub struct Auth {
     pub token: Option<String>,
     #[serde(default)]
     pub user: Option<String>,
+}
+
+impl Auth {
+    /// Tells whether anything of it is said.
+    pub fn is_given(&self) -> bool {
+        let Self {
+            ssh_key,
+            known_hosts,
+            token,
+            user,
+        } = self;
+        [ssh_key, known_hosts, token, user]
+            .iter()
+            .any(|f| f.is_some())
+    }
 }
 
 /// A bundle store.

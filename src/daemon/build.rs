@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloud::AwsPorts;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ShelfPlace};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
-use crate::domain::model::{Actor, Region};
+use crate::domain::model::{Actor, Region, SourceName};
+use crate::domain::policy::Mode;
 use crate::local::{LocalEngine, LocalKeys, LocalObjects, World};
 use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine};
 use crate::reconcile::{Line, Settings, restore};
@@ -24,6 +25,7 @@ use crate::workqueue::WorkQueue;
 pub struct LocalPorts {
     world: World,
     keys: Option<Arc<LocalKeys>>,
+    shelves: BTreeMap<SourceName, String>,
 }
 
 impl Ports for LocalPorts {
@@ -41,6 +43,11 @@ impl Ports for LocalPorts {
 
     fn store(&self, _: &Placement, _: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
         Ok(self.home())
+    }
+
+    fn shelf(&self, source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
+        let store = self.shelves.get(source)?;
+        Some(Arc::new(LocalObjects::new(self.world.clone(), store)))
     }
 
     fn home(&self) -> Arc<dyn ObjectStore> {
@@ -63,7 +70,18 @@ pub async fn open_ports(
     // Also where bundles are not sealed any more: those that were must still be opened.
     let keys = LocalKeys::open(&world, "bundles").context("opening the key of the local world")?;
     let keys = Some(Arc::new(keys));
-    Ok((world.clone(), Arc::new(LocalPorts { world, keys })))
+    let shelves = config.shelves.iter().filter_map(|(name, shelf)| {
+        let ShelfPlace::Local(store) = &shelf.place else {
+            return None;
+        };
+        Some((name.clone(), store.clone()))
+    });
+    let ports = LocalPorts {
+        world: world.clone(),
+        keys,
+        shelves: shelves.collect(),
+    };
+    Ok((world, Arc::new(ports)))
 }
 
 /// Opens the ports that a configuration names, on AWS or on the embedded engine.
@@ -122,6 +140,7 @@ pub async fn build_on(
         log: identity.log,
         state: config.state.clone(),
         sources: config.sources.clone(),
+        shelves: config.shelves.clone(),
         placements: config.placements.clone(),
         encryption: config.encryption,
     };
@@ -137,6 +156,12 @@ pub async fn build_on(
                 .sources
                 .values()
                 .map(|s| (format!("source/{}", s.grant.source), s.grant.mode)),
+        )
+        .chain(
+            config
+                .shelves
+                .keys()
+                .map(|name| (format!("source/{name}"), Mode::Auto)),
         )
         .collect();
     let started = Body::Started {

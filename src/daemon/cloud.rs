@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ShelfPlace};
 use crate::domain::estate::Placement;
-use crate::domain::model::{PlacementName, Region};
+use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::policy::Mode;
 use crate::port::{self, Error, KeyService, ObjectStore, Ports, StackEngine};
 
@@ -18,6 +18,7 @@ pub struct AwsPorts {
     serves: BTreeMap<(PlacementName, Region), String>,
     home: Arc<S3Objects>,
     keys: Option<Arc<KmsKeys>>,
+    shelves: BTreeMap<SourceName, Arc<S3Objects>>,
 }
 
 impl AwsPorts {
@@ -55,7 +56,15 @@ impl AwsPorts {
             }
             None => None,
         };
+        let mut shelves = BTreeMap::new();
+        for (name, shelf) in &config.shelves {
+            if let ShelfPlace::S3(store) = &shelf.place {
+                let objects = opened(&reached, aws, store).await;
+                shelves.insert(name.clone(), Arc::new(objects));
+            }
+        }
         Self {
+            shelves,
             engines,
             serves: aws.serves.clone(),
             home: stores[&aws.home].clone(),
@@ -135,6 +144,11 @@ impl Ports for AwsPorts {
                 "a region that the configuration gives the placement no more",
             )),
         }
+    }
+
+    fn shelf(&self, source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
+        let shelf = self.shelves.get(source)?;
+        Some(shelf.clone())
     }
 
     fn home(&self) -> Arc<dyn ObjectStore> {

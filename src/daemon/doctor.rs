@@ -198,6 +198,19 @@ async fn cloud(
             }
         }
     }
+    for (name, shelf) in &config.shelves {
+        if let config::ShelfPlace::S3(store) = &shelf.place {
+            let session = reached
+                .session(&store.region, &chain(aws, store.role.as_ref()))
+                .await;
+            archives(name.as_str(), store, &session, report).await;
+            for arn in store.key.iter().chain(&store.former_keys) {
+                if keys.insert(arn.clone()) {
+                    key(arn, false, &session.key(arn).await, report);
+                }
+            }
+        }
+    }
     report.unsure(
         "calls that write",
         "CreateChangeSet, ExecuteChangeSet and the others that write are not tried",
@@ -301,7 +314,7 @@ async fn hand(
 
 /// How a call that failed is mended.
 fn allow(call: &str, role: &str, error: &Error) -> String {
-    if !matches!(error, Error::Denied(_)) {
+    if !matches!(error, Error::Denied(_) | Error::KeyUnavailable(_)) {
         return "look at the network, the region and its endpoint".into();
     }
     let row = CALLS.iter().find(|c| c.name == call);
@@ -380,6 +393,50 @@ fn bucket(
         mend.into(),
     );
     true
+}
+
+/// Looks at a bucket of somebody else's that archives are read from: whether it is there, lists, and can be read.
+async fn archives(name: &str, store: &config::S3Store, session: &Session, report: &mut Report) {
+    let subject = format!("source {name} (s3://{}/{})", store.bucket, store.prefix);
+    let role = store.role.as_ref().map_or("the daemon", |r| r.arn.as_str());
+    let slash = if store.prefix.is_empty() { "" } else { "/" };
+    let prefix = format!("{}{slash}", store.prefix);
+    let found = session
+        .some_object(&store.bucket, &store.owner, &prefix)
+        .await;
+    let key = match found {
+        Ok(Some(key)) => key,
+        Ok(None) => {
+            return report.unsure(
+                &subject,
+                "nothing lies there",
+                "correct the prefix in `url`, or put archives there",
+            );
+        }
+        Err(error) => {
+            let mend = match error {
+                Error::Denied(_) => format!(
+                    "correct `owner` if the bucket is not of {}; else {}, and in the bucket's own policy where the accounts differ",
+                    store.owner,
+                    allow("ListObjectsV2", role, &error)
+                ),
+                Error::Refused(_) => "correct the bucket in `url`, or `region`".to_owned(),
+                _ => allow("ListObjectsV2", role, &error),
+            };
+            return report.bad(&subject, error.to_string(), mend);
+        }
+    };
+    match session.reads(&store.bucket, &store.owner, &key).await {
+        Ok(()) => report.good(&subject, format!("{role} lists and reads it")),
+        Err(error) => report.bad(
+            &subject,
+            error.to_string(),
+            format!(
+                "{}; in the policies of bucket and key too where the accounts differ",
+                allow("GetObject", role, &error)
+            ),
+        ),
+    }
 }
 
 fn key(arn: &str, current: bool, facts: &KeyFacts, report: &mut Report) {

@@ -103,7 +103,8 @@ impl Line {
                 }
             }
         }
-        revisions.retain(|name, _| self.settings.sources.contains_key(name));
+        complete &= self.look_at_shelves(&mut revisions).await?;
+        revisions.retain(|name, _| self.settings.grant(name).is_some());
         if revisions.is_empty() {
             return Ok((newest, false));
         }
@@ -282,6 +283,13 @@ impl Line {
                 .map_err(|_| git::Error::Thread)??;
             heads.trees.insert(name.clone(), tree);
             heads.commits.insert(name.clone(), commit);
+        }
+        for (name, revision) in revisions {
+            if self.settings.shelves.contains_key(name) {
+                let read = self.shelf(name, revision).await?;
+                heads.trees.insert(name.clone(), read.tree.clone());
+                heads.commits.insert(name.clone(), read.commit.clone());
+            }
         }
         Ok(heads)
     }
@@ -544,7 +552,7 @@ impl Line {
         let mut templates = Templates::default();
         let mut seen: BTreeMap<(BundleKind, String, u32), (SourceName, String)> = BTreeMap::new();
         for (name, tree) in &heads.trees {
-            let Some(source) = self.settings.sources.get(name) else {
+            let Some(grant) = self.settings.grant(name) else {
                 continue;
             };
             for path in find_bundles(&tree.files) {
@@ -554,7 +562,7 @@ impl Line {
                 let Some((bundle, digest)) = loaded.bundle.clone() else {
                     continue;
                 };
-                if !May::allows(&source.grant.may.templates, &path.name) {
+                if !May::allows(&grant.may.templates, &path.name) {
                     let message = format!(
                         "the source `{name}` may not define the template `{}`",
                         path.name

@@ -22,6 +22,7 @@ mod recover;
 mod removal;
 mod report;
 mod restore;
+mod shelf;
 mod ship;
 mod sweep;
 mod target;
@@ -45,11 +46,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Encryption, Source};
+use crate::config::{self, Encryption, Source};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::deployment::{EventKind, History};
-use crate::domain::estate::{Compiled, Memory, Placement, Rendering, Sheets, WaveKey};
+use crate::domain::estate::{Compiled, Grant, Memory, Placement, Rendering, Sheets, WaveKey};
 use crate::domain::model::{
     Actor, Address, Condition, Digest, Finding, InstallationId, PlacementName, Reason, Revision,
     SnapshotId, SourceName, StackId, SyncResult, TargetUid, Timestamp,
@@ -101,10 +102,20 @@ pub struct Settings {
     pub state: PathBuf,
     /// Sources.
     pub sources: BTreeMap<SourceName, Source>,
+    /// Sources that are archives in an object store.
+    pub shelves: BTreeMap<SourceName, config::Shelf>,
     /// Placements.
     pub placements: BTreeMap<PlacementName, Placement>,
     /// How bundles are encrypted.
     pub encryption: Encryption,
+}
+
+impl Settings {
+    /// Returns what a source may do, a repository or a shelf.
+    pub fn grant(&self, name: &SourceName) -> Option<&Grant> {
+        let repository = self.sources.get(name).map(|s| &s.grant);
+        repository.or_else(|| self.shelves.get(name).map(|s| &s.grant))
+    }
 }
 
 /// An accepted snapshot, compiled.
@@ -290,6 +301,7 @@ pub struct Line {
     sheets: Mutex<Sheets>,
     memory: Mutex<Memory>,
     trees: files::Trees,
+    shelves: shelf::Shelves,
     bundles: files::Bundles,
     looking: tokio::sync::Mutex<()>,
     closing: tokio::sync::Mutex<()>,
@@ -324,6 +336,7 @@ impl Line {
             sheets: Mutex::default(),
             memory: Mutex::default(),
             trees: files::Trees::default(),
+            shelves: shelf::Shelves::default(),
             bundles: files::Bundles::default(),
             looking: tokio::sync::Mutex::default(),
             closing: tokio::sync::Mutex::default(),
@@ -362,8 +375,7 @@ impl Line {
             }
         }
         // A source that is configured no more keeps nobody from telling what is asked for.
-        let sources = &self.settings.sources;
-        let configured = |name: &SourceName| sources.contains_key(name);
+        let configured = |name: &SourceName| self.settings.grant(name).is_some();
         self.shared().refused.retain(|name, _| configured(name));
         for (uid, condition) in self.store.shown().await? {
             let mut shared = self.shared();

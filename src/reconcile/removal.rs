@@ -334,7 +334,7 @@ impl Line {
                 "the source `{source}` has no `isoform.yaml` any more, so it cannot be told whether this is still asked for; one that asks for nothing says so"
             ));
         }
-        if let Some(source) = source.filter(|s| !self.settings.sources.contains_key(s)) {
+        if let Some(source) = source.filter(|s| self.settings.grant(s).is_none()) {
             return Some(format!(
                 "the source `{source}` is not configured any more, so it cannot be told whether this is still asked for"
             ));

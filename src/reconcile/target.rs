@@ -70,6 +70,10 @@ impl Line {
         };
         let backoff = SHORTEST.saturating_mul(1 << attempts.min(10)).min(LONGEST);
         let (result, reason, after) = match error {
+            Error::Port(crate::port::Error::KeyUnavailable(_)) => {
+                let wait = backoff.max(Duration::from_secs(60));
+                (SyncResult::Held, Reason::KeyUnavailable, Some(wait))
+            }
             Error::Port(error) => match error.disposition() {
                 Disposition::Retry => (SyncResult::Unknown, Reason::Unavailable, Some(backoff)),
                 Disposition::WaitFor(wait) => (

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::estate::Placement;
-use crate::domain::model::{Region, StackId, StackName, Timestamp};
+use crate::domain::model::{Region, SourceName, StackId, StackName, Timestamp};
 use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
@@ -311,6 +311,11 @@ impl Ports for Faulty {
 
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
         Ok(Arc::new(FaultyStore(self.inner.store(placement, region)?)))
+    }
+
+    fn shelf(&self, source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
+        let inner = self.inner.shelf(source)?;
+        Some(Arc::new(FaultyStore(inner)))
     }
 
     fn home(&self) -> Arc<dyn ObjectStore> {

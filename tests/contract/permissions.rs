@@ -57,7 +57,18 @@ fn setup() -> Setup {
         role: None,
         ..us.clone()
     };
+    let archives = Store {
+        bucket: "acme-proton".into(),
+        prefix: "templates".into(),
+        owner: "555555555555".parse().unwrap(),
+        key: Some("arn:aws:kms:us-east-1:555555555555:key/k".into()),
+        former_keys: Vec::new(),
+        seals: false,
+        role: None,
+        ..us.clone()
+    };
     Setup {
+        shelves: [("proton".to_owned(), archives)].into(),
         daemon: None,
         chain: vec![taken("111111111111", "hub")],
         tags: [("team".to_owned(), "platform".to_owned())].into(),

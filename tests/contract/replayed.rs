@@ -522,7 +522,7 @@ async fn a_key_that_is_disabled_is_a_refusal_that_names_it() {
 
     for answer in [made, opened] {
         assert!(
-            matches!(&answer, Err(Error::Denied(text)) if text.contains("key k is disabled")),
+            matches!(&answer, Err(Error::KeyUnavailable(text)) if text.contains("key k is disabled") && text.contains(KEY)),
             "{answer:?}"
         );
     }

@@ -89,7 +89,11 @@ async fn a_role_that_may_not_be_taken_is_denied() {
 #[tokio::test]
 async fn what_a_head_does_not_say_is_asked_with_a_get() {
     for (got, expected) in [
-        (s3_refusal(400, "KMS.DisabledException"), Disposition::Stall),
+        (s3_refusal(400, "InvalidObjectState"), Disposition::Stall),
+        (
+            s3_refusal(400, "KMS.DisabledException"),
+            Disposition::WaitFor(Duration::from_secs(60)),
+        ),
         (s3_refusal(400, "RequestTimeout"), Disposition::Retry),
         ((206, Vec::new(), "x".to_owned()), Disposition::Retry),
     ] {
@@ -255,4 +259,34 @@ async fn a_detection_that_failed_found_nothing_out() {
         matches!(&answer, Err(Error::Refused(text)) if text.contains("resource [Q]")),
         "{answer:?}"
     );
+}
+
+#[tokio::test]
+async fn a_refused_read_names_the_bucket_and_what_has_to_be_allowed() {
+    let disabled = s3_refusal(400, "KMS.DisabledException");
+    let denied = s3_refusal(403, "AccessDenied");
+    let service = Service::with(move |call, _| {
+        if call.contains("list-type=2") || call.contains("/denied") {
+            denied.clone()
+        } else {
+            disabled.clone()
+        }
+    })
+    .await;
+    let store = service.store(Encryption::Key(KEY.into())).await;
+
+    let listed = store.list("", None).await.map(|_| ()).unwrap_err();
+    let denied = store.get("denied", None).await.map(|_| ()).unwrap_err();
+    let disabled = store.get("a", None).await.map(|_| ()).unwrap_err();
+
+    for (error, words) in [
+        (&listed, ["s3:ListBucket", "arn:aws:s3:::bucket"]),
+        (&denied, ["s3:GetObject", "arn:aws:s3:::bucket/x/denied"]),
+        (&disabled, ["kms:Decrypt", KEY]),
+    ] {
+        let said = error.to_string();
+        assert!(words.iter().all(|w| said.contains(w)), "{said}");
+    }
+    assert!(matches!(listed, Error::Denied(_)), "{listed:?}");
+    assert!(matches!(disabled, Error::KeyUnavailable(_)), "{disabled:?}");
 }

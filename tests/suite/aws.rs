@@ -303,7 +303,85 @@ state: {{ path: state, key: 'file:root.key' }}
     );
 }
 
+/// Templates from a bucket, under a key: they register, and a bucket that does not move is listed and not read.
+fn archives(emulator: &str) {
+    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
+    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
+        println!(
+            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
+        );
+        return;
+    };
+    let bucket = format!("isoform-archives-{}", std::process::id());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let key = runtime.block_on(prepared(&endpoint, &bucket));
+    let put = |name: &str, bytes: Vec<u8>| {
+        use aws_sdk_s3::types::ServerSideEncryption::AwsKms;
+        runtime.block_on(async {
+            let sent = buckets(&operator(&endpoint).await)
+                .put_object()
+                .bucket(&bucket)
+                .key(name)
+                .server_side_encryption(AwsKms)
+                .ssekms_key_id(&key)
+                .body(bytes.into())
+                .send()
+                .await;
+            sent.unwrap();
+        });
+    };
+    put(
+        "proton/net/v1.tar.gz",
+        crate::shelf::template("dist/", "one"),
+    );
+    let pipe = Pipe::to(&endpoint);
+    let mut bench = Bench::empty("");
+    let config = format!(
+        "isoform: 1
+aws: {{ endpoint: '{}' }}
+accounts: {{ beta: {{ id: '{ACCOUNT}', roles: {{ apply: isoform-apply }} }} }}
+placements: {{ beta: {{ account: beta, regions: [{REGION}], mode: auto, blast_radius: 50 }} }}
+sources:
+  example: {{ url: ./origin.git, may: {{ environments: ['*'], placements: ['*'] }} }}
+  proton: {{ url: 's3://{bucket}/proton', owner: '{ACCOUNT}', key: '{key}', role: 'arn:aws:iam::{ACCOUNT}:role/isoform-read', may: {{ templates: ['*'] }} }}
+bundle_stores: {{ main: {{ url: 's3://{bucket}/isoform', owner: '{ACCOUNT}', encryption: client-kms, key: '{key}', role: 'arn:aws:iam::{ACCOUNT}:role/isoform-store' }} }}
+state: {{ path: state, key: 'file:root.key' }}
+poll: 1s
+",
+        pipe.address
+    );
+    std::fs::write(bench.root.join("config.yaml"), config).unwrap();
+    bench.write("isoform.yaml", "isoform: 1\nenvironments:\n  beta: { template: net@1, spec: beta.yaml, placement: beta }\n");
+    bench.write("beta.yaml", "proton: EnvironmentSpec\nspec: { word: a }\n");
+    bench.push("an environment");
+    bench.start();
+    all_in_sync(&bench.settle(), 1);
+    assert_eq!(crate::shelf::version(&bench), "\"net@1.0\"");
+
+    let read = format!("GET /{bucket}/proton/net/v1.tar.gz");
+    let listed = || pipe.count("prefix=proton%2F");
+    assert_eq!(pipe.count(&read), 1);
+    let before = listed();
+    bench.until(|_| listed() >= before + 2);
+    assert_eq!(pipe.count(&read), 1, "it was not read again");
+
+    put("proton/net/v1.tar.gz", crate::shelf::template("", "two"));
+    bench.until(|_| crate::shelf::version(&bench) == "\"net@1.1\"");
+    assert_eq!(pipe.count(&read), 2);
+    let text = bench.cli(&["doctor"], 1);
+    assert!(
+        text.contains("role/isoform-read lists and reads it"),
+        "{text}"
+    );
+    bench.stop();
+}
+
 mod on_ministack {
+    #[test]
+    fn templates_come_from_a_bucket_under_a_key() {
+        super::archives("ministack");
+    }
+
     #[test]
     fn what_the_doctor_says_mends_what_it_found() {
         super::examination("ministack");

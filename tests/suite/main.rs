@@ -16,6 +16,7 @@ mod recovery;
 mod removal;
 mod sealed;
 mod sec;
+mod shelf;
 mod story;
 mod support;
 mod sweep;

@@ -4,6 +4,8 @@
 //! the newest is the recommended one. Nothing here stores anything: `reconcile` puts registrations under their keys
 //! with a conditional put, and the log holds them.
 
+mod shelf;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::model::{Digest, Revision, SourceName};
 use super::spec::TemplateRef;
 use super::template::BundleKind;
+pub use shelf::{Archive, Shelf, Shelved, places, revision};
 
 /// One registered version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

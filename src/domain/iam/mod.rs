@@ -76,6 +76,8 @@ pub struct Setup {
     pub places: Vec<Place>,
     /// Bundle stores by name.
     pub stores: BTreeMap<String, Store>,
+    /// Buckets of others with archives of bundles, by the name of the source: they are read and never written.
+    pub shelves: BTreeMap<String, Store>,
     /// Only what looking needs, whatever the placements may do.
     pub observe: bool,
 }
@@ -107,6 +109,8 @@ struct Draft {
     reads: BTreeSet<String>,
     /// Stores that it works in.
     keeps: BTreeSet<String>,
+    /// Archives that it reads.
+    fetches: BTreeSet<String>,
 }
 
 /// Stacks of one account.
@@ -246,6 +250,14 @@ fn drafts(setup: &Setup) -> BTreeMap<Holder, Draft> {
             None => last.clone(),
         };
         drafts.entry(holder).or_default().keeps.insert(name.clone());
+    }
+    for (name, shelf) in &setup.shelves {
+        let holder = match &shelf.role {
+            Some(role) => take(&mut drafts, &last, role),
+            None => last.clone(),
+        };
+        let draft = drafts.entry(holder).or_default();
+        draft.fetches.insert(name.clone());
     }
     drafts
 }

@@ -180,16 +180,40 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
     for (index, store) in draft.keeps.iter().map(|n| &setup.stores[n]).enumerate() {
         statements.extend(keeping(store, index));
     }
+    for (index, shelf) in draft.fetches.iter().map(|n| &setup.shelves[n]).enumerate() {
+        statements.extend(fetching(shelf, index));
+    }
     document(statements)
+}
+
+/// What reading archives needs. The policies of their bucket and key are somebody else's, and are not written here.
+fn fetching(shelf: &Store, index: usize) -> Vec<Value> {
+    let read = &["s3:GetObject"];
+    let read = allow(
+        &format!("ReadArchives{index}"),
+        read,
+        vec![objects(shelf, "*")],
+    );
+    let list = &["s3:ListBucket"];
+    let list = allow(
+        &format!("ListArchives{index}"),
+        list,
+        vec![bucket_of(shelf)],
+    );
+    let mut statements = vec![owned(shelf, read), owned(shelf, list)];
+    if !every_key(shelf).is_empty() {
+        let open = allow(
+            &format!("OpenArchives{index}"),
+            &["kms:Decrypt"],
+            every_key(shelf),
+        );
+        statements.push(through_s3(shelf, open));
+    }
+    statements
 }
 
 /// What working in a store needs.
 fn keeping(store: &Store, index: usize) -> Vec<Value> {
-    let bucket = format!(
-        "arn:{}:s3:::{}",
-        partition(Some(&store.region)),
-        store.bucket
-    );
     let mut statements = vec![
         owned(
             store,
@@ -205,7 +229,7 @@ fn keeping(store: &Store, index: usize) -> Vec<Value> {
             allow(
                 &format!("ListBundles{index}"),
                 &["s3:ListBucket"],
-                vec![bucket],
+                vec![bucket_of(store)],
             ),
         ),
     ];
@@ -241,6 +265,14 @@ fn every_key(store: &Store) -> Vec<String> {
         .chain(&store.former_keys)
         .cloned()
         .collect()
+}
+
+fn bucket_of(store: &Store) -> String {
+    format!(
+        "arn:{}:s3:::{}",
+        partition(Some(&store.region)),
+        store.bucket
+    )
 }
 
 fn objects(store: &Store, what: &str) -> String {

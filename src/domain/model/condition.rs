@@ -124,6 +124,8 @@ reasons! {
     PruneBudget => "look at each with `isoform why` and let it go with `isoform approve <target>`",
     /// A service did not answer; it is tried again.
     Unavailable => "it is tried again by itself",
+    /// A key cannot be used: disabled, deleted, or not allowed.
+    KeyUnavailable => "enable the key, or allow what the detail names; it goes on by itself then",
     /// The engine that the manifest names cannot be deployed yet.
     EngineNotSupported => "only jinja with cloudformation can be deployed today",
     /// A fault of isoform itself.
