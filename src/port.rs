@@ -508,6 +508,10 @@ pub trait Ports: Send + Sync {
     fn home(&self) -> Arc<dyn ObjectStore>;
     /// The key service that bundles are sealed under; absent where they are only encrypted by the store.
     fn sealing(&self) -> Option<Arc<dyn KeyService>>;
+    /// The key service that wraps the root key of the daemon's own data; absent where that is a file.
+    fn root(&self) -> Option<Arc<dyn KeyService>> {
+        None
+    }
     /// Accounts that have an engine, for sweeps.
     fn account(&self, placement: &Placement) -> AccountId {
         placement.account.clone()

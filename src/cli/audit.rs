@@ -1,6 +1,7 @@
 //! Reading the log: history, one page of evidence, verification, proof, export.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -11,12 +12,13 @@ use super::client::{Client, config_path};
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, clean};
 use super::{DONE, FAILED, Global, Output, Usage, usage};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Root};
 use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
 use crate::domain::deployment::{EventKind, Remedy, Step};
 use crate::domain::model::counted;
+use crate::port::ObjectStore;
 use crate::reconcile::{Evidence, Proof};
-use crate::store::Keyring;
+use crate::store::{Keyring, RootKey};
 
 #[derive(Subcommand)]
 pub(crate) enum AuditCommand {
@@ -576,7 +578,7 @@ async fn verify_log(
         Some(path) => from_file(&path).map(|e| (e, None)),
         None => from_state(global, state, cloud, root_key).await,
     };
-    let (mut evident, cloud) = match result {
+    let (mut evident, copy) = match result {
         Ok(found) => found,
         // A file that is not there is no log that was tampered with.
         Err(error) if error.is::<Usage>() => return Err(error),
@@ -606,9 +608,9 @@ async fn verify_log(
     // First what lies here, by itself; then against the shipped copy, whose checkpoints count too.
     let mut result = verify(&evident.entries, &evident.checkpoints, &check);
     if result.is_ok()
-        && let Some(cloud) = cloud.filter(|c| c.exists())
+        && let Some(home) = copy
     {
-        if let Err(error) = shipped(&cloud, &mut evident, &trusted).await {
+        if let Err(error) = shipped(home.as_ref(), &mut evident, &trusted).await {
             return told(global, Err(format!("{error:#}")), &evident.notes);
         }
         result = verify(&evident.entries, &evident.checkpoints, &check);
@@ -695,22 +697,36 @@ fn from_file(path: &std::path::Path) -> anyhow::Result<Evident> {
     Ok(evident)
 }
 
-/// Reads a state folder without a daemon; returns the folder of the shipped copy too.
+/// Reads a state folder without a daemon; opens the shipped copy too.
 async fn from_state(
     global: &Global,
     state: Option<PathBuf>,
     cloud: Option<PathBuf>,
     root_key: Option<PathBuf>,
-) -> anyhow::Result<(Evident, Option<PathBuf>)> {
-    let (state, cloud, root_key) = match state {
-        Some(state) => (state, cloud, root_key),
+) -> anyhow::Result<(Evident, Option<Arc<dyn ObjectStore>>)> {
+    let given = root_key.filter(|p| p.exists());
+    let given = given.map(|p| RootKey::read(&p)).transpose()?;
+    let (state, copy, root) = match state {
+        Some(state) => (state, copy_in(cloud).await?, given),
         None => {
             let found = nearby(global)?;
-            (
-                found.state.clone(),
-                cloud.or(Some(found.cloud.clone())),
-                root_key.or(Some(found.root_key.clone())),
-            )
+            let ports = match &found.aws {
+                Some(_) => Some(crate::daemon::open(&found, &Clock::system()).await?),
+                None => None,
+            };
+            let root = match (given, &found.root, &ports) {
+                (Some(given), ..) => Some(given),
+                (None, Root::File(path), _) if path.exists() => Some(RootKey::read(path)?),
+                (None, Root::Kms(_), Some(ports)) => {
+                    Some(crate::daemon::root_key(&found, ports.as_ref()).await?)
+                }
+                _ => None,
+            };
+            let copy = match (cloud, &ports) {
+                (None, Some(ports)) => Some(ports.home()),
+                (cloud, _) => copy_in(cloud.or(Some(found.cloud.clone()))).await?,
+            };
+            (found.state.clone(), copy, root)
         }
     };
     let (entries, checkpoints, payloads, shipped) = crate::store::read_log(&state)
@@ -723,8 +739,8 @@ async fn from_state(
         payloads,
         shipped,
     };
-    if let Some(path) = root_key.filter(|p| p.exists()) {
-        let keyring = crate::store::read_keyring(&state, &path).await?;
+    if let Some(root) = root {
+        let keyring = crate::store::read_keyring(&state, &root).await?;
         for digest in evident.entries.iter().flat_map(Entry::payloads) {
             match evident.payloads.get(&digest) {
                 Some(sealed) => keyring
@@ -738,7 +754,17 @@ async fn from_state(
             evident.payloads.len()
         ));
     }
-    Ok((evident, cloud))
+    Ok((evident, copy))
+}
+
+/// The shipped copy in a local world, if there is one.
+async fn copy_in(cloud: Option<PathBuf>) -> anyhow::Result<Option<Arc<dyn ObjectStore>>> {
+    let Some(cloud) = cloud.filter(|c| c.exists()) else {
+        return Ok(None);
+    };
+    let world = crate::local::World::open(&cloud, Clock::system(), 1.0).await?;
+    let home = crate::local::LocalObjects::new(world, "bundles");
+    Ok(Some(Arc::new(home)))
 }
 
 fn nearby(global: &Global) -> anyhow::Result<Config> {
@@ -758,13 +784,11 @@ fn nearby(global: &Global) -> anyhow::Result<Config> {
 }
 
 /// Adds the shipped copy: its segments must be the same log, and its checkpoints count too.
-async fn shipped(cloud: &std::path::Path, evident: &mut Evident, key: &str) -> anyhow::Result<()> {
-    let world = crate::local::World::open(cloud, Clock::system(), 1.0).await?;
-    let home = crate::local::LocalObjects::new(world, "bundles");
+async fn shipped(home: &dyn ObjectStore, evident: &mut Evident, key: &str) -> anyhow::Result<()> {
     let Some(Body::Created { log, .. }) = evident.entries.first().map(|e| e.body.clone()) else {
         return Ok(());
     };
-    let there = crate::reconcile::Shipped::read(&home, &log)
+    let there = crate::reconcile::Shipped::read(home, &log)
         .await
         .context("the shipped log")?;
     // Whoever may write to the bundle store can add what was never in this log.

@@ -77,7 +77,7 @@ fn as_json(config: &Config, path: &Path, origin: &str) -> Value {
         "file": path,
         "origin": origin,
         "state": config.state,
-        "root_key": config.root_key,
+        "root_key": config.root.to_string(),
         "socket": config.socket(),
         "cloud": config.cloud,
         "pace": config.pace,
@@ -189,7 +189,7 @@ fn as_text(config: &Config) -> String {
         out.push_str(&format!("  {DIM}{name:<13}{RESET}{text}\n"));
     };
     row("state", config.state.display().to_string());
-    row("root key", config.root_key.display().to_string());
+    row("root key", config.root.to_string());
     row("socket", config.socket().display().to_string());
     row(
         "cloud",

@@ -139,6 +139,10 @@ fn setup(config: &Config, aws: &config::Aws) -> Setup {
         tags: aws.session_tags.clone(),
         places: places.collect(),
         stores: stores.collect(),
+        root: match &config.root {
+            config::Root::Kms(root) => Some((root.key.clone(), root.role.as_ref().map(taken))),
+            config::Root::File(_) => None,
+        },
         observe: false,
     }
 }

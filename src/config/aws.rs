@@ -47,6 +47,17 @@ pub struct S3Store {
     pub role: Option<Hop>,
 }
 
+/// A key of KMS that wraps the root key.
+#[derive(Clone, Debug)]
+pub struct KmsRoot {
+    /// Its ARN.
+    pub key: String,
+    /// Its region.
+    pub region: Region,
+    /// The role that may use it.
+    pub role: Option<Hop>,
+}
+
 /// AWS, as it is configured.
 #[derive(Clone, Debug)]
 pub struct Aws {
@@ -313,6 +324,40 @@ fn role(
     ))
 }
 
+/// Gives meaning to a root key in KMS.
+pub(super) fn root(file: &raw::File, arn: &str, faults: &mut Vec<String>) -> Option<KmsRoot> {
+    let given = &file.state;
+    if file.local.is_some() {
+        faults.push("state.key: a key of KMS is in AWS; beside `local` write file:<path>".into());
+        return None;
+    }
+    if given.external_id.is_some() && given.role.is_none() {
+        faults.push(
+            "state.external_id: it is given with a role that is taken, and there is no `role`"
+                .into(),
+        );
+    }
+    id_fits(given.external_id.as_ref(), "state", faults);
+    let hop = match &given.role {
+        Some(name) => Some(Hop {
+            arn: role(name, None, "state.role", faults)?,
+            external_id: given.external_id.clone(),
+        }),
+        None => None,
+    };
+    let Some(region) = key_region(arn) else {
+        faults.push(format!(
+            "state.key: `{arn}` is not arn:<partition>:kms:<region>:<account>:key/<id>; an alias can be pointed elsewhere and is not taken"
+        ));
+        return None;
+    };
+    Some(KmsRoot {
+        key: arn.to_owned(),
+        region,
+        role: hop,
+    })
+}
+
 fn home(file: &raw::File, faults: &mut Vec<String>) -> Option<String> {
     let mut names = file.bundle_stores.keys();
     match (&file.home, names.next(), names.next()) {
@@ -558,6 +603,21 @@ state: { path: state, key: "file:root.key" }
                 "encryption: sse-s3, former_keys: ['arn:aws:kms:us-east-1:333333333333:key/k']",
                 "bundle_stores.eu.former_keys",
             ),
+            (
+                "file:root.key",
+                "kms:arn:aws:kms:us-east-1:333333333333:alias/k",
+                "state.key",
+            ),
+            (
+                "\"file:root.key\"",
+                "\"kms:arn:aws:kms:us-east-1:333333333333:key/k\", role: read",
+                "state.role",
+            ),
+            (
+                "\"file:root.key\"",
+                "\"file:root.key\", external_id: xx",
+                "state.external_id",
+            ),
             ("home: us", "home: them", "home"),
             ("home: us", "", "home"),
             (
@@ -573,6 +633,23 @@ state: { path: state, key: "file:root.key" }
                 "{key}: {faults:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_root_key_may_be_with_kms() {
+        let arn = "arn:aws:kms:eu-west-1:333333333333:key/k";
+        let text = GOOD.replace("file:root.key", &format!("kms:{arn}"));
+
+        let config = resolve(&text).unwrap();
+
+        let super::super::Root::Kms(root) = &config.root else {
+            panic!("{:?}", config.root);
+        };
+        assert_eq!(
+            (root.key.as_str(), root.region.as_str()),
+            (arn, "eu-west-1")
+        );
+        assert_eq!(config.root.to_string(), format!("kms:{arn}"));
     }
 
     #[test]

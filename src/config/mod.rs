@@ -15,7 +15,7 @@ use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
-pub use aws::{Aws, Hands, Hop, S3Store};
+pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store};
 pub use raw::{BundleStore, Encryption, ForcePush};
 pub use shelf::{Shelf, ShelfPlace};
 
@@ -46,8 +46,8 @@ pub struct Config {
     pub shelves: BTreeMap<SourceName, Shelf>,
     /// The state folder.
     pub state: PathBuf,
-    /// The file with the root key.
-    pub root_key: PathBuf,
+    /// Where the root key is.
+    pub root: Root,
     /// AWS; absent where the embedded engine stands in for it.
     pub aws: Option<Aws>,
     /// The folder of the local world; empty on AWS.
@@ -64,6 +64,24 @@ pub struct Config {
     pub sweep: Duration,
     /// Workers in all, and for one account and region.
     pub workers: usize,
+}
+
+/// Where the root key of the daemon's own data is.
+#[derive(Clone, Debug)]
+pub enum Root {
+    /// In a file.
+    File(PathBuf),
+    /// With KMS, which opens what was wrapped under its key.
+    Kms(KmsRoot),
+}
+
+impl std::fmt::Display for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Kms(root) => write!(f, "kms:{}", root.key),
+        }
+    }
 }
 
 /// Everything that is wrong with a configuration.
@@ -133,17 +151,7 @@ impl Config {
         let sources = sources(file, base, &placements, &mut faults);
         let shelves = shelf::resolve(file, &mut faults);
         let state = base.join(&file.state.path);
-        let root_key = match file.state.key.strip_prefix("file:") {
-            Some(path) => base.join(path),
-            None => {
-                faults.push("state.key: write file:<path>; a KMS key is not supported yet, and a key itself never stands here".into());
-                PathBuf::new()
-            }
-        };
-        // A key beside what it opens protects nothing. The demo is the exception, and says so.
-        if root_key.starts_with(&state) {
-            faults.push(format!("state.key: {} lies inside the state folder; keep the root key outside of it and of its backups", root_key.display()));
-        }
+        let root = root(file, base, &state, &mut faults);
         let mut duration = |name: &str, value: &Option<String>, default: u64| match value
             .as_deref()
             .map(parse_duration)
@@ -203,7 +211,7 @@ impl Config {
             sources,
             shelves,
             state,
-            root_key,
+            root,
             aws,
             cloud: file
                 .local
@@ -223,6 +231,35 @@ impl Config {
     pub fn socket(&self) -> PathBuf {
         self.state.join("isoform.sock")
     }
+}
+
+fn root(file: &raw::File, base: &Path, state: &Path, faults: &mut Vec<String>) -> Root {
+    let given = &file.state;
+    if let Some(arn) = given.key.strip_prefix("kms:") {
+        return aws::root(file, arn, faults).map_or_else(|| Root::File(PathBuf::new()), Root::Kms);
+    }
+    for (word, is_given) in [
+        ("role", given.role.is_some()),
+        ("external_id", given.external_id.is_some()),
+    ] {
+        if is_given {
+            faults.push(format!(
+                "state.{word}: it is said of a root key in KMS, and this one is a file"
+            ));
+        }
+    }
+    let Some(path) = given.key.strip_prefix("file:").map(|path| base.join(path)) else {
+        faults.push(
+            "state.key: write file:<path>, or kms:<ARN of a key>; a key itself never stands here"
+                .into(),
+        );
+        return Root::File(PathBuf::new());
+    };
+    // A key beside what it opens protects nothing. The demo is the exception, and says so.
+    if path.starts_with(state) {
+        faults.push(format!("state.key: {} lies inside the state folder; keep the root key outside of it and of its backups", path.display()));
+    }
+    Root::File(path)
 }
 
 fn accounts(file: &raw::File, faults: &mut Vec<String>) -> BTreeMap<String, AccountId> {

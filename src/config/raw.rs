@@ -328,6 +328,10 @@ pub enum Encryption {
 pub struct State {
     pub path: String,
     pub key: String,
+    #[serde(default)]
+    pub role: Option<String>,
+    #[serde(default)]
+    pub external_id: Option<String>,
 }
 
 /// The embedded engine.

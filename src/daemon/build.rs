@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloud::AwsPorts;
 use crate::clock::Clock;
-use crate::config::{Config, ShelfPlace};
+use crate::config::{Config, Root, ShelfPlace};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
 use crate::domain::model::{Actor, Region, SourceName};
 use crate::domain::policy::Mode;
 use crate::local::{LocalEngine, LocalKeys, LocalObjects, World};
 use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine};
-use crate::reconcile::{Line, Settings, restore};
+use crate::reconcile::{Line, Settings, open_root, restore};
 use crate::store::{RootKey, Store};
 use crate::workqueue::WorkQueue;
 
@@ -92,6 +92,20 @@ pub async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Port
     }
 }
 
+/// Opens the root key, from its file or with the key service.
+pub async fn root_key(config: &Config, ports: &dyn Ports) -> anyhow::Result<RootKey> {
+    match (&config.root, ports.root()) {
+        (Root::File(path), _) => RootKey::read(path)
+            .context("opening the root key; `isoform config key <file>` makes one"),
+        (Root::Kms(root), Some(keys)) => {
+            open_root(&config.state, ports.home().as_ref(), keys.as_ref())
+                .await
+                .with_context(|| format!("opening the root key with {}", root.key))
+        }
+        (Root::Kms(_), None) => bail!("the root key is with KMS, and no key service is here"),
+    }
+}
+
 /// A daemon that is put together and does not run yet.
 pub struct Built {
     /// The line.
@@ -119,13 +133,12 @@ pub async fn build_on(
     crate::secret_file::folder(&config.state)
         .with_context(|| format!("making {}", config.state.display()))?;
     let lock = lock(&config)?;
-    let root = RootKey::read(&config.root_key)
-        .context("opening the root key; `isoform config key <file>` makes one")?;
-    let mut store = Store::open(&config.state, &root).await?;
     let ports = match ports {
         Some(ports) => ports,
         None => open(&config, &clock).await?,
     };
+    let root = root_key(&config, ports.as_ref()).await?;
+    let mut store = Store::open(&config.state, &root).await?;
     let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now())
         .await
         .context("finding out who the state belongs to")?;

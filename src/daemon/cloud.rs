@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
 use crate::clock::Clock;
-use crate::config::{self, Config, ShelfPlace};
+use crate::config::{self, Config, Root, ShelfPlace};
 use crate::domain::estate::Placement;
 use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::policy::Mode;
@@ -19,6 +19,7 @@ pub struct AwsPorts {
     home: Arc<S3Objects>,
     keys: Option<Arc<KmsKeys>>,
     shelves: BTreeMap<SourceName, Arc<S3Objects>>,
+    root: Option<Arc<KmsKeys>>,
 }
 
 impl AwsPorts {
@@ -63,7 +64,17 @@ impl AwsPorts {
                 shelves.insert(name.clone(), Arc::new(objects));
             }
         }
+        let root = match &config.root {
+            Root::Kms(root) => {
+                let roles = chain(aws, root.role.as_ref());
+                let session = reached.session(&root.region, &roles).await;
+                let keys = KmsKeys::new(&session, root.key.clone(), Vec::new(), None);
+                Some(Arc::new(keys))
+            }
+            Root::File(_) => None,
+        };
         Self {
+            root,
             shelves,
             engines,
             serves: aws.serves.clone(),
@@ -153,6 +164,10 @@ impl Ports for AwsPorts {
 
     fn home(&self) -> Arc<dyn ObjectStore> {
         self.home.clone()
+    }
+
+    fn root(&self) -> Option<Arc<dyn KeyService>> {
+        self.root.clone().map(|k| k as Arc<dyn KeyService>)
     }
 
     fn sealing(&self) -> Option<Arc<dyn KeyService>> {

@@ -132,14 +132,16 @@ pub async fn examine_aws(
 
 /// What lies on this machine.
 fn own(config: &Config, report: &mut Report) {
-    let path = config.root_key.display().to_string();
-    match RootKey::read(&config.root_key) {
-        Ok(_) => report.good("the root key", format!("{path} can be read")),
-        Err(error) => report.bad(
-            "the root key",
-            error.to_string(),
-            format!("give this user the file, or make a first one: isoform config key {path}"),
-        ),
+    if let config::Root::File(path) = &config.root {
+        let shown = path.display();
+        match RootKey::read(path) {
+            Ok(_) => report.good("the root key", format!("{shown} can be read")),
+            Err(error) => report.bad(
+                "the root key",
+                error.to_string(),
+                format!("give this user the file, or make a first one: isoform config key {shown}"),
+            ),
+        }
     }
     let state = &config.state;
     let says = if state.is_dir() {
@@ -196,6 +198,14 @@ async fn cloud(
                 let current = store.key.as_ref() == Some(arn);
                 key(arn, current, &session.key(arn).await, report);
             }
+        }
+    }
+    if let config::Root::Kms(root) = &config.root {
+        let session = reached
+            .session(&root.region, &chain(aws, root.role.as_ref()))
+            .await;
+        if keys.insert(root.key.clone()) {
+            key(&root.key, true, &session.key(&root.key).await, report);
         }
     }
     for (name, shelf) in &config.shelves {

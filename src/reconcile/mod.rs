@@ -22,6 +22,7 @@ mod recover;
 mod removal;
 mod report;
 mod restore;
+mod root;
 mod shelf;
 mod ship;
 mod sweep;
@@ -35,6 +36,7 @@ pub use operator::{ApproveWhat, OperatorError, Selector};
 pub use preview::{DiffReport, Move, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
 pub use restore::{Shipped, restore};
+pub use root::open_root;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

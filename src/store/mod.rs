@@ -150,7 +150,7 @@ pub async fn read_log(folder: &Path) -> Result<RawLog, Error> {
 }
 
 /// Opens the keys of a state folder without a daemon.
-pub async fn read_keyring(folder: &Path, root_key: &Path) -> Result<Keyring, Error> {
+pub async fn read_keyring(folder: &Path, root: &RootKey) -> Result<Keyring, Error> {
     let pool = read_only(folder).await?;
     let rows = sqlx::query("SELECT id, wrapped FROM data_keys")
         .fetch_all(&pool)
@@ -160,7 +160,7 @@ pub async fn read_keyring(folder: &Path, root_key: &Path) -> Result<Keyring, Err
         .map(|r| Ok((r.try_get(0)?, r.try_get(1)?)))
         .collect::<Result<Vec<_>, Error>>()?;
     pool.close().await;
-    Keyring::open(&RootKey::read(root_key)?, &wrapped)
+    Keyring::open(root, &wrapped)
 }
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");

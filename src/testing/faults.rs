@@ -322,6 +322,11 @@ impl Ports for Faulty {
         Arc::new(FaultyStore(self.inner.home()))
     }
 
+    fn root(&self) -> Option<Arc<dyn KeyService>> {
+        let inner = self.inner.root()?;
+        Some(Arc::new(FaultyKeys(inner)))
+    }
+
     fn sealing(&self) -> Option<Arc<dyn KeyService>> {
         let inner = self.inner.sealing()?;
         Some(Arc::new(FaultyKeys(inner)))

@@ -74,6 +74,10 @@ fn setup() -> Setup {
         tags: [("team".to_owned(), "platform".to_owned())].into(),
         places: vec![prod, beta],
         stores: [("us".to_owned(), us), ("eu".to_owned(), eu)].into(),
+        root: Some((
+            "arn:aws:kms:us-east-1:111111111111:key/root".into(),
+            Some(taken("111111111111", "isoform-root")),
+        )),
         observe: false,
     }
 }

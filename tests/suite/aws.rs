@@ -376,7 +376,75 @@ poll: 1s
     bench.stop();
 }
 
+/// The root key with KMS: the state is opened with it, and again without a state.
+fn root_key(emulator: &str) {
+    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
+    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
+        println!(
+            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
+        );
+        return;
+    };
+    let bucket = format!("isoform-root-{}", std::process::id());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let key = runtime.block_on(prepared(&endpoint, &bucket));
+    let switch = |on: bool| {
+        runtime.block_on(async {
+            let keys = aws_sdk_kms::Client::new(operator(&endpoint).await.config());
+            if on {
+                keys.enable_key().key_id(&key).send().await.unwrap();
+            } else {
+                keys.disable_key().key_id(&key).send().await.unwrap();
+            }
+        });
+    };
+    let mut bench = Bench::empty("");
+    let config = format!(
+        "isoform: 1
+aws: {{ endpoint: '{endpoint}' }}
+accounts: {{ beta: {{ id: '{ACCOUNT}', roles: {{ apply: isoform-apply }} }} }}
+placements: {{ beta: {{ account: beta, regions: [{REGION}], mode: auto, blast_radius: 50 }} }}
+sources: {{ example: {{ url: ./origin.git, may: {{ stacks: ['*'], placements: ['*'] }} }} }}
+bundle_stores: {{ main: {{ url: 's3://{bucket}/isoform', owner: '{ACCOUNT}', region: {REGION}, encryption: sse-s3, role: 'arn:aws:iam::{ACCOUNT}:role/isoform-store' }} }}
+state: {{ path: state, key: 'kms:{key}', role: 'arn:aws:iam::{ACCOUNT}:role/isoform-root' }}
+poll: 1s
+"
+    );
+    std::fs::write(bench.root.join("config.yaml"), config).unwrap();
+    bench.write(
+        "isoform.yaml",
+        "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta }\n",
+    );
+    bench.write("topic.yaml", "Resources:\n  T: {Type: 'AWS::SNS::Topic'}\n");
+    bench.push("a stack");
+    bench.start();
+    all_in_sync(&bench.settle(), 1);
+    bench.stop();
+    let text = bench.cli(&["audit", "verify"], 0);
+    assert!(
+        text.contains("payloads open") && text.contains("the same in the bundle store"),
+        "{text}"
+    );
+
+    switch(false);
+    let refused = bench.run(&["run"]);
+    let said = crate::support::text(&refused);
+    assert!(!refused.status.success() && said.contains(&key), "{said}");
+    assert!(said.contains("key unavailable"), "{said}");
+
+    switch(true);
+    std::fs::remove_dir_all(bench.root.join("state")).unwrap();
+    bench.start();
+    all_in_sync(&bench.settle(), 1);
+    bench.stop();
+}
+
 mod on_ministack {
+    #[test]
+    fn the_root_key_is_with_kms() {
+        super::root_key("ministack");
+    }
+
     #[test]
     fn templates_come_from_a_bucket_under_a_key() {
         super::archives("ministack");

@@ -78,6 +78,8 @@ pub struct Setup {
     pub stores: BTreeMap<String, Store>,
     /// Buckets of others with archives of bundles, by the name of the source: they are read and never written.
     pub shelves: BTreeMap<String, Store>,
+    /// The key that wraps the root key of the daemon's own data, with the role that uses it; absent where that is a file.
+    pub root: Option<(String, Option<Taken>)>,
     /// Only what looking needs, whatever the placements may do.
     pub observe: bool,
 }
@@ -111,6 +113,8 @@ struct Draft {
     keeps: BTreeSet<String>,
     /// Archives that it reads.
     fetches: BTreeSet<String>,
+    /// The key that it wraps the root key with.
+    roots: Option<String>,
 }
 
 /// Stacks of one account.
@@ -258,6 +262,13 @@ fn drafts(setup: &Setup) -> BTreeMap<Holder, Draft> {
         };
         let draft = drafts.entry(holder).or_default();
         draft.fetches.insert(name.clone());
+    }
+    if let Some((key, role)) = &setup.root {
+        let holder = match role {
+            Some(role) => take(&mut drafts, &last, role),
+            None => last.clone(),
+        };
+        drafts.entry(holder).or_default().roots = Some(key.clone());
     }
     drafts
 }

@@ -32,6 +32,8 @@ const KEEP: &[&str] = &[
     "s3:PutObject",
 ];
 
+const ROOT: &[&str] = &["kms:Decrypt", "kms:GenerateDataKey"];
+
 fn document(statements: Vec<Value>) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
@@ -183,7 +185,16 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
     for (index, shelf) in draft.fetches.iter().map(|n| &setup.shelves[n]).enumerate() {
         statements.extend(fetching(shelf, index));
     }
+    if let Some(key) = &draft.roots {
+        let allow = allow("UseRootKey", ROOT, vec![key.clone()]);
+        statements.push(on(allow, for_the_root()));
+    }
     document(statements)
+}
+
+/// Nothing but the root key is wrapped with it: the context is in `reconcile/root.rs`.
+fn for_the_root() -> Value {
+    json!({ "StringEquals": { "kms:EncryptionContext:isoform:kind": "root-key" } })
 }
 
 /// What reading archives needs. The policies of their bucket and key are somebody else's, and are not written here.
@@ -454,6 +465,18 @@ pub(super) fn keys(setup: &Setup, drafts: &BTreeMap<Holder, Draft>) -> Vec<Resou
                 let read = give(format!("Read{index}"), &read, &["kms:Decrypt"]);
                 statements.push(through_s3(store, read));
             }
+        }
+    }
+    for (holder, draft) in drafts {
+        let key = draft.roots.as_ref();
+        let region = key.and_then(|k| k.split(':').nth(3)?.parse::<Region>().ok());
+        if let (Some(key), Some(region)) = (key, region) {
+            let to = principal(setup, holder);
+            let (_, statements) = users_of.entry(key.clone()).or_insert((region, Vec::new()));
+            statements.push(on(
+                json!({ "Sid": "UseRootKey", "Effect": "Allow", "Principal": { "AWS": [to] }, "Action": ROOT, "Resource": "*" }),
+                for_the_root(),
+            ));
         }
     }
     users_of
