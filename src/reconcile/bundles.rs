@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::{Error, Line};
 use crate::config::Encryption;
 use crate::domain::bundle;
+use crate::domain::deployment::{Deployment, Pinned};
+use crate::domain::estate::Target;
 use crate::domain::model::{Digest, sha256_hex};
 use crate::domain::plan::Desired;
 use crate::domain::seal::{self, EncryptionContext, FrameLength, Header, MessageId};
@@ -93,38 +95,62 @@ pub async fn open_bundle(
     keys: Option<&dyn KeyService>,
     digest: &Digest,
 ) -> Result<Files, Error> {
+    read_bundle(store, keys, digest)
+        .await
+        .map(|(files, _)| files)
+}
+
+/// Opens a bundle and returns the checksum of the object too.
+async fn read_bundle(
+    store: &dyn ObjectStore,
+    keys: Option<&dyn KeyService>,
+    digest: &Digest,
+) -> Result<(Files, String), Error> {
     let bytes = port::read_all(store, &key(digest), None, LARGEST).await?;
+    let sum = sha256_hex(&bytes);
+    // Nobody but the store gives these bytes: what is wrong with them is no fault of isoform.
+    let wrong = |error: &dyn std::fmt::Display| {
+        Error::from(port::Error::Untrusted(format!(
+            "{} in the bundle store: {error}",
+            key(digest)
+        )))
+    };
     let archive = if bytes.starts_with(&[seal::VERSION]) {
         let keys = keys.ok_or_else(|| {
             Error::Broken("the bundle is sealed, and no key service is configured".into())
         })?;
         let sealed =
-            seal::Sealed::parse(&bytes[..], &seal::Limits::default()).map_err(sealed_error)?;
+            seal::Sealed::parse(&bytes[..], &seal::Limits::default()).map_err(|e| wrong(&e))?;
         let header = sealed.header().clone();
         let expected = EncryptionContext::from([("isoform:bundle".to_owned(), digest.to_string())]);
-        header.require_context(&expected).map_err(sealed_error)?;
+        header.require_context(&expected).map_err(|e| wrong(&e))?;
         let data_key = keys
             .unwrap(&header.encrypted_data_keys, &header.context)
             .await?;
         let mut plain = Vec::new();
         sealed
             .open(data_key)
-            .map_err(sealed_error)?
+            .map_err(|e| wrong(&e))?
             .copy_to(&mut plain)
-            .map_err(sealed_error)?;
+            .map_err(|e| wrong(&e))?;
         plain
     } else {
         bytes
     };
-    let files = bundle::unpack(&archive, &bundle::Limits::default())
-        .map_err(|e| Error::Broken(format!("the bundle {digest}: {e}")))?;
+    let files = bundle::unpack(&archive, &bundle::Limits::default()).map_err(|e| wrong(&e))?;
     if bundle::digest(&files) != *digest {
-        return Err(port::Error::Untrusted(format!(
-            "the bundle under {digest} has another content"
-        ))
-        .into());
+        return Err(wrong(&"it holds another bundle"));
     }
-    Ok(files)
+    Ok((files, sum))
+}
+
+/// What is not there, or cannot be trusted, is no trouble of the way there.
+fn known<T>(read: Result<T, port::Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(port::Error::NotFound(_) | port::Error::Untrusted(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn sealed_error(error: seal::Error) -> Error {
@@ -135,23 +161,24 @@ fn key(digest: &Digest) -> String {
     format!("bundles/{}", digest.hex())
 }
 
-/// Puts a bundle if it is not there. Sealing is not repeatable, so one that is there is opened and compared.
+/// Puts a bundle if it is not there, and returns the checksum of the object.
+///
+/// Sealing is not repeatable, so one that is there is opened and compared.
 pub async fn put_bundle(
     ports: &dyn crate::port::Ports,
     encryption: Encryption,
     digest: &Digest,
     files: &Files,
     version: &str,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     let home = ports.home();
+    let sealing = ports.sealing();
     if home.head(&key(digest)).await?.is_some() {
-        let sealing = ports.sealing();
-        return open_bundle(home.as_ref(), sealing.as_deref(), digest)
-            .await
-            .map(drop);
+        let (_, sum) = read_bundle(home.as_ref(), sealing.as_deref(), digest).await?;
+        return Ok(sum);
     }
     let packing = |e| Error::Broken(format!("packing {version}: {e}"));
-    let bytes = match (encryption, ports.sealing()) {
+    let bytes = match (encryption, &sealing) {
         (Encryption::ClientKms, Some(keys)) => {
             let context = context(version, digest);
             let (data_key, wrapped) = keys.data_key(&context).await?;
@@ -175,12 +202,17 @@ pub async fn put_bundle(
         }
         (Encryption::SseS3 | Encryption::SseKms, _) => bundle::pack(files).map_err(packing)?,
     };
+    let mut sum = sha256_hex(&bytes);
     let options = Put {
-        sha256: Some(sha256_hex(&bytes)),
+        sha256: Some(sum.clone()),
         ..Put::default()
     };
     match home.put(&key(digest), body(bytes), &options).await {
-        Ok(_) | Err(port::Error::Exists(_)) => {}
+        Ok(_) => {}
+        // Somebody was faster, or an answer of ours was lost.
+        Err(port::Error::Exists(_)) => {
+            (_, sum) = read_bundle(home.as_ref(), sealing.as_deref(), digest).await?;
+        }
         Err(error) => return Err(error.into()),
     }
     // The provenance statement stands beside the bundle: who made it of what. In-toto, Statement v1.
@@ -199,7 +231,7 @@ pub async fn put_bundle(
         )
         .await
     {
-        Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
+        Ok(_) | Err(port::Error::Exists(_)) => Ok(sum),
         Err(error) => Err(error.into()),
     }
 }
@@ -212,10 +244,10 @@ impl Line {
         files: &Files,
         version: &str,
     ) -> Result<(), Error> {
-        if self.shared().put.contains(digest) {
+        if self.shared().put.contains_key(digest) {
             return Ok(());
         }
-        put_bundle(
+        let sum = put_bundle(
             self.ports.as_ref(),
             self.settings.encryption,
             digest,
@@ -223,8 +255,76 @@ impl Line {
             version,
         )
         .await?;
-        self.shared().put.insert(digest.clone());
+        self.shared().put.insert(digest.clone(), sum);
         Ok(())
+    }
+
+    /// Tells which object of a deployment is not what was put there, and what to do about it.
+    ///
+    /// A deployment may be held for days, and others may write to a bucket. Checksums are the store's own; an object for which it
+    /// has none is read.
+    pub(super) async fn replaced(
+        &self,
+        target: &Target,
+        deployment: &Deployment,
+    ) -> Result<Option<String>, Error> {
+        let pinned = &deployment.pinned;
+        let bundle = async {
+            match &pinned.bundle {
+                Some(digest) if !self.same_bundle(digest).await? => Ok(Some(key(digest))),
+                _ => Ok::<_, Error>(None),
+            }
+        };
+        let text = async {
+            let same = self.same_text(target, pinned).await?;
+            Ok::<_, Error>((!same).then(|| pinned.rendered.clone()))
+        };
+        let (bundle, text) = tokio::try_join!(bundle, text)?;
+        Ok(bundle.or(text).map(|key| {
+            format!(
+                "{key} in the bundle store is not what was put there: find out who replaced or removed it, delete what \
+                 is there, then `isoform retry {}`",
+                target.address
+            )
+        }))
+    }
+
+    async fn same_bundle(&self, digest: &Digest) -> Result<bool, Error> {
+        let home = self.ports.home();
+        let found = known(home.head(&key(digest)).await)?.flatten();
+        let put = self.shared().put.get(digest).cloned();
+        if let Some(found) = found {
+            if put.is_some() && found.sha256 == put {
+                return Ok(true);
+            }
+            let sealing = self.ports.sealing();
+            let read = read_bundle(home.as_ref(), sealing.as_deref(), digest).await;
+            let read = match read {
+                Err(Error::Port(error)) => known(Err(error))?,
+                other => Some(other?),
+            };
+            if let Some((_, sum)) = read {
+                self.shared().put.insert(digest.clone(), sum);
+                return Ok(true);
+            }
+        }
+        // The next deployment looks for itself, and puts what is missing.
+        self.shared().put.remove(digest);
+        Ok(false)
+    }
+
+    async fn same_text(&self, target: &Target, pinned: &Pinned) -> Result<bool, Error> {
+        let pinning = self.pinning(&pinned.payload).await?;
+        let store = self.ports.store(&target.placement, &target.region)?;
+        let text = pinning.rendered.as_bytes();
+        let Some(found) = known(store.head(&pinned.rendered).await)?.flatten() else {
+            return Ok(false);
+        };
+        if let Some(sum) = found.sha256 {
+            return Ok(sum == sha256_hex(text));
+        }
+        let read = port::read_all(store.as_ref(), &pinned.rendered, None, 2 << 20).await;
+        Ok(known(read)?.is_some_and(|bytes| bytes == text))
     }
 
     /// Opens the payload that pins a deployment.

@@ -694,6 +694,15 @@ impl Line {
             .stack
             .clone()
             .ok_or_else(|| Error::Broken("no stack to execute on".into()))?;
+        if !deployment.pinned.removal
+            && let Some(why) = self.replaced(target, deployment).await?
+        {
+            self.discard(guard, target, engine, deployment).await?;
+            let reason = Reason::StackStuck;
+            return self
+                .settle(guard, Outcome::Stuck, reason, Some(why), None)
+                .await;
+        }
         let observed = engine.describe(&StackRef::Id(stack)).await?;
         let executed = observed.as_ref().and_then(|o| o.last_change_set.as_deref());
         let newer = executed

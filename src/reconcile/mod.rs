@@ -273,8 +273,8 @@ struct Shared {
     let_in: BTreeSet<Revision>,
     /// What was rendered while its faults were looked for, until a deployment takes it.
     fresh: BTreeMap<TargetUid, (Digest, Rendering)>,
-    /// Bundles that lie in the bundle store, as this process has seen.
-    put: BTreeSet<Digest>,
+    /// Bundles that lie in the bundle store, as this process has seen, with the checksums of the objects.
+    put: BTreeMap<Digest, String>,
     /// Outputs by payload digest.
     outputs: BTreeMap<Digest, Arc<BTreeMap<String, String>>>,
 }

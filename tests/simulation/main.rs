@@ -18,6 +18,7 @@ mod driver;
 mod estate;
 mod scripted;
 mod situations;
+mod swaps;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -32,7 +32,7 @@ impl Simulation {
     }
 
     /// Looks and works, so many times, with half a minute in between.
-    async fn go_on(&mut self, rounds: u32) {
+    pub async fn go_on(&mut self, rounds: u32) {
         for _ in 0..rounds {
             self.look().await;
             while self.work().await {}
