@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::domain::estate::Placement;
 use crate::domain::model::{AccountId, Region, SourceName, StackId, StackName, Timestamp};
+use crate::domain::pace::Urgency;
 use crate::domain::plan::{Change, ChangeSetStatus, Observed, StackStatus};
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 
@@ -423,6 +424,12 @@ pub struct Drift {
 pub trait StackEngine: Send + Sync {
     /// Lists live stacks.
     async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error>;
+    /// Lists stacks in motion: those that CloudFormation will move on by itself. Like every listing it may lag behind.
+    async fn list_moving(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+        let mut page = self.list(token).await?;
+        page.items.retain(|s| !s.status.is_settled());
+        Ok(page)
+    }
     /// Describes a stack; absent where there is none.
     async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error>;
     /// Returns the original template of a stack.
@@ -493,11 +500,45 @@ pub trait Forge: Send + Sync {
     async fn comment(&self, pull_request: u64, markdown: &str) -> Result<(), Error>;
 }
 
+/// How often a service was called, by account, region and call, and what it refuses.
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Traffic {
+    /// The account.
+    pub account: AccountId,
+    /// The region.
+    pub region: Region,
+    /// The call.
+    pub call: String,
+    /// How often it was made since the daemon began.
+    pub made: u64,
+    /// How many of those were refused because there were too many.
+    pub throttled: u64,
+    /// How many wait to be made.
+    pub waiting: usize,
+    /// At most so many are made in a second now; absent while nothing is held back.
+    pub rate: Option<f64>,
+    /// When one was last refused, if that was lately.
+    pub throttled_at: Option<Timestamp>,
+}
+
 /// Every port, by where it stands.
 pub trait Ports: Send + Sync {
-    /// CloudFormation of a placement's account in a region.
+    /// CloudFormation of a placement's account in a region, for whoever looks.
     fn engine(&self, placement: &Placement, region: &Region)
     -> Result<Arc<dyn StackEngine>, Error>;
+    /// The same for calls that are more or less urgent, where calls are counted.
+    fn engine_for(
+        &self,
+        placement: &Placement,
+        region: &Region,
+        _urgency: Urgency,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        self.engine(placement, region)
+    }
+    /// Tells how often services were called, where calls are counted.
+    fn traffic(&self) -> Vec<Traffic> {
+        Vec::new()
+    }
     /// The bundle store that serves a placement's region.
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error>;
     /// The archives of a source that is no repository; absent where it is one.

@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["domain::model", "domain::spec", "domain::template"],
     ),
     ("domain::graph", &["domain::model"]),
+    ("domain::pace", &["domain::model"]),
     ("domain::iam", &["domain::model"]),
     ("domain::render", &["domain::model", "domain::yaml"]),
     ("domain::plan", &["domain::model", "domain::cfn"]),

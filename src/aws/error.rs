@@ -23,6 +23,29 @@ where
     meaning(call, what, &error)
 }
 
+/// Tells whether a call was refused because there were too many.
+pub(super) fn is_throttle<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    meaning("", "", error) == Error::Throttled
+}
+
+/// Tells whether a read that failed so is worth another try at once.
+pub(super) fn passes<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    // Whoever gives credentials has tried for itself.
+    let given = match error {
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
+            credentials("", error).is_none()
+        }
+        _ => true,
+    };
+    given && matches!(meaning("", "", error), Error::Unavailable(_))
+}
+
 fn meaning<E>(call: &str, what: &str, error: &SdkError<E, HttpResponse>) -> Error
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,

@@ -1,10 +1,11 @@
 //! AWS behind the ports: CloudFormation, S3 and KMS, each for one account and region.
 //!
 //! [`Aws`] knows how AWS is reached and takes roles; a [`Session`] is one account and region seen through a chain of them. What an
-//! error of AWS means is said in one place, `error`, and how large an answer may be in another, `ceiling`. The room knows
+//! error of AWS means is said in one place, `error`, how often it is called in another, `budget`, and how large an answer may be in another, `ceiling`. The room knows
 //! ports and words of the domain, and nothing of the daemon's state or of the embedded engine. Start reading at `session`.
 //! `docs/guides/aws.md` says what is proved against emulators and what is not.
 
+mod budget;
 pub mod calls;
 mod ceiling;
 mod error;
@@ -14,6 +15,7 @@ mod objects;
 mod session;
 mod stacks;
 
+pub use budget::{Budget, Budgets};
 pub use examine::{BucketFacts, Caller, KeyFacts};
 pub use keys::KmsKeys;
 pub use objects::{Bucket, S3Objects};

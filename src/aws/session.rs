@@ -171,12 +171,12 @@ impl Session {
             .build()
     }
 
-    /// CloudFormation. What writes is sent once: after a lost answer the line asks what became of it.
-    pub(super) fn stacks(&self, writes: bool) -> aws_sdk_cloudformation::Client {
+    /// CloudFormation. Whoever counts every try has nothing tried again by the SDK.
+    pub(super) fn stacks(&self, counted: bool) -> aws_sdk_cloudformation::Client {
         let mut config = aws_sdk_cloudformation::config::Builder::from(&self.config)
             .timeout_config(self.timeouts())
             .interceptor(Ceiling(ANSWER));
-        if writes {
+        if counted {
             config = config.retry_config(RetryConfig::disabled());
         }
         aws_sdk_cloudformation::Client::from_conf(config.build())

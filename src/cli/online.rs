@@ -46,6 +46,7 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
         anstream::println!("{RED}frozen{RESET}  the file FREEZE stops every execution");
     }
     refused(&estate);
+    throttled(&estate);
     for target in &estate.targets {
         let template = target
             .serving_template
@@ -97,6 +98,15 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
 fn refused(estate: &EstateReport) {
     for (source, reason) in &estate.refused {
         anstream::println!("{YELLOW}source {source}{RESET}  {}", clean(reason));
+    }
+}
+
+/// Prints what a service holds back: only that is of interest, `--output json` has every call.
+fn throttled(estate: &EstateReport) {
+    for calls in &estate.calls {
+        if let Some(line) = show::throttled(calls, estate.now) {
+            anstream::println!("{YELLOW}throttled{RESET}  {}", clean(&line));
+        }
     }
 }
 

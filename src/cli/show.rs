@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::domain::model::{Condition, Reason, SyncResult, Timestamp};
 use crate::domain::plan::{Action, Change, PolicyAction, Replacement};
+use crate::port::Traffic;
 use crate::reconcile::{EstateReport, TargetReport};
 
 pub(crate) const RED: &str = "\u{1b}[1;31m";
@@ -48,6 +49,22 @@ pub(crate) fn span(duration: Duration) -> String {
         120_000..=7_199_999 => format!("{} min", ms / 60_000),
         _ => format!("{} h", ms / 3_600_000),
     }
+}
+
+/// Writes what a service holds back; absent where nothing was refused lately.
+pub(crate) fn throttled(calls: &Traffic, now: Timestamp) -> Option<String> {
+    let ago = span(now.since(calls.throttled_at?));
+    let pace = calls.rate.map_or_else(String::new, |rate| {
+        format!(", at most {rate:.1} a second now")
+    });
+    let waiting = match calls.waiting {
+        0 => String::new(),
+        waiting => format!(", {waiting} waiting"),
+    };
+    Some(format!(
+        "{} in {}/{}: {} of {} calls refused, the last {ago} ago{pace}{waiting}",
+        calls.call, calls.account, calls.region, calls.throttled, calls.made
+    ))
 }
 
 /// Returns a sign and a colour for a condition.
@@ -224,6 +241,29 @@ pub(crate) fn changes(changes: &[Change], places: &dyn Fn(&str) -> Option<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_back_stands_in_one_line() {
+        let calls = Traffic {
+            account: "111111111111".parse().unwrap(),
+            region: "eu-west-1".parse().unwrap(),
+            call: "DescribeStacks".into(),
+            made: 340,
+            throttled: 12,
+            waiting: 2,
+            rate: Some(1.44),
+            throttled_at: Some(Timestamp(7_000)),
+        };
+        assert_eq!(
+            throttled(&calls, Timestamp(10_000)).unwrap(),
+            "DescribeStacks in 111111111111/eu-west-1: 12 of 340 calls refused, the last 3.0 s ago, at most 1.4 a second now, 2 waiting"
+        );
+        let quiet = Traffic {
+            throttled_at: None,
+            ..calls
+        };
+        assert_eq!(throttled(&quiet, Timestamp(10_000)), None);
+    }
 
     #[test]
     fn sec_13_control_characters_and_overrides_are_neutralised() {

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
+use crate::aws::{Aws, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
 use crate::clock::Clock;
 use crate::config::{self, Config, Root, ShelfPlace};
 use crate::domain::estate::Placement;
 use crate::domain::model::{PlacementName, Region, SourceName};
+use crate::domain::pace::Urgency;
 use crate::domain::policy::Mode;
-use crate::port::{self, Error, KeyService, ObjectStore, Ports, StackEngine};
+use crate::port::{self, Error, KeyService, ObjectStore, Ports, StackEngine, Traffic};
 
 /// The ports of an installation on AWS. Opening them calls nothing.
 pub struct AwsPorts {
-    engines: BTreeMap<(PlacementName, Region), Arc<Stacks>>,
+    engines: BTreeMap<(PlacementName, Region, Urgency), Arc<Stacks>>,
+    budgets: Budgets,
     stores: BTreeMap<String, Arc<S3Objects>>,
     serves: BTreeMap<(PlacementName, Region), String>,
     home: Arc<S3Objects>,
@@ -27,6 +29,7 @@ impl AwsPorts {
     pub async fn open(aws: &config::Aws, config: &Config, clock: &Clock) -> Self {
         let reached = Aws::connect(reach(aws)).await;
         let mut engines = BTreeMap::new();
+        let budgets = Budgets::new(clock.clone());
         for placement in config.placements.values() {
             let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
             let roles = chain(aws, hand(placement.mode, &hands));
@@ -36,9 +39,12 @@ impl AwsPorts {
                     service_role: hands.cloudformation.clone(),
                 };
                 let session = reached.session(region, &roles).await;
-                let stacks = Stacks::new(session, place, clock.clone());
-                let key = (placement.name.clone(), region.clone());
-                engines.insert(key, Arc::new(stacks));
+                let budget = budgets.of(&placement.account, region);
+                let stacks = Stacks::new(session, place, clock.clone()).within(budget);
+                for urgency in [Urgency::Run, Urgency::Look, Urgency::Sweep] {
+                    let key = (placement.name.clone(), region.clone(), urgency);
+                    engines.insert(key, Arc::new(stacks.at(urgency)));
+                }
             }
         }
         let mut stores = BTreeMap::new();
@@ -77,6 +83,7 @@ impl AwsPorts {
             root,
             shelves,
             engines,
+            budgets,
             serves: aws.serves.clone(),
             home: stores[&aws.home].clone(),
             stores,
@@ -137,13 +144,26 @@ impl Ports for AwsPorts {
         placement: &Placement,
         region: &Region,
     ) -> Result<Arc<dyn StackEngine>, Error> {
-        let key = (placement.name.clone(), region.clone());
+        self.engine_for(placement, region, Urgency::Look)
+    }
+
+    fn engine_for(
+        &self,
+        placement: &Placement,
+        region: &Region,
+        urgency: Urgency,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        let key = (placement.name.clone(), region.clone(), urgency);
         match self.engines.get(&key) {
             Some(engine) => Ok(engine.clone()),
             None => Err(Error::Unsupported(
                 "a region that the configuration gives the placement no more",
             )),
         }
+    }
+
+    fn traffic(&self) -> Vec<Traffic> {
+        self.budgets.traffic()
     }
 
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error> {

@@ -13,6 +13,7 @@ pub mod estate;
 pub mod graph;
 pub mod iam;
 pub mod model;
+pub mod pace;
 pub mod plan;
 pub mod policy;
 pub mod render;

@@ -17,7 +17,7 @@ use crate::domain::plan::{Change, StackStatus, StatusClass};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::load_bundle;
 use crate::git::CommitInfo;
-use crate::port::ObjectStore;
+use crate::port::{ObjectStore, Traffic};
 
 /// One target, as people see it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,6 +120,9 @@ pub struct EstateReport {
     pub entries: u64,
     /// Whether FREEZE stops every execution.
     pub frozen: bool,
+    /// How often services were called, where calls are counted.
+    #[serde(default)]
+    pub calls: Vec<Traffic>,
 }
 
 /// The entries that belong to a question, and what they hold.
@@ -205,6 +208,7 @@ impl Line {
             now: self.clock.now(),
             entries: *self.store.watch().borrow(),
             frozen: self.is_frozen(),
+            calls: self.ports.traffic(),
         })
     }
 

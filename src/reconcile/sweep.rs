@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Error, Known, Line};
 use crate::domain::estate::Placement;
 use crate::domain::model::{AccountId, Region, StackId, SyncResult, TargetUid, Timestamp};
+use crate::domain::pace::Urgency;
 use crate::domain::plan::Watermark;
 use crate::port::{self, Pages};
 
@@ -76,7 +77,7 @@ impl Line {
         placement: &Placement,
         region: &Region,
     ) -> Result<BTreeMap<StackId, Watermark>, port::Error> {
-        let engine = self.ports.engine(placement, region)?;
+        let engine = self.ports.engine_for(placement, region, Urgency::Sweep)?;
         let mut stacks = BTreeMap::new();
         let mut pages = Pages::default();
         while pages.go_on() {

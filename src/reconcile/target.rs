@@ -19,7 +19,7 @@ use crate::domain::plan::{Observed, StatusClass, generation_of};
 use crate::domain::policy::{Mode, Placed};
 use crate::domain::render::{EPOCH, Limits};
 use crate::domain::template::Engine;
-use crate::port::{Disposition, StackEngine, StackRef};
+use crate::port::{self, Disposition, StackEngine, StackRef};
 use crate::workqueue::TargetGuard;
 
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -69,6 +69,16 @@ impl Line {
             known.attempts
         };
         let backoff = SHORTEST.saturating_mul(1 << attempts.min(10)).min(LONGEST);
+        // Too many calls say nothing about a deployment that runs: it is shown as it was, and watched on.
+        if matches!(error, Error::Port(port::Error::Throttled))
+            && self
+                .history(uid)
+                .and_then(|h| h.current.clone())
+                .is_some_and(|d| d.is_executing())
+        {
+            tracing::info!(target.id = %uid, "a running deployment waits: too many calls");
+            return Some(SHORTEST.max(backoff / 4));
+        }
         let (result, reason, after) = match error {
             Error::Port(crate::port::Error::KeyUnavailable(_)) => {
                 let wait = backoff.max(Duration::from_secs(60));

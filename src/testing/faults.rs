@@ -15,11 +15,12 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::estate::Placement;
 use crate::domain::model::{Region, SourceName, StackId, StackName, Timestamp};
+use crate::domain::pace::Urgency;
 use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
     Body, ChangeSet, Drift, Error, KeyService, ObjectMeta, ObjectStore, Page, Ports, Proposal,
-    Proposed, Put, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary,
+    Proposed, Put, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary, Traffic,
 };
 
 /// How a call fails.
@@ -309,6 +310,21 @@ impl Ports for Faulty {
         )))
     }
 
+    fn engine_for(
+        &self,
+        placement: &Placement,
+        region: &Region,
+        urgency: Urgency,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        Ok(Arc::new(FaultyEngine(
+            self.inner.engine_for(placement, region, urgency)?,
+        )))
+    }
+
+    fn traffic(&self) -> Vec<Traffic> {
+        self.inner.traffic()
+    }
+
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
         Ok(Arc::new(FaultyStore(self.inner.store(placement, region)?)))
     }
@@ -339,6 +355,16 @@ struct FaultyEngine(Arc<dyn StackEngine>);
 impl StackEngine for FaultyEngine {
     async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
         call("list", self.0.list(token)).await
+    }
+
+    async fn list_moving(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+        let stale = plan(|p| p.faults.get(&p.calls) == Some(&Kind::Stale));
+        let mut page = call("list_moving", self.0.list_moving(token)).await?;
+        // A listing that lags behind does not have what began to move.
+        if stale {
+            page.items.clear();
+        }
+        Ok(page)
     }
 
     async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {

@@ -281,6 +281,50 @@ pub async fn listings_come_in_pages(world: &dyn Harness) {
     assert_eq!(seen, made);
 }
 
+pub async fn what_moves_is_listed_while_it_moves(world: &dyn Harness) {
+    let name = world.name("orders");
+    let asked = proposal(world, &name, QUEUE).await;
+    let (proposed, _) = propose(world, &asked).await;
+    let id = proposed.stack_id.clone();
+    let engine = world.engine();
+    let listed = async || {
+        let (mut token, mut found) = (None::<String>, Vec::new());
+        loop {
+            let page = engine.list_moving(token.as_deref()).await.unwrap();
+            found.extend(page.items);
+            token = page.next;
+            if token.is_none() {
+                break found.into_iter().find(|s| s.stack_id == id);
+            }
+        }
+    };
+    assert_eq!(listed().await, None, "a shell is not in motion");
+    engine.execute(&proposed.change_set, "x").await.unwrap();
+
+    let mut moved = 0;
+    loop {
+        let before = look(world, &id).await.status;
+        let line = listed().await;
+        let after = look(world, &id).await.status;
+        match line {
+            Some(line) => {
+                assert!(!before.is_settled(), "it rested: {line:?}");
+                assert!(!line.status.is_settled(), "{line:?}");
+                moved += 1;
+            }
+            None => assert!(after.is_settled(), "it was {before} and then {after}"),
+        }
+        if after.is_settled() {
+            break;
+        }
+        world.pass(Duration::from_millis(50)).await;
+    }
+
+    assert_eq!(listed().await, None);
+    // Elsewhere an operation may end before anybody can look.
+    assert!(moved > 0 || !world.is_cheap());
+}
+
 pub async fn events_after_a_known_one_are_told(world: &dyn Harness) {
     let name = world.name("orders");
     let id = apply(world, &name, QUEUE).await.stack_id;

@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and says why it is skipped"
 )]
 
+mod budget;
 mod changes;
 mod changesets;
 mod doctor;
@@ -123,6 +124,7 @@ contract! {
         a_stack_that_moves_takes_no_change_set: "Clickstream guidance #573";
         a_thousand_are_the_most: "SAM translator #3807; aws-cli #4534; seed-farmer #441";
         listings_come_in_pages: "API ListStacks: NextToken; aws-nuke #240";
+        what_moves_is_listed_while_it_moves: "API ListStacks: StackStatusFilter";
         events_after_a_known_one_are_told: "API DescribeStackEvents: reverse order, all events";
     }
     changes {

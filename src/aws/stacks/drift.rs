@@ -18,24 +18,28 @@ const PAGES: usize = 100;
 
 impl Stacks {
     pub(super) async fn detect_drift(&self, stack: &StackId) -> Result<Vec<Drift>, Error> {
-        let client = self.reading().await?;
+        let client = self.client().await?;
         let started = self
-            .writing()
+            .write(
+                "DetectStackDrift",
+                client.detect_stack_drift().stack_name(stack.as_str()),
+                |c| c.send(),
+            )
             .await?
-            .detect_stack_drift()
-            .stack_name(stack.as_str())
-            .send()
-            .await
             .map_err(|e| error::of("DetectStackDrift", stack.as_str(), e))?;
         let id = started.stack_drift_detection_id().unwrap_or_default();
         let deadline = self.clock.steady().plus(PATIENCE);
         let mut wait = Duration::from_secs(1);
         loop {
-            let sent = client
-                .describe_stack_drift_detection_status()
-                .stack_drift_detection_id(id)
-                .send()
-                .await;
+            let sent = self
+                .read(
+                    "DescribeStackDriftDetectionStatus",
+                    client
+                        .describe_stack_drift_detection_status()
+                        .stack_drift_detection_id(id),
+                    |c| c.send(),
+                )
+                .await?;
             let answer = sent.map_err(|e| error::of("DescribeStackDriftDetectionStatus", id, e))?;
             match answer.detection_status() {
                 Some(StackDriftDetectionStatus::DetectionComplete) => break,
@@ -59,12 +63,16 @@ impl Stacks {
         let mut found = Vec::new();
         let mut token = None;
         for _ in 0..PAGES {
-            let answer = client
-                .describe_stack_resource_drifts()
-                .stack_name(stack.as_str())
-                .set_next_token(token)
-                .send()
-                .await
+            let answer = self
+                .read(
+                    "DescribeStackResourceDrifts",
+                    client
+                        .describe_stack_resource_drifts()
+                        .stack_name(stack.as_str())
+                        .set_next_token(token),
+                    |c| c.send(),
+                )
+                .await?
                 .map_err(|e| error::of("DescribeStackResourceDrifts", stack.as_str(), e))?;
             found.extend(answer.stack_resource_drifts().iter().filter_map(told));
             token = answer.next_token().map(str::to_owned);

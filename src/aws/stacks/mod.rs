@@ -1,7 +1,8 @@
 //! The stack port on CloudFormation.
 //!
-//! Change sets only; ARNs from the first answer on; the caller's tokens, so that a repeat is the same call. What reads is
-//! tried again by the SDK, what writes is sent once: after a lost answer the line asks what became of it. Every rule here that
+//! Change sets only; ARNs from the first answer on; the caller's tokens, so that a repeat is the same call. Every call is
+//! made within the budget of its account and region. What reads is tried again, what writes is sent once unless it was refused
+//! for being one too many: after a lost answer the line asks what became of it. Every rule here that
 //! is not in the API's own reference has its source in `docs/reference-model.md`.
 
 mod drift;
@@ -9,6 +10,7 @@ mod reads;
 mod review;
 mod writes;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,9 +19,12 @@ use aws_sdk_cloudformation::config::http::HttpResponse;
 use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::OnceCell;
 
+use super::budget::Budget;
+use super::error;
 use super::session::Session;
 use crate::clock::Clock;
 use crate::domain::model::{AccountId, StackId, StackName};
+use crate::domain::pace::Urgency;
 use crate::domain::plan::Observed;
 use crate::port::{
     ChangeSet, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent, StackRef,
@@ -35,26 +40,46 @@ pub struct Place {
     pub service_role: Option<String>,
 }
 
-/// CloudFormation of one account and region.
+/// How often a read is tried that fails by something that passes.
+const TRIES: u32 = 3;
+
+/// CloudFormation of one account and region, for calls of one urgency.
+#[derive(Clone)]
 pub struct Stacks {
     session: Session,
-    reading: Client,
-    writing: Client,
+    client: Client,
     place: Place,
     clock: Clock,
-    checked: OnceCell<()>,
+    checked: Arc<OnceCell<()>>,
+    budget: Arc<Budget>,
+    urgency: Urgency,
 }
 
 impl Stacks {
-    /// Opens CloudFormation in the session's region.
+    /// Opens CloudFormation in the session's region, with a budget of its own.
     pub fn new(session: Session, place: Place, clock: Clock) -> Self {
+        let name = format!("{}/{}", place.account, session.region());
         Self {
-            reading: session.stacks(false),
-            writing: session.stacks(true),
+            client: session.stacks(true),
             session,
             place,
+            budget: Arc::new(Budget::new(clock.clone(), name)),
             clock,
-            checked: OnceCell::new(),
+            checked: Arc::default(),
+            urgency: Urgency::Look,
+        }
+    }
+
+    /// Returns the same with the budget that others share.
+    pub fn within(self, budget: Arc<Budget>) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// Returns the same for calls that are more or less urgent.
+    pub fn at(&self, urgency: Urgency) -> Self {
+        Self {
+            urgency,
+            ..self.clone()
         }
     }
 
@@ -73,12 +98,77 @@ impl Stacks {
         self.checked.get_or_try_init(|| check).await.map(|_| ())
     }
 
-    async fn reading(&self) -> Result<&Client, Error> {
-        self.right_account().await.map(|()| &self.reading)
+    async fn client(&self) -> Result<&Client, Error> {
+        self.right_account().await.map(|()| &self.client)
     }
 
-    async fn writing(&self) -> Result<&Client, Error> {
-        self.right_account().await.map(|()| &self.writing)
+    /// Makes a call that changes nothing: again after what passes.
+    async fn read<B, T, E, F>(
+        &self,
+        name: &'static str,
+        call: B,
+        send: impl Fn(B) -> F,
+    ) -> Result<Result<T, SdkError<E, HttpResponse>>, Error>
+    where
+        B: Clone,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        self.made(name, call, send, TRIES).await
+    }
+
+    /// Makes a call that changes something: again only where it was refused for being one too many.
+    async fn write<B, T, E, F>(
+        &self,
+        name: &'static str,
+        call: B,
+        send: impl Fn(B) -> F,
+    ) -> Result<Result<T, SdkError<E, HttpResponse>>, Error>
+    where
+        B: Clone,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        self.made(name, call, send, 1).await
+    }
+
+    /// Makes a call within the budget. The outer error says that it was not made for want of one.
+    async fn made<B, T, E, F>(
+        &self,
+        name: &'static str,
+        call: B,
+        send: impl Fn(B) -> F,
+        tries: u32,
+    ) -> Result<Result<T, SdkError<E, HttpResponse>>, Error>
+    where
+        B: Clone,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        let mut errand = self.budget.errand(name, self.urgency).await?;
+        let mut failures = 0;
+        loop {
+            let failed = match send(call.clone()).await {
+                Ok(answer) => {
+                    errand.taken();
+                    return Ok(Ok(answer));
+                }
+                Err(failed) => failed,
+            };
+            if error::is_throttle(&failed) {
+                errand.refused().await?;
+                continue;
+            }
+            errand.taken();
+            failures += 1;
+            if failures >= tries || !error::passes(&failed) {
+                return Ok(Err(failed));
+            }
+            // Whoever has no patience left hears of what failed, and not of the waiting.
+            if errand.again().await.is_err() {
+                return Ok(Err(failed));
+            }
+        }
     }
 
     /// Reads the ARN of a stack, which must be of this account and region.
@@ -119,7 +209,11 @@ fn text(stack: &StackRef) -> &str {
 #[async_trait]
 impl StackEngine for Stacks {
     async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
-        self.list_stacks(token).await
+        self.list_live(token).await
+    }
+
+    async fn list_moving(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+        self.list_in_motion(token).await
     }
 
     async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {

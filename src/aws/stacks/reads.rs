@@ -17,11 +17,17 @@ const PAGES: usize = 100;
 
 /// Every status but `DELETE_COMPLETE`: else ninety days of deleted stacks come along.
 fn live() -> Vec<ApiStatus> {
-    StackStatus::ALL
-        .iter()
-        .filter(|s| s.class() != StatusClass::Gone)
-        .map(|s| ApiStatus::from(s.as_str()))
-        .collect()
+    those(|s| s.class() != StatusClass::Gone)
+}
+
+/// Every status in which CloudFormation works: a page or two, however many stacks there are.
+fn moving() -> Vec<ApiStatus> {
+    those(|s| !s.is_settled())
+}
+
+fn those(wanted: impl Fn(&StackStatus) -> bool) -> Vec<ApiStatus> {
+    let all = StackStatus::ALL.iter().filter(|s| wanted(s));
+    all.map(|s| ApiStatus::from(s.as_str())).collect()
 }
 
 pub(super) fn time(at: Option<&DateTime>) -> Option<Timestamp> {
@@ -63,18 +69,36 @@ fn name(text: Option<&str>) -> Result<StackName, Error> {
 }
 
 impl Stacks {
-    pub(super) async fn list_stacks(
+    pub(super) async fn list_live(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+        self.list_stacks(token, live()).await
+    }
+
+    pub(super) async fn list_in_motion(
         &self,
         token: Option<&str>,
     ) -> Result<Page<StackSummary>, Error> {
+        let mut page = self.list_stacks(token, moving()).await?;
+        // The filter is a wish: not every stand-in for the service knows it.
+        page.items.retain(|s| !s.status.is_settled());
+        Ok(page)
+    }
+
+    async fn list_stacks(
+        &self,
+        token: Option<&str>,
+        wanted: Vec<ApiStatus>,
+    ) -> Result<Page<StackSummary>, Error> {
         let answer = self
-            .reading()
+            .read(
+                "ListStacks",
+                self.client()
+                    .await?
+                    .list_stacks()
+                    .set_next_token(token.map(str::to_owned))
+                    .set_stack_status_filter(Some(wanted)),
+                |c| c.send(),
+            )
             .await?
-            .list_stacks()
-            .set_next_token(token.map(str::to_owned))
-            .set_stack_status_filter(Some(live()))
-            .send()
-            .await
             .map_err(|e| error::of("ListStacks", "the stacks", e))?;
         let mut items = Vec::new();
         for stack in answer.stack_summaries() {
@@ -98,12 +122,15 @@ impl Stacks {
 
     pub(super) async fn describe_stack(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {
         let sent = self
-            .reading()
-            .await?
-            .describe_stacks()
-            .stack_name(text(stack))
-            .send()
-            .await;
+            .read(
+                "DescribeStacks",
+                self.client()
+                    .await?
+                    .describe_stacks()
+                    .stack_name(text(stack)),
+                |c| c.send(),
+            )
+            .await?;
         let answer = match sent {
             Ok(answer) => answer,
             Err(failed) if is_absent(&failed) => return Ok(None),
@@ -179,13 +206,16 @@ impl Stacks {
 
     pub(super) async fn stack_template(&self, stack: &StackRef) -> Result<String, Error> {
         let sent = self
-            .reading()
-            .await?
-            .get_template()
-            .stack_name(text(stack))
-            .template_stage(TemplateStage::Original)
-            .send()
-            .await;
+            .read(
+                "GetTemplate",
+                self.client()
+                    .await?
+                    .get_template()
+                    .stack_name(text(stack))
+                    .template_stage(TemplateStage::Original),
+                |c| c.send(),
+            )
+            .await?;
         match sent {
             Ok(answer) => original(answer.template_body()),
             Err(failed) if is_absent(&failed) => Err(Error::NotFound(text(stack).to_owned())),
@@ -195,13 +225,16 @@ impl Stacks {
 
     pub(super) async fn proposed_template(&self, change_set: &str) -> Result<String, Error> {
         let sent = self
-            .reading()
-            .await?
-            .get_template()
-            .change_set_name(change_set)
-            .template_stage(TemplateStage::Original)
-            .send()
-            .await;
+            .read(
+                "GetTemplate",
+                self.client()
+                    .await?
+                    .get_template()
+                    .change_set_name(change_set)
+                    .template_stage(TemplateStage::Original),
+                |c| c.send(),
+            )
+            .await?;
         match sent {
             Ok(answer) => original(answer.template_body()),
             Err(failed) if is_absent(&failed) => Err(Error::NotFound(change_set.to_owned())),
@@ -214,12 +247,15 @@ impl Stacks {
         template_url: &str,
     ) -> Result<TemplateSummary, Error> {
         let answer = self
-            .reading()
+            .read(
+                "GetTemplateSummary",
+                self.client()
+                    .await?
+                    .get_template_summary()
+                    .template_url(template_url),
+                |c| c.send(),
+            )
             .await?
-            .get_template_summary()
-            .template_url(template_url)
-            .send()
-            .await
             .map_err(|e| error::of("GetTemplateSummary", template_url, e))?;
         Ok(TemplateSummary {
             capabilities: answer
@@ -244,16 +280,20 @@ impl Stacks {
         stack: &StackId,
         after: Option<&str>,
     ) -> Result<Vec<StackEvent>, Error> {
-        let client = self.reading().await?;
+        let client = self.client().await?;
         let mut events = Vec::new();
         let mut token = None;
         'pages: for _ in 0..PAGES {
-            let sent = client
-                .describe_stack_events()
-                .stack_name(stack.as_str())
-                .set_next_token(token)
-                .send()
-                .await;
+            let sent = self
+                .read(
+                    "DescribeStackEvents",
+                    client
+                        .describe_stack_events()
+                        .stack_name(stack.as_str())
+                        .set_next_token(token),
+                    |c| c.send(),
+                )
+                .await?;
             let answer = sent.map_err(|e| error::of("DescribeStackEvents", stack.as_str(), e))?;
             for event in answer.stack_events() {
                 if after.is_some() && event.event_id() == after {
@@ -300,6 +340,19 @@ mod tests {
     fn a_listing_asks_for_every_status_but_deleted() {
         assert_eq!(live().len(), 22);
         assert!(!live().contains(&ApiStatus::DeleteComplete));
+    }
+
+    #[test]
+    fn a_listing_of_what_moves_asks_for_every_status_in_progress_but_that_of_a_shell() {
+        let asked = moving();
+        for status in ApiStatus::values() {
+            let expected = status.ends_with("_IN_PROGRESS") && *status != "REVIEW_IN_PROGRESS";
+            assert_eq!(
+                asked.contains(&ApiStatus::from(*status)),
+                expected,
+                "{status}"
+            );
+        }
     }
 
     #[test]

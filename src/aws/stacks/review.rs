@@ -51,17 +51,21 @@ impl Stacks {
     }
 
     async fn described(&self, change_set: &str, values: bool) -> Result<Described, Error> {
-        let client = self.reading().await?;
+        let client = self.client().await?;
         let mut out = Described::default();
         let mut token: Option<String> = None;
         for page in 0..PAGES {
-            let sent = client
-                .describe_change_set()
-                .change_set_name(change_set)
-                .include_property_values(values)
-                .set_next_token(token)
-                .send()
-                .await;
+            let sent = self
+                .read(
+                    "DescribeChangeSet",
+                    client
+                        .describe_change_set()
+                        .change_set_name(change_set)
+                        .include_property_values(values)
+                        .set_next_token(token),
+                    |c| c.send(),
+                )
+                .await?;
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(failed) if is_absent(&failed) => {

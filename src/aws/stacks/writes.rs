@@ -81,24 +81,27 @@ impl Stacks {
             .map(|c| Capability::from(c.as_str()));
         let watched = !proposal.rollback_triggers.is_empty() || proposal.monitoring_minutes > 0;
         let sent = self
-            .writing()
-            .await?
-            .create_change_set()
-            .stack_name(proposal.stack.as_str())
-            .change_set_name(&proposal.name)
-            .client_token(&proposal.token)
-            .change_set_type(kind(proposal))
-            .template_url(&proposal.template_url)
-            .set_parameters(Some(parameters.collect()))
-            .set_tags(said(tags.collect(), create))
-            .set_capabilities(Some(capabilities.collect()))
-            .set_notification_arns(said(proposal.notification_arns.clone(), create))
-            .set_rollback_configuration((watched || !create).then(|| triggers(proposal)))
-            .set_resources_to_import(imports(proposal))
-            .set_on_stack_failure(on_failure(proposal))
-            .set_role_arn(self.place.service_role.clone())
-            .send()
-            .await;
+            .write(
+                "CreateChangeSet",
+                self.client()
+                    .await?
+                    .create_change_set()
+                    .stack_name(proposal.stack.as_str())
+                    .change_set_name(&proposal.name)
+                    .client_token(&proposal.token)
+                    .change_set_type(kind(proposal))
+                    .template_url(&proposal.template_url)
+                    .set_parameters(Some(parameters.collect()))
+                    .set_tags(said(tags.collect(), create))
+                    .set_capabilities(Some(capabilities.collect()))
+                    .set_notification_arns(said(proposal.notification_arns.clone(), create))
+                    .set_rollback_configuration((watched || !create).then(|| triggers(proposal)))
+                    .set_resources_to_import(imports(proposal))
+                    .set_on_stack_failure(on_failure(proposal))
+                    .set_role_arn(self.place.service_role.clone()),
+                |c| c.send(),
+            )
+            .await?;
         let answer = match sent {
             Ok(answer) => answer,
             Err(failed) => {
@@ -147,13 +150,16 @@ impl Stacks {
         name: &str,
     ) -> Result<Option<Proposed>, Error> {
         let sent = self
-            .reading()
-            .await?
-            .describe_change_set()
-            .stack_name(stack.as_str())
-            .change_set_name(name)
-            .send()
-            .await;
+            .read(
+                "DescribeChangeSet",
+                self.client()
+                    .await?
+                    .describe_change_set()
+                    .stack_name(stack.as_str())
+                    .change_set_name(name),
+                |c| c.send(),
+            )
+            .await?;
         let answer = match sent {
             Ok(answer) => answer,
             Err(failed) if is_absent(&failed) => return Ok(None),
@@ -183,26 +189,32 @@ impl Stacks {
         change_set: &str,
         token: &str,
     ) -> Result<(), Error> {
-        self.writing()
-            .await?
-            .execute_change_set()
-            .change_set_name(change_set)
-            .client_request_token(token)
-            .retain_except_on_create(true)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| error::of("ExecuteChangeSet", change_set, e))
+        self.write(
+            "ExecuteChangeSet",
+            self.client()
+                .await?
+                .execute_change_set()
+                .change_set_name(change_set)
+                .client_request_token(token)
+                .retain_except_on_create(true),
+            |c| c.send(),
+        )
+        .await?
+        .map(|_| ())
+        .map_err(|e| error::of("ExecuteChangeSet", change_set, e))
     }
 
     pub(super) async fn delete_change_set(&self, change_set: &str) -> Result<(), Error> {
         let sent = self
-            .writing()
-            .await?
-            .delete_change_set()
-            .change_set_name(change_set)
-            .send()
-            .await;
+            .write(
+                "DeleteChangeSet",
+                self.client()
+                    .await?
+                    .delete_change_set()
+                    .change_set_name(change_set),
+                |c| c.send(),
+            )
+            .await?;
         match sent {
             Ok(_) => Ok(()),
             // Its stack is gone, and it with the stack.
@@ -215,15 +227,18 @@ impl Stacks {
     }
 
     pub(super) async fn cancel_update(&self, stack: &StackId, token: &str) -> Result<(), Error> {
-        self.writing()
-            .await?
-            .cancel_update_stack()
-            .stack_name(stack.as_str())
-            .client_request_token(token)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| error::of("CancelUpdateStack", stack.as_str(), e))
+        self.write(
+            "CancelUpdateStack",
+            self.client()
+                .await?
+                .cancel_update_stack()
+                .stack_name(stack.as_str())
+                .client_request_token(token),
+            |c| c.send(),
+        )
+        .await?
+        .map(|_| ())
+        .map_err(|e| error::of("CancelUpdateStack", stack.as_str(), e))
     }
 
     pub(super) async fn continue_update_rollback(
@@ -232,30 +247,36 @@ impl Stacks {
         token: &str,
         skip: &[String],
     ) -> Result<(), Error> {
-        self.writing()
-            .await?
-            .continue_update_rollback()
-            .stack_name(stack.as_str())
-            .client_request_token(token)
-            .set_role_arn(self.place.service_role.clone())
-            .set_resources_to_skip(said(skip.to_vec(), true))
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| error::of("ContinueUpdateRollback", stack.as_str(), e))
+        self.write(
+            "ContinueUpdateRollback",
+            self.client()
+                .await?
+                .continue_update_rollback()
+                .stack_name(stack.as_str())
+                .client_request_token(token)
+                .set_role_arn(self.place.service_role.clone())
+                .set_resources_to_skip(said(skip.to_vec(), true)),
+            |c| c.send(),
+        )
+        .await?
+        .map(|_| ())
+        .map_err(|e| error::of("ContinueUpdateRollback", stack.as_str(), e))
     }
 
     pub(super) async fn rollback_stack(&self, stack: &StackId, token: &str) -> Result<(), Error> {
-        self.writing()
-            .await?
-            .rollback_stack()
-            .stack_name(stack.as_str())
-            .client_request_token(token)
-            .set_role_arn(self.place.service_role.clone())
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| error::of("RollbackStack", stack.as_str(), e))
+        self.write(
+            "RollbackStack",
+            self.client()
+                .await?
+                .rollback_stack()
+                .stack_name(stack.as_str())
+                .client_request_token(token)
+                .set_role_arn(self.place.service_role.clone()),
+            |c| c.send(),
+        )
+        .await?
+        .map(|_| ())
+        .map_err(|e| error::of("RollbackStack", stack.as_str(), e))
     }
 
     pub(super) async fn delete_stack(
@@ -265,15 +286,18 @@ impl Stacks {
         retain: &[String],
     ) -> Result<(), Error> {
         let sent = self
-            .writing()
-            .await?
-            .delete_stack()
-            .stack_name(stack.as_str())
-            .client_request_token(token)
-            .set_role_arn(self.place.service_role.clone())
-            .set_retain_resources(said(retain.to_vec(), true))
-            .send()
-            .await;
+            .write(
+                "DeleteStack",
+                self.client()
+                    .await?
+                    .delete_stack()
+                    .stack_name(stack.as_str())
+                    .client_request_token(token)
+                    .set_role_arn(self.place.service_role.clone())
+                    .set_retain_resources(said(retain.to_vec(), true)),
+                |c| c.send(),
+            )
+            .await?;
         match sent {
             Ok(_) => Ok(()),
             // Deleted before, and long ago.
@@ -287,25 +311,31 @@ impl Stacks {
         stack: &StackId,
         policy: &str,
     ) -> Result<(), Error> {
-        self.writing()
-            .await?
-            .set_stack_policy()
-            .stack_name(stack.as_str())
-            .stack_policy_body(policy)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| error::of("SetStackPolicy", stack.as_str(), e))
+        self.write(
+            "SetStackPolicy",
+            self.client()
+                .await?
+                .set_stack_policy()
+                .stack_name(stack.as_str())
+                .stack_policy_body(policy),
+            |c| c.send(),
+        )
+        .await?
+        .map(|_| ())
+        .map_err(|e| error::of("SetStackPolicy", stack.as_str(), e))
     }
 
     pub(super) async fn get_stack_policy(&self, stack: &StackId) -> Result<Option<String>, Error> {
         let answer = self
-            .reading()
+            .read(
+                "GetStackPolicy",
+                self.client()
+                    .await?
+                    .get_stack_policy()
+                    .stack_name(stack.as_str()),
+                |c| c.send(),
+            )
             .await?
-            .get_stack_policy()
-            .stack_name(stack.as_str())
-            .send()
-            .await
             .map_err(|e| error::of("GetStackPolicy", stack.as_str(), e))?;
         Ok(answer
             .stack_policy_body()
@@ -314,15 +344,18 @@ impl Stacks {
     }
 
     pub(super) async fn update_protection(&self, stack: &StackId, on: bool) -> Result<(), Error> {
-        self.writing()
-            .await?
-            .update_termination_protection()
-            .stack_name(stack.as_str())
-            .enable_termination_protection(on)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| error::of("UpdateTerminationProtection", stack.as_str(), e))
+        self.write(
+            "UpdateTerminationProtection",
+            self.client()
+                .await?
+                .update_termination_protection()
+                .stack_name(stack.as_str())
+                .enable_termination_protection(on),
+            |c| c.send(),
+        )
+        .await?
+        .map(|_| ())
+        .map_err(|e| error::of("UpdateTerminationProtection", stack.as_str(), e))
     }
 }
 
