@@ -6,12 +6,14 @@ use serde_json::json;
 
 use super::perform::Performed;
 use super::ready::counts_its_wave;
+use super::watch::Listed;
 use super::{Error, Line, Snapshot};
 use crate::domain::deployment::{
     Deployment, EventKind, Next, Outcome, Phase, Pinned, Settlement, Step, conceal,
 };
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Reason, StackId, SyncResult, TargetUid};
+use crate::domain::pace::Urgency;
 use crate::domain::plan::{Change, ChangeSetStatus, Observed, Review, StatusClass, generation_of};
 use crate::domain::policy::{GateInput, Hold, gate};
 use crate::domain::render::EPOCH;
@@ -44,7 +46,9 @@ impl Line {
         _fresh: bool,
     ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
-        let engine = self.ports.engine(&target.placement, &target.region)?;
+        let engine = self
+            .ports
+            .engine_for(&target.placement, &target.region, Urgency::Run)?;
         loop {
             let Some(deployment) = self.history(uid).and_then(|h| h.current.clone()) else {
                 return Ok(Some(self.again(uid)));
@@ -336,7 +340,9 @@ impl Line {
             return Ok(());
         };
         if deployment.change_set.is_some() {
-            let engine = self.ports.engine(&target.placement, &target.region)?;
+            let engine = self
+                .ports
+                .engine_for(&target.placement, &target.region, Urgency::Run)?;
             self.step(guard, target, engine.as_ref(), Step::Discard)
                 .await?;
         }
@@ -776,26 +782,44 @@ impl Line {
             .clone()
             .ok_or_else(|| Error::Broken("no stack to watch".into()))?;
         let least = engine.least_wait();
-        let mut wait = Duration::from_millis(20).max(least);
+        let watched = self.watching.watch(&stack, &self.clock);
+        let mut wait = Duration::from_millis(20);
         let mut told: Vec<StackEvent> = Vec::new();
-        let patience = self.clock.now().plus(LAG);
+        let mut patience = self.clock.steady().plus(LAG);
         let total = match &deployment.review {
             Some((_, payload)) => self.review_of(payload).await?.changes.len(),
             None => 0,
         };
+        let mut listed = Listed::Unsure;
         let observed = loop {
-            let observed = engine.describe(&StackRef::Id(stack.clone())).await?;
-            let settled = observed.as_ref().is_none_or(|o| o.status.is_settled());
-            // Reads lag behind what was caused: a stack that is as it was before is read again, for a bounded time.
-            let lags = as_before(observed.as_ref(), deployment) && self.clock.now() < patience;
-            let lags = lags || self.reads_before(deployment, observed.as_ref());
-            if settled && !lags {
-                break observed;
+            let looked = self.clock.steady();
+            let status = match listed {
+                Listed::Moving(status) => Some(status),
+                Listed::NoNews => None,
+                Listed::Unsure => {
+                    let observed = engine.describe(&StackRef::Id(stack.clone())).await?;
+                    let settled = observed.as_ref().is_none_or(|o| o.status.is_settled());
+                    // Reads lag behind what was caused and seen: a stack that is as it was before is read again, for a
+                    // bounded time.
+                    let lags =
+                        as_before(observed.as_ref(), deployment) && self.clock.steady() < patience;
+                    let lags = lags || self.reads_before(deployment, observed.as_ref());
+                    if settled && !lags {
+                        break observed;
+                    }
+                    observed.map(|o| o.status)
+                }
+            };
+            if status.as_ref().is_some_and(|s| !s.is_settled()) {
+                patience = self.clock.steady().plus(LAG);
             }
             self.tell_to_stop(guard, engine, target, &stack).await?;
             let token = deployment.token();
-            let newest = told.last().map(|e| e.id.clone());
-            told.extend(engine.events(&stack, newest.as_deref()).await?);
+            // Where calls are counted, progress in detail is for what runs alone.
+            if least.is_zero() || watched.is_alone() {
+                let newest = told.last().map(|e| e.id.clone());
+                told.extend(engine.events(&stack, newest.as_deref()).await?);
+            }
             let done = told
                 .iter()
                 .filter(|e| {
@@ -804,7 +828,6 @@ impl Line {
                         && e.logical != deployment.pinned.stack_name.as_str()
                 })
                 .count();
-            let status = observed.as_ref().map(|o| o.status.clone());
             let (result, word) = match status.as_ref().map(|s| s.class()) {
                 Some(StatusClass::CleaningUp) => (SyncResult::CleaningUp, "cleaning up"),
                 Some(StatusClass::RollingBack) => (SyncResult::Applying, "rolling back"),
@@ -815,13 +838,14 @@ impl Line {
             self.show(uid, result, Reason::Settled, deployment.summary.clone())
                 .await?;
             self.progress(uid, format!("{word} {} of {total}", done.min(total)));
-            tokio::select! {
+            listed = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(false),
-                () = self.clock.sleep(wait) => {}
-            }
-            wait = (wait * 3 / 2).min(Duration::from_secs(1).max(least * 5));
+                listed = watched.next(engine, looked, wait) => listed,
+            };
+            wait = (wait * 3 / 2).min(Duration::from_secs(1));
         };
+        drop(watched);
         // Somebody may have asked to stop it since.
         let deployment = self.history(uid).and_then(|h| h.current.clone());
         let deployment = deployment.ok_or_else(|| Error::Broken("nothing is in motion".into()))?;

@@ -28,6 +28,7 @@ mod ship;
 mod sweep;
 mod target;
 mod wake;
+mod watch;
 
 pub use adopt::Adoption;
 pub use bundles::{open_bundle, put_bundle};
@@ -295,6 +296,7 @@ pub struct Line {
     pub stop: CancellationToken,
     /// What was done since it was opened.
     pub counts: Counts,
+    watching: watch::Watching,
     doubt: AtomicBool,
     /// From which entry on somebody else has gone on with this log; 0 while nobody has.
     forked: AtomicU64,
@@ -331,6 +333,7 @@ impl Line {
             queue,
             stop,
             counts: Counts::default(),
+            watching: watch::Watching::default(),
             doubt: AtomicBool::new(false),
             forked: AtomicU64::new(0),
             client,

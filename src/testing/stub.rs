@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
+use crate::clock::Clock;
 use crate::domain::estate::Placement;
 use crate::domain::model::{
     AccountId, PlacementName, Region, StackId, StackName, Timestamp, sha256_hex,
@@ -39,6 +41,14 @@ struct Inner {
     watch: Mutex<Option<Watch>>,
     /// Placements whose hands may list nothing.
     denied: Mutex<BTreeSet<PlacementName>>,
+    slow: Mutex<Option<Slow>>,
+}
+
+/// How long operations take, and how often they may be looked at.
+struct Slow {
+    clock: Clock,
+    least: Duration,
+    takes: Box<dyn Fn(&StackName) -> Duration + Send>,
 }
 
 /// Told of every call, before it is answered.
@@ -60,6 +70,9 @@ struct Stack {
     operations: u64,
     updated: Option<Timestamp>,
     last: Option<String>,
+    /// When an operation ends, and with which status.
+    #[serde(default)]
+    ends: Option<(Timestamp, StackStatus)>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -108,7 +121,19 @@ impl Stub {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut world = self.0.world.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slow) = &*self.0.slow.lock().unwrap_or_else(PoisonError::into_inner) {
+            let now = slow.clock.steady();
+            for stack in world.stacks.values_mut() {
+                if let Some((at, status)) = &stack.ends
+                    && *at <= now
+                    && stack.status != *status
+                {
+                    stack.status = status.clone();
+                }
+            }
+        }
+        world
     }
 
     /// Says who is told of every call from now on.
@@ -116,10 +141,42 @@ impl Stub {
         *self.0.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
     }
 
+    /// Lets operations take time from now on; whoever looks is asked to wait so long in between.
+    pub fn slow(
+        &self,
+        clock: Clock,
+        least: Duration,
+        takes: impl Fn(&StackName) -> Duration + Send + 'static,
+    ) {
+        *self.0.slow.lock().unwrap_or_else(PoisonError::into_inner) = Some(Slow {
+            clock,
+            least,
+            takes: Box::new(takes),
+        });
+    }
+
+    /// Returns when operations ended or will end, by stack and the time that only goes forward.
+    pub fn ends(&self) -> BTreeMap<StackName, Timestamp> {
+        let world = self.world();
+        let ends = world.stacks.values();
+        ends.filter_map(|s| Some((s.name.clone(), s.ends.as_ref()?.0)))
+            .collect()
+    }
+
     /// Says with the hands of which placements nothing can be listed from now on.
     pub fn deny_lists(&self, placements: impl IntoIterator<Item = PlacementName>) {
         let mut denied = self.0.denied.lock().unwrap_or_else(PoisonError::into_inner);
         *denied = placements.into_iter().collect();
+    }
+
+    /// Returns the engine of an account and region, for whoever has no placement.
+    pub fn engine_of(&self, account: &str, region: &str) -> Arc<dyn StackEngine> {
+        Arc::new(Engine {
+            stub: self.clone(),
+            placement: None,
+            account: account.to_owned(),
+            region: region.to_owned(),
+        })
     }
 
     /// Updates every stack of an account, as somebody else would.
@@ -160,7 +217,7 @@ impl Ports for Stub {
     ) -> Result<Arc<dyn StackEngine>, Error> {
         Ok(Arc::new(Engine {
             stub: self.clone(),
-            placement: placement.name.clone(),
+            placement: Some(placement.name.clone()),
             account: placement.account.to_string(),
             region: region.to_string(),
         }))
@@ -181,7 +238,7 @@ impl Ports for Stub {
 
 struct Engine {
     stub: Stub,
-    placement: PlacementName,
+    placement: Option<PlacementName>,
     account: String,
     region: String,
 }
@@ -221,26 +278,15 @@ impl Engine {
         }
     }
 
-    fn operation(stack: &Stack) -> Option<String> {
-        (stack.operations > 0).then(|| format!("op-{}", stack.operations))
-    }
-}
-
-fn stack_id(text: &str) -> Result<StackId, Error> {
-    text.parse()
-        .map_err(|_| Error::Untrusted("a stack's ARN".into()))
-}
-
-#[async_trait]
-impl StackEngine for Engine {
-    async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+    fn page(
+        &self,
+        token: Option<&str>,
+        wanted: impl Fn(&Stack) -> bool,
+    ) -> Result<Page<StackSummary>, Error> {
         self.stub.count("ListStacks");
-        let denied = &self.stub.0.denied;
-        if denied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&self.placement)
-        {
+        let denied = self.stub.0.denied.lock();
+        let denied = denied.unwrap_or_else(PoisonError::into_inner);
+        if self.placement.as_ref().is_some_and(|p| denied.contains(p)) {
             return Err(Error::Denied("ListStacks".into()));
         }
         let world = self.stub.world();
@@ -248,7 +294,8 @@ impl StackEngine for Engine {
         let place = self.place();
         let mut items = Vec::new();
         let mut next = None;
-        for (id, stack) in world.stacks.range(from..).filter(|(_, s)| s.place == place) {
+        let here = world.stacks.range(from..);
+        for (id, stack) in here.filter(|(_, s)| s.place == place && wanted(s)) {
             if items.len() == PAGE {
                 next = Some(id.clone());
                 break;
@@ -262,6 +309,32 @@ impl StackEngine for Engine {
             });
         }
         Ok(Page { items, next })
+    }
+
+    fn operation(stack: &Stack) -> Option<String> {
+        (stack.operations > 0).then(|| format!("op-{}", stack.operations))
+    }
+}
+
+fn stack_id(text: &str) -> Result<StackId, Error> {
+    text.parse()
+        .map_err(|_| Error::Untrusted("a stack's ARN".into()))
+}
+
+#[async_trait]
+impl StackEngine for Engine {
+    async fn list(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+        self.page(token, |_| true)
+    }
+
+    async fn list_moving(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
+        self.page(token, |s| !s.status.is_settled())
+    }
+
+    fn least_wait(&self) -> Duration {
+        let slow = self.stub.0.slow.lock();
+        let slow = slow.unwrap_or_else(PoisonError::into_inner);
+        slow.as_ref().map(|s| s.least).unwrap_or_default()
     }
 
     async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {
@@ -327,6 +400,7 @@ impl StackEngine for Engine {
             operations: 0,
             updated: None,
             last: None,
+            ends: None,
         });
         world.by_name.insert(proposal.stack.to_string(), id.clone());
         let set = Set {
@@ -401,10 +475,21 @@ impl StackEngine for Engine {
         set.executed = true;
         let (id, name, url) = (set.stack.clone(), set.name.clone(), set.url.clone());
         if let Some(stack) = world.stacks.get_mut(&id) {
-            stack.status = match stack.status {
-                StackStatus::ReviewInProgress => StackStatus::CreateComplete,
-                _ => StackStatus::UpdateComplete,
+            let (during, after) = match stack.status {
+                StackStatus::ReviewInProgress => {
+                    (StackStatus::CreateInProgress, StackStatus::CreateComplete)
+                }
+                _ => (StackStatus::UpdateInProgress, StackStatus::UpdateComplete),
             };
+            let slow = self.stub.0.slow.lock();
+            match &*slow.unwrap_or_else(PoisonError::into_inner) {
+                Some(slow) => {
+                    let ends = slow.clock.steady().plus((slow.takes)(&stack.name));
+                    stack.status = during;
+                    stack.ends = Some((ends, after));
+                }
+                None => stack.status = after,
+            }
             stack.operations += 1;
             stack.updated = Some(now);
             stack.last = Some(name);

@@ -152,6 +152,23 @@ async fn what_has_not_changed_costs_no_call_and_no_rendering() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_costs_a_call_for_each_page() {
+    // Two of four accounts share everything: 3 stacks each, then 121.
+    for (services, instances, expected) in [(2, 2, 4), (60, 4, 6)] {
+        let all = settled(services, instances).await;
+        all.running.stub.take_calls();
+
+        all.running.line.sweep().await.unwrap();
+
+        let mut calls = all.running.stub.take_calls();
+        calls.remove("PutObject");
+        assert_eq!(calls, BTreeMap::from([("ListStacks", expected)]));
+        assert_eq!(all.running.look().await, NOTHING);
+        all.running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_costs_what_it_changes_however_large_the_estate_is() {
     let mut done = Vec::new();
     for (services, instances) in [(2, 2), (6, 4)] {
