@@ -1,4 +1,4 @@
-//! The four ports: where somebody else's servers stand.
+//! The ports: where somebody else's servers stand.
 //!
 //! A trait is allowed here because the far side costs money, rights or a network. They speak words of the domain
 //! only. They are cut for everything that is planned; an adapter implements each call or answers
@@ -500,6 +500,26 @@ pub trait Forge: Send + Sync {
     async fn comment(&self, pull_request: u64, markdown: &str) -> Result<(), Error>;
 }
 
+/// A message of a queue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// What it is removed by.
+    pub receipt: String,
+    /// What it says. Anybody may have written it.
+    pub body: String,
+}
+
+/// A queue that says which stacks have moved.
+#[async_trait]
+pub trait HintQueue: Send + Sync {
+    /// Returns its name, for people.
+    fn name(&self) -> &str;
+    /// Takes some messages; waits a while where there are none.
+    async fn take(&self) -> Result<Vec<Message>, Error>;
+    /// Removes messages that were taken. One that is not removed comes again.
+    async fn remove(&self, receipts: &[String]) -> Result<(), Error>;
+}
+
 /// How often a service was called, by account, region and call, and what it refuses.
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
@@ -534,6 +554,10 @@ pub trait Ports: Send + Sync {
         _urgency: Urgency,
     ) -> Result<Arc<dyn StackEngine>, Error> {
         self.engine(placement, region)
+    }
+    /// Queues that say which stacks have moved.
+    fn hints(&self) -> Vec<Arc<dyn HintQueue>> {
+        Vec::new()
     }
     /// Tells how often services were called, where calls are counted.
     fn traffic(&self) -> Vec<Traffic> {

@@ -111,6 +111,10 @@ pub const CALLS: &[Call] = &[
     ),
     used("GenerateDataKey", &["kms:GenerateDataKey"]),
     used("Decrypt", &["kms:Decrypt"]),
+    used("ReceiveMessage", &["sqs:ReceiveMessage"]),
+    used("DeleteMessageBatch", &["sqs:DeleteMessage"]),
+    // `isoform doctor` looks with the hands of the daemon.
+    used("GetQueueAttributes", &["sqs:GetQueueAttributes"]),
     spare(
         "ReEncrypt",
         "rewrap",

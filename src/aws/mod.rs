@@ -1,4 +1,4 @@
-//! AWS behind the ports: CloudFormation, S3 and KMS, each for one account and region.
+//! AWS behind the ports: CloudFormation, S3, KMS and SQS, each for one account and region.
 //!
 //! [`Aws`] knows how AWS is reached and takes roles; a [`Session`] is one account and region seen through a chain of them. What an
 //! error of AWS means is said in one place, `error`, how often it is called in another, `budget`, and how large an answer may be in another, `ceiling`. The room knows
@@ -12,6 +12,7 @@ mod error;
 mod examine;
 mod keys;
 mod objects;
+mod queue;
 mod session;
 mod stacks;
 
@@ -19,5 +20,6 @@ pub use budget::{Budget, Budgets};
 pub use examine::{BucketFacts, Caller, KeyFacts};
 pub use keys::KmsKeys;
 pub use objects::{Bucket, S3Objects};
+pub use queue::{QueueFacts, SqsQueue};
 pub use session::{Aws, Reach, Role, Session};
 pub use stacks::{Place, Stacks};

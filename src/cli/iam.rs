@@ -7,7 +7,7 @@ use clap::Args;
 use super::client::config_path;
 use super::{DONE, Global, show, usage};
 use crate::config::{self, Config};
-use crate::domain::iam::{DAEMON, Place, Setup, Store, Taken, documents, template};
+use crate::domain::iam::{DAEMON, Place, Queue, Setup, Store, Taken, documents, template};
 use crate::domain::model::AccountId;
 use crate::domain::policy::Mode;
 
@@ -143,6 +143,15 @@ fn setup(config: &Config, aws: &config::Aws) -> Setup {
             config::Root::Kms(root) => Some((root.key.clone(), root.role.as_ref().map(taken))),
             config::Root::File(_) => None,
         },
+        queues: aws
+            .queues
+            .iter()
+            .map(|queue| Queue {
+                arn: queue.arn(),
+                region: queue.region.clone(),
+                role: queue.role.as_ref().map(taken),
+            })
+            .collect(),
         observe: false,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::hints::{self, HintQueue};
 use super::raw;
 use crate::domain::estate::Placement;
 use crate::domain::model::{AccountId, PlacementName, Region};
@@ -79,6 +80,8 @@ pub struct Aws {
     pub stores: BTreeMap<String, S3Store>,
     /// The store of the catalogue, the owners and the log.
     pub home: String,
+    /// Queues of hints.
+    pub queues: Vec<HintQueue>,
     /// The store that serves a placement's region.
     pub serves: BTreeMap<(PlacementName, Region), String>,
 }
@@ -105,6 +108,11 @@ pub(super) fn unused(file: &raw::File, faults: &mut Vec<String>) {
     }
     for (name, account) in &file.accounts {
         let roles = &account.roles;
+        if account.hints.is_some() {
+            faults.push(format!(
+                "accounts.{name}.hints: the embedded engine gives no hints; its stacks are looked at for nothing"
+            ));
+        }
         if roles.preview.is_some() || roles.apply.is_some() || roles.cloudformation.is_some() {
             faults.push(format!(
                 "accounts.{name}.roles: the embedded engine knows no roles"
@@ -195,6 +203,12 @@ pub(super) fn resolve(
             );
         }
     }
+    let queues = file.accounts.iter().flat_map(|(name, account)| {
+        let here = |p: &&Placement| p.account.as_str() == account.id;
+        let here: Vec<&Placement> = placements.values().filter(here).collect();
+        hints::queues(name, account, &here, faults)
+    });
+    let queues = queues.collect();
     Some(Aws {
         endpoint: given.endpoint,
         fips: given.fips,
@@ -205,6 +219,7 @@ pub(super) fn resolve(
         hands,
         stores,
         home,
+        queues,
         serves,
     })
 }
@@ -286,7 +301,7 @@ fn hands_of(
 }
 
 /// Completes the name of a role, or takes its ARN; a role of a placement is one of its account.
-fn role(
+pub(super) fn role(
     given: &str,
     placement: Option<&Placement>,
     at: &str,
@@ -487,7 +502,7 @@ mod tests {
     const GOOD: &str = r#"
 isoform: 1
 aws: { endpoint: "https://vpce.example", session: isoform-prod, chain: [ { role: "arn:aws:iam::111111111111:role/hub", external_id: xx } ] }
-accounts: { prod: { id: "333333333333", roles: { preview: look, apply: act, cloudformation: "arn:aws:iam::333333333333:role/cfn" }, external_id: ee } }
+accounts: { prod: { id: "333333333333", roles: { preview: look, apply: act, cloudformation: "arn:aws:iam::333333333333:role/cfn" }, external_id: ee, hints: { queue: ["arn:aws:sqs:us-east-1:333333333333:hints", "https://sqs.eu-west-1.amazonaws.com/333333333333/hints-eu"] } } }
 placements: { prod: { account: prod, regions: [us-east-1, eu-west-1], bundle_store: { eu-west-1: eu } } }
 sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
 bundle_stores:
@@ -522,6 +537,14 @@ state: { path: state, key: "file:root.key" }
         let apply = hands.apply.clone().unwrap();
         assert_eq!(apply.arn, "arn:aws:iam::333333333333:role/act");
         assert_eq!(apply.external_id.as_deref(), Some("ee"));
+        let queues: Vec<String> = aws.queues.iter().map(HintQueue::arn).collect();
+        let expected = [
+            "arn:aws:sqs:us-east-1:333333333333:hints",
+            "arn:aws:sqs:eu-west-1:333333333333:hints-eu",
+        ];
+        assert_eq!(queues, expected);
+        let preview = hands.preview.clone();
+        assert!(preview.is_some() && aws.queues.iter().all(|q| q.role == preview));
     }
 
     #[test]
@@ -584,9 +607,24 @@ state: { path: state, key: "file:root.key" }
                 "aws.chain[0].external_id",
             ),
             (
-                "external_id: ee ",
-                "external_id: e ",
+                "external_id: ee,",
+                "external_id: e,",
                 "accounts.prod.external_id",
+            ),
+            (
+                "us-east-1:333333333333:hints\"",
+                "us-east-1:444444444444:hints\"",
+                "accounts.prod.hints.queue",
+            ),
+            (
+                "us-east-1:333333333333:hints\"",
+                "us-west-2:333333333333:hints\"",
+                "accounts.prod.hints.queue",
+            ),
+            (
+                "us-east-1:333333333333:hints\"",
+                "us-east-1:333333333333:hints.fifo\"",
+                "accounts.prod.hints.queue",
             ),
             (
                 "roles: { preview: look, apply: act, cloudformation: \"arn:aws:iam::333333333333:role/cfn\" }, ",

@@ -4,6 +4,7 @@
 //! only one that reads the environment.
 
 mod aws;
+mod hints;
 pub mod raw;
 mod shelf;
 
@@ -16,6 +17,7 @@ use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration}
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
 pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store};
+pub use hints::HintQueue;
 pub use raw::{BundleStore, Encryption, ForcePush};
 pub use shelf::{Shelf, ShelfPlace};
 

@@ -48,6 +48,36 @@ pub struct Account {
     pub roles: Roles,
     #[serde(default)]
     pub external_id: Option<String>,
+    #[serde(default)]
+    pub hints: Option<Hints>,
+}
+
+/// Where EventBridge leaves word of an account's stacks.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Hints {
+    pub queue: OneOrMore,
+}
+
+/// One thing, or a list of such: a queue for each region.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// A list.
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    /// Returns all of them.
+    pub fn all(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(all) => all,
+        }
+    }
 }
 
 /// Roles in an account: names, or ARNs.

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::aws::{Aws, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, Stacks};
+use crate::aws::{Aws, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, SqsQueue, Stacks};
 use crate::clock::Clock;
 use crate::config::{self, Config, Root, ShelfPlace};
 use crate::domain::estate::Placement;
 use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::pace::Urgency;
 use crate::domain::policy::Mode;
-use crate::port::{self, Error, KeyService, ObjectStore, Ports, StackEngine, Traffic};
+use crate::port::{self, Error, HintQueue, KeyService, ObjectStore, Ports, StackEngine, Traffic};
 
 /// The ports of an installation on AWS. Opening them calls nothing.
 pub struct AwsPorts {
     engines: BTreeMap<(PlacementName, Region, Urgency), Arc<Stacks>>,
     budgets: Budgets,
+    queues: Vec<Arc<SqsQueue>>,
     stores: BTreeMap<String, Arc<S3Objects>>,
     serves: BTreeMap<(PlacementName, Region), String>,
     home: Arc<S3Objects>,
@@ -79,11 +80,16 @@ impl AwsPorts {
             }
             Root::File(_) => None,
         };
+        let mut queues = Vec::new();
+        for queue in &aws.queues {
+            queues.push(Arc::new(hint_queue(&reached, aws, queue).await));
+        }
         Self {
             root,
             shelves,
             engines,
             budgets,
+            queues,
             serves: aws.serves.clone(),
             home: stores[&aws.home].clone(),
             stores,
@@ -138,6 +144,16 @@ async fn opened(reached: &Aws, aws: &config::Aws, store: &config::S3Store) -> S3
     S3Objects::new(&session, bucket)
 }
 
+pub(super) async fn hint_queue(
+    reached: &Aws,
+    aws: &config::Aws,
+    queue: &config::HintQueue,
+) -> SqsQueue {
+    let roles = chain(aws, queue.role.as_ref());
+    let session = reached.session(&queue.region, &roles).await;
+    SqsQueue::new(&session, &queue.account, &queue.name)
+}
+
 impl Ports for AwsPorts {
     fn engine(
         &self,
@@ -160,6 +176,11 @@ impl Ports for AwsPorts {
                 "a region that the configuration gives the placement no more",
             )),
         }
+    }
+
+    fn hints(&self) -> Vec<Arc<dyn HintQueue>> {
+        let all = self.queues.iter().cloned();
+        all.map(|q| q as Arc<dyn HintQueue>).collect()
     }
 
     fn traffic(&self) -> Vec<Traffic> {

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::cloud::{chain, reach};
+use super::cloud::{chain, hint_queue, reach};
 use crate::aws::calls::CALLS;
-use crate::aws::{Aws, BucketFacts, KeyFacts, Session};
+use crate::aws::{Aws, BucketFacts, KeyFacts, QueueFacts, Session};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::domain::estate::Placement;
-use crate::domain::iam::refused;
+use crate::domain::iam::{refused, refused_of};
 use crate::domain::model::AccountId;
 use crate::port::{Disposition, Error};
 use crate::store::RootKey;
@@ -220,6 +220,10 @@ async fn cloud(
                 }
             }
         }
+    }
+    for queue in &aws.queues {
+        let facts = hint_queue(reached, aws, queue).await.facts().await;
+        hints(queue, &facts, report);
     }
     report.unsure(
         "calls that write",
@@ -487,6 +491,48 @@ fn key(arn: &str, current: bool, facts: &KeyFacts, report: &mut Report) {
             format!("whether its material is renewed cannot be seen: {error}"),
             "run it as somebody with kms:GetKeyRotationStatus",
         ),
+    }
+}
+
+/// Judges a queue of hints. Without it nothing is lost but time.
+fn hints(queue: &config::HintQueue, facts: &Result<QueueFacts, Error>, report: &mut Report) {
+    let subject = format!("hints {}", queue.arn());
+    let facts = match facts {
+        Ok(facts) => facts,
+        Err(error) => {
+            let role = queue.role.as_ref().map_or("the daemon", |r| r.arn.as_str());
+            let mend = match error {
+                Error::Denied(_) => allow("GetQueueAttributes", role, error),
+                _ => "make the queue and its rule: the guide on AWS has the template; or take `hints` away".into(),
+            };
+            return report.bad(&subject, error.to_string(), mend);
+        }
+    };
+    report.good(
+        &subject,
+        format!("it is there; {} messages wait", facts.waiting),
+    );
+    let policy = facts.policy.as_deref().unwrap_or_default();
+    report.must(
+        &subject,
+        Ok(policy.contains("events.amazonaws.com")),
+        "EventBridge may fill it",
+        "its policy lets EventBridge put nothing in it",
+        "set the policy that `isoform iam` prints under `queues`".into(),
+    );
+    report.must(
+        &subject,
+        Ok(refused_of(policy, "sqs:*").plain_text),
+        "its policy refuses what is not TLS",
+        "its policy does not refuse what is not TLS",
+        "set the policy that `isoform iam` prints under `queues`".into(),
+    );
+    if !facts.encrypted {
+        let mend = format!(
+            "aws sqs set-queue-attributes --queue-url \"$(aws sqs get-queue-url --queue-name {} --query QueueUrl --output text)\" --attributes SqsManagedSseEnabled=true",
+            queue.name
+        );
+        report.unsure(&subject, "what lies in it is not encrypted", mend);
     }
 }
 

@@ -14,9 +14,12 @@ use super::Built;
 use crate::domain::audit::{Body, Stream};
 use crate::domain::model::Actor;
 use crate::http::{Hint, Socket};
+use crate::port::HintQueue;
 use crate::reconcile::Line;
 
 const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How long a queue that does not answer is left alone.
+const DEAF: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Runs a daemon until `shutdown` ends, and drains it. Returns whether it drained in time.
@@ -34,6 +37,9 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     tracker.spawn(looker(line.clone(), inbox, config.poll));
     tracker.spawn(sweeper(line.clone(), config.sweep));
     tracker.spawn(shipper(line.clone()));
+    for queue in line.ports.hints() {
+        tracker.spawn(hearer(line.clone(), queue));
+    }
     let watched: Vec<PathBuf> = config
         .sources
         .values()
@@ -156,6 +162,35 @@ async fn sweeper(line: Arc<Line>, every: Duration) {
             biased;
             () = line.stop.cancelled() => return,
             () = line.clock.sleep(every) => {}
+        }
+    }
+}
+
+/// Hears what a queue says. Without it the next look finds the same.
+async fn hearer(line: Arc<Line>, queue: Arc<dyn HintQueue>) {
+    let mut failed = false;
+    loop {
+        let heard = tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            heard = line.hear(queue.as_ref()) => heard,
+        };
+        match heard {
+            Ok(_) => failed = false,
+            Err(error) => {
+                if !failed {
+                    tracing::warn!(
+                        "no hints from {}: {error}; stacks are looked at as without them",
+                        queue.name()
+                    );
+                }
+                failed = true;
+                tokio::select! {
+                    biased;
+                    () = line.stop.cancelled() => return,
+                    () = line.clock.sleep(DEAF) => {}
+                }
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ pub struct Counts {
     compiled: AtomicU64,
     read: AtomicU64,
     looked: AtomicU64,
+    hints: [AtomicU64; 3],
 }
 
 impl Counts {
@@ -51,6 +52,17 @@ impl Counts {
     /// How many renderings were read.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// How many hints were about stacks of ours, how many about others, and how many messages were no hints.
+    pub fn hints(&self) -> [u64; 3] {
+        self.hints.each_ref().map(|n| n.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn heard(&self, ours: u64, others: u64, malformed: u64) {
+        for (count, more) in self.hints.iter().zip([ours, others, malformed]) {
+            count.fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn rendered_one(&self) {

@@ -11,6 +11,7 @@ mod announce;
 mod bundles;
 mod drive;
 mod files;
+mod hints;
 mod look;
 mod memo;
 mod operator;

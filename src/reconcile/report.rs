@@ -123,6 +123,9 @@ pub struct EstateReport {
     /// How often services were called, where calls are counted.
     #[serde(default)]
     pub calls: Vec<Traffic>,
+    /// How many hints were about stacks of ours, how many about others, and how many messages were no hints.
+    #[serde(default)]
+    pub hints: [u64; 3],
 }
 
 /// The entries that belong to a question, and what they hold.
@@ -209,6 +212,7 @@ impl Line {
             entries: *self.store.watch().borrow(),
             frozen: self.is_frozen(),
             calls: self.ports.traffic(),
+            hints: self.counts.hints(),
         })
     }
 

@@ -104,7 +104,6 @@ impl Watching {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "hints come next"))]
     /// Says that something may have become of a stack. Returns whether anybody watches it.
     pub(super) fn hint(&self, stack: &StackId) -> bool {
         let place = self.places().get(&spot(stack)).cloned();
@@ -291,7 +290,7 @@ mod tests {
         use std::collections::BTreeSet;
 
         use super::super::*;
-        use crate::port::{OnFailure, Proposal};
+        use super::stack;
         use crate::testing::stub::Stub;
 
         const SECOND: Duration = Duration::from_secs(1);
@@ -312,25 +311,9 @@ mod tests {
             let (engine, watching) = (engine(&stub), Arc::new(Watching::default()));
             let mut tasks = Vec::new();
             for number in 0..count {
-                let proposal = Proposal {
-                    stack: format!("s{number}").parse().unwrap(),
-                    name: "if".into(),
-                    token: "t".into(),
-                    create: true,
-                    import: BTreeMap::new(),
-                    template_url: "stub://t".into(),
-                    parameters: BTreeMap::new(),
-                    tags: BTreeMap::new(),
-                    capabilities: Vec::new(),
-                    notification_arns: Vec::new(),
-                    rollback_triggers: Vec::new(),
-                    monitoring_minutes: 0,
-                    on_failure: OnFailure::Delete,
-                };
-                let proposed = engine.propose(&proposal).await.unwrap();
-                engine.execute(&proposed.change_set, "t").await.unwrap();
+                let id = stub.begin("000000000001", "us-east-1", &format!("s{number}"));
                 let (engine, clock) = (engine.clone(), clock.clone());
-                let watched = watching.watch(&proposed.stack_id, &clock);
+                let watched = watching.watch(&id, &clock);
                 tasks.push(tokio::spawn(async move {
                     let mut looked = clock.steady();
                     while let Listed::Moving(_) =
@@ -358,6 +341,20 @@ mod tests {
             let ends: BTreeSet<Timestamp> = stub.ends().into_values().collect();
             let late = ends.iter().zip(&seen).map(|(end, seen)| seen.since(*end));
             (stub.take_calls(), late.max().unwrap_or_default())
+        }
+
+        #[tokio::test]
+        async fn a_hint_comes_before_the_next_look() {
+            let clock = Clock::standing(Timestamp(0));
+            let (engine, watching) = (engine(&Stub::default()), Watching::default());
+            let watched = watching.watch(&stack(1), &clock);
+            let _other = watching.watch(&stack(2), &clock);
+
+            assert!(watching.hint(&stack(1)));
+            let told = watched.next(engine.as_ref(), clock.steady(), SECOND).await;
+
+            // The clock stands still: nothing else could have ended the wait.
+            assert_eq!(told, Listed::Unsure);
         }
 
         #[tokio::test]

@@ -19,8 +19,9 @@ use crate::domain::pace::Urgency;
 use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
-    Body, ChangeSet, Drift, Error, KeyService, ObjectMeta, ObjectStore, Page, Ports, Proposal,
-    Proposed, Put, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary, Traffic,
+    Body, ChangeSet, Drift, Error, HintQueue, KeyService, ObjectMeta, ObjectStore, Page, Ports,
+    Proposal, Proposed, Put, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary,
+    Traffic,
 };
 
 /// How a call fails.
@@ -319,6 +320,10 @@ impl Ports for Faulty {
         Ok(Arc::new(FaultyEngine(
             self.inner.engine_for(placement, region, urgency)?,
         )))
+    }
+
+    fn hints(&self) -> Vec<Arc<dyn HintQueue>> {
+        self.inner.hints()
     }
 
     fn traffic(&self) -> Vec<Traffic> {

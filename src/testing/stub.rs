@@ -169,6 +169,57 @@ impl Stub {
         *denied = placements.into_iter().collect();
     }
 
+    /// Begins to create a stack, as somebody else would; returns its ARN.
+    pub fn begin(&self, account: &str, region: &str, name: &str) -> StackId {
+        let name: StackName = name.parse().expect("a name of a stack");
+        let engine = Engine {
+            stub: self.clone(),
+            placement: None,
+            account: account.to_owned(),
+            region: region.to_owned(),
+        };
+        let id = engine.id(&name);
+        let mut stack = Stack {
+            name,
+            place: engine.place(),
+            status: StackStatus::ReviewInProgress,
+            operations: 1,
+            updated: Some(self.tick()),
+            last: None,
+            ends: None,
+        };
+        self.run(&mut stack);
+        self.world().stacks.insert(id.clone(), stack);
+        stack_id(&id).expect("an ARN of a stack")
+    }
+
+    /// Lets an operation run, or be done where nothing takes time.
+    fn run(&self, stack: &mut Stack) {
+        let (during, after) = match stack.status {
+            StackStatus::ReviewInProgress => {
+                (StackStatus::CreateInProgress, StackStatus::CreateComplete)
+            }
+            _ => (StackStatus::UpdateInProgress, StackStatus::UpdateComplete),
+        };
+        let slow = self.0.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slow {
+            Some(slow) => {
+                let ends = slow.clock.steady().plus((slow.takes)(&stack.name));
+                stack.status = during;
+                stack.ends = Some((ends, after));
+            }
+            None => stack.status = after,
+        }
+    }
+
+    /// Returns the names and ARNs of all stacks.
+    pub fn ids(&self) -> Vec<(StackName, String)> {
+        let world = self.world();
+        let all = world.stacks.iter();
+        all.map(|(id, stack)| (stack.name.clone(), id.clone()))
+            .collect()
+    }
+
     /// Returns the engine of an account and region, for whoever has no placement.
     pub fn engine_of(&self, account: &str, region: &str) -> Arc<dyn StackEngine> {
         Arc::new(Engine {
@@ -475,21 +526,7 @@ impl StackEngine for Engine {
         set.executed = true;
         let (id, name, url) = (set.stack.clone(), set.name.clone(), set.url.clone());
         if let Some(stack) = world.stacks.get_mut(&id) {
-            let (during, after) = match stack.status {
-                StackStatus::ReviewInProgress => {
-                    (StackStatus::CreateInProgress, StackStatus::CreateComplete)
-                }
-                _ => (StackStatus::UpdateInProgress, StackStatus::UpdateComplete),
-            };
-            let slow = self.stub.0.slow.lock();
-            match &*slow.unwrap_or_else(PoisonError::into_inner) {
-                Some(slow) => {
-                    let ends = slow.clock.steady().plus((slow.takes)(&stack.name));
-                    stack.status = during;
-                    stack.ends = Some((ends, after));
-                }
-                None => stack.status = after,
-            }
+            self.stub.run(stack);
             stack.operations += 1;
             stack.updated = Some(now);
             stack.last = Some(name);

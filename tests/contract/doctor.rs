@@ -16,7 +16,7 @@ const PREVIEW: &str = "arn:aws:iam::111111111111:role/look";
 
 const FILE: &str = r#"
 isoform: 1
-accounts: { prod: { id: "111111111111", external_id: xx, roles: { preview: look } } }
+accounts: { prod: { id: "111111111111", external_id: xx, roles: { preview: look }, hints: { queue: "arn:aws:sqs:eu-west-1:111111111111:hints" } } }
 placements: { prod: { account: prod, regions: [eu-west-1] } }
 sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
 bundle_stores: { main: { url: "s3://bucket/x", owner: "111111111111", encryption: sse-kms, key: "arn:aws:kms:eu-west-1:111111111111:key/k" } }
@@ -58,6 +58,11 @@ fn healthy(call: &str) -> Answer {
         ),
         "TrentService.GetKeyRotationStatus" => {
             (200, Vec::new(), r#"{"KeyRotationEnabled":true}"#.into())
+        }
+        "AmazonSQS.GetQueueAttributes" => {
+            let policy = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"events.amazonaws.com"},"Action":"sqs:SendMessage"},{"Effect":"Deny","Principal":"*","Action":"sqs:*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}"#;
+            let attributes = serde_json::json!({ "Attributes": { "Policy": policy, "SqsManagedSseEnabled": "true", "ApproximateNumberOfMessages": "7" } });
+            (200, Vec::new(), attributes.to_string())
         }
         _ if query.starts_with("versioning") => {
             xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
@@ -149,8 +154,8 @@ async fn what_is_as_it_has_to_be_is_good_and_nothing_is_written() {
     assert_eq!(unsure, ["calls that write"]);
     assert_eq!(
         service.count("AssumeRole"),
-        2,
-        "for the region, and for reading"
+        3,
+        "for the region, for reading, and for the queue"
     );
     for call in service.calls.lock().unwrap().iter() {
         let reads = [
@@ -160,6 +165,7 @@ async fn what_is_as_it_has_to_be_is_good_and_nothing_is_written() {
             "List",
             "Describe",
             "AssumeRole",
+            "AmazonSQS.Get",
             "TrentService.Describe",
             "TrentService.Get",
         ];
@@ -267,6 +273,24 @@ async fn every_fault_is_told_with_how_to_mend_it() {
             "isoform iam",
         ),
         ("DescribeKey", json(disabled), KEY, "Disabled", "enable-key"),
+        (
+            "AmazonSQS",
+            (
+                403,
+                vec![("x-amzn-query-error", "AccessDenied;Sender".into())],
+                r#"{"__type":"com.amazonaws.sqs#AccessDenied"}"#.into(),
+            ),
+            ":hints",
+            "GetQueueAttributes",
+            "sqs:GetQueueAttributes",
+        ),
+        (
+            "AmazonSQS",
+            json(r#"{"Attributes":{"ApproximateNumberOfMessages":"0"}}"#),
+            ":hints",
+            "EventBridge",
+            "isoform iam",
+        ),
         (
             "x/rendered/a",
             s3_refusal(403, "AccessDenied"),

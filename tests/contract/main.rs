@@ -19,6 +19,7 @@ mod drift;
 mod emulated;
 mod failures;
 mod harness;
+mod hints;
 mod import;
 mod keys;
 mod lifecycle;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use isoform::aws::calls::CALLS;
 use isoform::domain::cfn::parse_template;
-use isoform::domain::iam::{Documents, Place, Setup, Store, Taken, documents, template};
+use isoform::domain::iam::{Documents, Place, Queue, Setup, Store, Taken, documents, template};
 use serde_json::Value;
 
 fn taken(account: &str, name: &str) -> Taken {
@@ -78,15 +78,22 @@ fn setup() -> Setup {
             "arn:aws:kms:us-east-1:111111111111:key/root".into(),
             Some(taken("111111111111", "isoform-root")),
         )),
+        queues: vec![Queue {
+            arn: "arn:aws:sqs:eu-west-1:333333333333:hints".into(),
+            region: "eu-west-1".parse().unwrap(),
+            role: Some(taken("333333333333", "isoform/preview")),
+        }],
         observe: false,
     }
 }
 
-/// Actions of statements that allow, without the account's own administration of a key.
+/// Actions of statements that allow something to isoform.
 fn allowed(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) if fields.get("Effect").is_some_and(|e| e == "Allow") => {
-            if fields.get("Sid").is_some_and(|sid| sid == "Administer") {
+            // The account's administrators, and EventBridge: neither is isoform.
+            let others = |sid: &Value| sid == "Administer" || sid == "Hints";
+            if fields.get("Sid").is_some_and(others) {
                 return;
             }
             match &fields["Action"] {

@@ -12,6 +12,7 @@ mod canary;
 mod corpus;
 mod crash;
 mod growth;
+mod hints;
 mod recovery;
 mod removal;
 mod sealed;

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::domain::model::{AccountId, Region};
-pub use read::{Refused, refused};
+pub use read::{Refused, refused, refused_of};
 pub use template::template;
 
 /// A role that is taken, with what its trust policy asks for.
@@ -80,8 +80,21 @@ pub struct Setup {
     pub shelves: BTreeMap<String, Store>,
     /// The key that wraps the root key of the daemon's own data, with the role that uses it; absent where that is a file.
     pub root: Option<(String, Option<Taken>)>,
+    /// Queues of hints.
+    pub queues: Vec<Queue>,
     /// Only what looking needs, whatever the placements may do.
     pub observe: bool,
+}
+
+/// A queue of hints.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// Its ARN.
+    pub arn: String,
+    /// Its region.
+    pub region: Region,
+    /// The role that reads it.
+    pub role: Option<Taken>,
 }
 
 /// Stands for the daemon's own principal where nobody said who that is.
@@ -115,6 +128,8 @@ struct Draft {
     fetches: BTreeSet<String>,
     /// The key that it wraps the root key with.
     roots: Option<String>,
+    /// Queues that it reads hints from.
+    hears: BTreeSet<String>,
 }
 
 /// Stacks of one account.
@@ -139,7 +154,7 @@ pub struct RoleDocument {
 /// What stands at a bucket or a key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResourceDocument {
-    /// The bucket's name, or the key's ARN.
+    /// The bucket's name, or the ARN of the key or queue.
     pub name: String,
     /// The account that it belongs to.
     pub owner: String,
@@ -160,17 +175,19 @@ pub struct Documents {
     pub buckets: Vec<ResourceDocument>,
     /// Policies of keys.
     pub keys: Vec<ResourceDocument>,
+    /// Policies of queues.
+    pub queues: Vec<ResourceDocument>,
 }
 
 impl Documents {
     /// Returns the accounts that have something to be told.
     pub fn accounts(&self) -> BTreeSet<String> {
         let roles = self.roles.iter().map(|r| account_of(&r.arn));
-        let owned = self.buckets.iter().chain(&self.keys);
+        let owned = self.buckets.iter().chain(&self.keys).chain(&self.queues);
         roles.chain(owned.map(|d| d.owner.clone())).collect()
     }
 
-    /// Returns it as one value: `roles`, `buckets` and `keys` beside what the daemon itself may do.
+    /// Returns it as one value: `roles`, `buckets`, `keys` and `queues` beside what the daemon itself may do.
     pub fn as_json(&self) -> Value {
         let roles: Vec<Value> = self
             .roles
@@ -187,6 +204,7 @@ impl Documents {
             "roles": roles,
             "buckets": owned("bucket", &self.buckets),
             "keys": owned("key", &self.keys),
+            "queues": owned("queue", &self.queues),
         })
     }
 }
@@ -215,6 +233,7 @@ pub fn documents(setup: &Setup) -> Documents {
         roles,
         buckets,
         keys: statements::keys(setup, &drafts),
+        queues: statements::queues(setup),
     }
 }
 
@@ -254,6 +273,14 @@ fn drafts(setup: &Setup) -> BTreeMap<Holder, Draft> {
             None => last.clone(),
         };
         drafts.entry(holder).or_default().keeps.insert(name.clone());
+    }
+    for queue in &setup.queues {
+        let holder = match &queue.role {
+            Some(role) => take(&mut drafts, &last, role),
+            None => last.clone(),
+        };
+        let draft = drafts.entry(holder).or_default();
+        draft.hears.insert(queue.arn.clone());
     }
     for (name, shelf) in &setup.shelves {
         let holder = match &shelf.role {

@@ -13,6 +13,11 @@ pub struct Refused {
 
 /// Reads the policy of a bucket. What cannot be read refuses nothing.
 pub fn refused(policy: &str) -> Refused {
+    refused_of(policy, "s3:*")
+}
+
+/// The same for another service, whose every action is named by `all`.
+pub fn refused_of(policy: &str, all: &str) -> Refused {
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
     let statements = match policy.get("Statement") {
         Some(Value::Array(all)) => all.iter().collect(),
@@ -28,12 +33,12 @@ pub fn refused(policy: &str) -> Refused {
         })
     };
     Refused {
-        plain_text: denied(&["*", "s3:*"], &|operator, key, value| {
+        plain_text: denied(&["*", all], &|operator, key, value| {
             operator == "Bool"
                 && key.eq_ignore_ascii_case("aws:SecureTransport")
                 && any(Some(value), &|v| v == "false")
         }),
-        unencrypted: denied(&["*", "s3:*", "s3:PutObject"], &|operator, key, value| {
+        unencrypted: denied(&["*", all, "s3:PutObject"], &|operator, key, value| {
             key.eq_ignore_ascii_case("s3:x-amz-server-side-encryption")
                 && (operator == "StringNotEquals"
                     || operator == "Null" && any(Some(value), &|v| v == "true"))

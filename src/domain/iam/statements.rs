@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{DAEMON, Draft, Holder, ResourceDocument, Setup, Stacks, Store, account_of};
+use super::{DAEMON, Draft, Holder, Queue, ResourceDocument, Setup, Stacks, Store, account_of};
 use crate::domain::model::{AccountId, Region};
 
 /// Where the templates lie that CloudFormation reads.
@@ -33,6 +33,11 @@ const KEEP: &[&str] = &[
 ];
 
 const ROOT: &[&str] = &["kms:Decrypt", "kms:GenerateDataKey"];
+const HEAR: &[&str] = &[
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+];
 
 fn document(statements: Vec<Value>) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
@@ -189,6 +194,10 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
         let allow = allow("UseRootKey", ROOT, vec![key.clone()]);
         statements.push(on(allow, for_the_root()));
     }
+    if !draft.hears.is_empty() {
+        let queues = draft.hears.iter().cloned().collect();
+        statements.push(allow("HearHints", HEAR, queues));
+    }
     document(statements)
 }
 
@@ -221,6 +230,37 @@ fn fetching(shelf: &Store, index: usize) -> Vec<Value> {
         statements.push(through_s3(shelf, open));
     }
     statements
+}
+
+/// Policies of queues: EventBridge of the same account and region fills them, over TLS, and nobody else.
+pub(super) fn queues(setup: &Setup) -> Vec<ResourceDocument> {
+    let policy = |queue: &Queue| {
+        let (account, region) = (account_of(&queue.arn), &queue.region);
+        let rules = format!(
+            "arn:{}:events:{region}:{account}:rule/*",
+            region.partition().0
+        );
+        document(vec![
+            on(
+                json!({ "Sid": "Hints", "Effect": "Allow", "Principal": { "Service": "events.amazonaws.com" }, "Action": "sqs:SendMessage", "Resource": queue.arn }),
+                json!({ "StringEquals": { "aws:SourceAccount": account }, "ArnLike": { "aws:SourceArn": rules } }),
+            ),
+            on(
+                json!({ "Sid": "OnlyTls", "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": queue.arn }),
+                json!({ "Bool": { "aws:SecureTransport": "false" } }),
+            ),
+        ])
+    };
+    setup
+        .queues
+        .iter()
+        .map(|queue| ResourceDocument {
+            name: queue.arn.clone(),
+            owner: account_of(&queue.arn),
+            region: queue.region.clone(),
+            policy: policy(queue),
+        })
+        .collect()
 }
 
 /// What working in a store needs.
