@@ -241,7 +241,16 @@ fn event(kind: &EventKind, by: &str) -> String {
                 .collect::<Vec<_>>()
                 .join("; ")
         ),
-        EventKind::Approved { review } => format!("{} approved by {by}", review.short(12)),
+        EventKind::Approved { review, opens } => format!(
+            "{} approved by {by}{}",
+            review.short(12),
+            if *opens {
+                ", with the stack policy open for it"
+            } else {
+                ""
+            }
+        ),
+        EventKind::PolicyClosed => "the stack policy is as it was".into(),
         EventKind::Rejected { review, reason } => {
             format!("{} rejected by {by}: {}", review.short(12), clean(reason))
         }

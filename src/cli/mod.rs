@@ -220,6 +220,9 @@ enum Command {
         /// The review digest that you read; refused if it is another one by now.
         #[arg(long)]
         review: Option<String>,
+        /// Open the stack policy for what was reviewed while it runs, and close it afterwards.
+        #[arg(long, requires = "target")]
+        open_policy: bool,
         /// Allow the blast radius of this commit.
         #[arg(long, conflicts_with_all = ["target", "review"])]
         snapshot: Option<String>,
@@ -452,7 +455,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             review,
             snapshot,
             source,
-        } => online::approve(&global, target, review, snapshot, source).await,
+            open_policy,
+        } => online::approve(&global, target, review, snapshot, source, open_policy).await,
         Command::Reject { target, reason } => {
             online::say(&global, "reject", Which::one(target), &reason, None, false).await
         }

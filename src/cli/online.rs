@@ -172,10 +172,17 @@ fn next_step(target: &TargetReport) -> Option<(String, String)> {
         (Some((digest, _, _)), SyncResult::Pending | SyncResult::Orphaned)
             if matches!(
                 target.condition.reason,
-                Reason::Approval | Reason::PruneBudget
+                Reason::Approval | Reason::PruneBudget | Reason::StackPolicy
             ) =>
         {
-            let step = format!("isoform approve {address} --review {}", digest.short(12));
+            let opens = match target.condition.reason {
+                Reason::StackPolicy => " --open-policy",
+                _ => "",
+            };
+            let step = format!(
+                "isoform approve {address} --review {}{opens}",
+                digest.short(12)
+            );
             Some((format!("{YELLOW}waits for you{RESET}"), step))
         }
         (_, SyncResult::Failed | SyncResult::Stuck | SyncResult::Drifted | SyncResult::Foreign) => {
@@ -364,10 +371,16 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
 fn next_here(target: &TargetReport) -> String {
     let address = &target.address;
     match (target.condition.reason, &target.review) {
-        (Reason::Approval | Reason::PruneBudget, Some((digest, _, _))) => format!(
-            "isoform approve {address} --review {}, or isoform reject {address} --reason …",
-            digest.short(12)
-        ),
+        (Reason::Approval | Reason::PruneBudget | Reason::StackPolicy, Some((digest, _, _))) => {
+            let opens = match target.condition.reason {
+                Reason::StackPolicy => " --open-policy",
+                _ => "",
+            };
+            format!(
+                "isoform approve {address} --review {}{opens}, or isoform reject {address} --reason …",
+                digest.short(12)
+            )
+        }
         (Reason::Invalid, _) if !target.findings.is_empty() => {
             "mend the faults below and push again".to_owned()
         }
@@ -621,9 +634,14 @@ pub(crate) async fn approve(
     review: Option<String>,
     snapshot: Option<String>,
     source: Option<String>,
+    opens: bool,
 ) -> anyhow::Result<u8> {
     let what = match (target, snapshot, source) {
-        (Some(target), None, None) => ApproveWhat::Review { target, review },
+        (Some(target), None, None) => ApproveWhat::Review {
+            target,
+            review,
+            opens,
+        },
         (None, Some(commit), None) => ApproveWhat::Snapshot(commit),
         (None, None, Some(name)) => ApproveWhat::Source(name),
         _ => {

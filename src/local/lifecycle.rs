@@ -2,10 +2,10 @@
 
 use super::engine::LocalEngine;
 use super::model::{Effect, Stack};
-use super::policy::StackPolicy;
 use super::world::WorldError;
 use crate::domain::model::{StackId, StackName};
 use crate::domain::plan::{StackStatus as S, StatusClass};
+use crate::domain::policy::StackPolicy;
 use crate::port::{Error, StackRef};
 
 fn refused(call: &str, stack: &Stack) -> Error {

@@ -15,7 +15,6 @@ mod lifecycle;
 mod model;
 mod objects;
 mod physical;
-mod policy;
 mod reads;
 mod review;
 mod schedule;

@@ -2,7 +2,7 @@
 
 use super::{Error, Line};
 use crate::domain::deployment::{Deployment, EventKind, Step};
-use crate::domain::model::{Actor, TargetUid};
+use crate::domain::model::{Actor, Digest, TargetUid};
 use crate::testing::crash_point;
 use crate::workqueue::TargetGuard;
 
@@ -22,6 +22,7 @@ impl Line {
         &self,
         guard: &TargetGuard<TargetUid>,
         step: Step,
+        payloads: Vec<(Digest, Vec<u8>)>,
     ) -> Result<Announced, Error> {
         let uid = guard.key().clone();
         crash_point(&format!("{}.before-intent", step.word()));
@@ -30,7 +31,7 @@ impl Line {
                 &uid,
                 Actor::daemon("line"),
                 EventKind::Announced(step.clone()),
-                Vec::new(),
+                payloads,
             )
             .await?;
         if entry.binds_the_future() {

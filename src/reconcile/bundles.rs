@@ -327,6 +327,17 @@ impl Line {
         Ok(known(read)?.is_some_and(|bytes| bytes == text))
     }
 
+    /// Opens a payload that is a text.
+    pub(super) async fn text_of(&self, digest: &Digest) -> Result<String, Error> {
+        let bytes = self
+            .store
+            .payload(digest)
+            .await?
+            .ok_or_else(|| Error::Broken(format!("the payload {digest} is missing")))?;
+        String::from_utf8(bytes)
+            .map_err(|e| Error::Broken(format!("the payload {digest} is no text: {e}")))
+    }
+
     /// Opens the payload that pins a deployment.
     pub(super) async fn pinning(&self, digest: &Digest) -> Result<Pinning, Error> {
         let bytes = self

@@ -244,9 +244,22 @@ impl Line {
         engine: &dyn StackEngine,
         step: Step,
     ) -> Result<(), Error> {
+        self.step_with(guard, target, engine, step, Vec::new())
+            .await
+    }
+
+    /// Announces a step with what its entry names, performs it, and records what came of it.
+    pub(super) async fn step_with(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        engine: &dyn StackEngine,
+        step: Step,
+        payloads: Vec<(Digest, Vec<u8>)>,
+    ) -> Result<(), Error> {
         let uid = guard.key();
         let word = step.word();
-        let announced = match self.announce(guard, step).await {
+        let announced = match self.announce(guard, step, payloads).await {
             Ok(announced) => announced,
             // Somebody said no between the gates and the announcement: the next round sees that.
             Err(Error::Illegal(_)) if self.is_refused(uid) => return Ok(()),
@@ -278,6 +291,7 @@ impl Line {
                 self.settle(guard, outcome, reason, Some(text), None).await
             }
             Performed::Moved => {
+                self.close_policy(guard, target, engine).await?;
                 self.settle(
                     guard,
                     Outcome::Superseded,
@@ -318,6 +332,7 @@ impl Line {
         engine: &dyn StackEngine,
         deployment: &Deployment,
     ) -> Result<(), Error> {
+        self.close_policy(guard, target, engine).await?;
         if deployment.change_set.is_none() {
             return Ok(());
         }
@@ -575,6 +590,7 @@ impl Line {
             .and_then(|h| h.applied.clone())
             .is_some_and(|a| a.inputs == deployment.pinned.inputs && a.epoch != EPOCH);
         let removal = self.removal(uid, target, deployment);
+        let denied = self.denied(uid, deployment, &review).await?;
         let holds: Vec<Hold> = gate(&GateInput {
             mode,
             gate: target.options.gate,
@@ -586,6 +602,7 @@ impl Line {
             frozen: self.is_frozen(),
             suspended: suspended.as_ref().map(|(why, _, _)| why.as_str()),
             renderer_changed,
+            denied: &denied,
             removal: removal.as_ref(),
             now,
         });
@@ -620,6 +637,8 @@ impl Line {
                 .await
                 .map(|()| None);
         };
+        // Opened before a crash, and held now: it stays closed until it runs.
+        self.close_policy(guard, target, engine).await?;
         // Before it is shown as waiting: a stack that moved makes the review worthless.
         if !self.still(engine, deployment).await? {
             self.discard(guard, target, engine, deployment).await?;
@@ -757,6 +776,7 @@ impl Line {
                 )
                 .await;
         }
+        self.open_policy(guard, target, engine, deployment).await?;
         self.step(
             guard,
             target,
@@ -897,6 +917,7 @@ impl Line {
         {
             return Ok(());
         }
+        self.close_policy(guard, target, engine).await?;
         let class = observed
             .as_ref()
             .map_or(StatusClass::Gone, |o| o.status.class());

@@ -9,6 +9,7 @@ use crate::domain::deployment::{EventKind, History, Remedy, Step};
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, StackId, TargetUid};
 use crate::domain::plan::StatusClass;
+use crate::domain::policy::opened_for;
 use crate::port::{self, Proposal, Put, StackEngine, StackRef, body};
 
 /// What performing a step came to.
@@ -21,6 +22,13 @@ pub(super) enum Performed {
     Moved,
     /// The stack belongs to somebody else.
     NotOurs(String),
+}
+
+impl Announced {
+    fn stack(&self) -> Result<&StackId, Error> {
+        let stack = self.deployment.stack.as_ref();
+        stack.ok_or_else(|| Error::Broken("no stack to configure".into()))
+    }
 }
 
 impl Line {
@@ -80,6 +88,30 @@ impl Line {
                 Err(port::Error::Refused(text)) => Ok(Performed::Refused(text)),
                 Err(error) => Err(error.into()),
             },
+            Step::OpenPolicy { .. } => {
+                let stack = announced.stack()?;
+                let Some((_, payload)) = &deployment.review else {
+                    return Err(Error::Broken("nothing was reviewed".into()));
+                };
+                let review = self.review_of(payload).await?;
+                engine
+                    .set_stack_policy(stack, &opened_for(&review.changes))
+                    .await?;
+                Ok(Performed::Events(Vec::new()))
+            }
+            Step::ClosePolicy => {
+                let Some(former) = &deployment.opened else {
+                    return Err(Error::Broken("no stack policy is open".into()));
+                };
+                let former = self.text_of(former).await?;
+                match engine.set_stack_policy(announced.stack()?, &former).await {
+                    // With the stack its policy is gone.
+                    Ok(()) | Err(port::Error::NotFound(_)) => {
+                        Ok(Performed::Events(vec![EventKind::PolicyClosed]))
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            }
             Step::Cancel { stack, token } => {
                 let refused = match engine.cancel(stack, token).await {
                     Ok(()) | Err(port::Error::AlreadyAccepted) => None,
@@ -111,10 +143,7 @@ impl Line {
                 })
             }
             Step::Configure => {
-                let stack = deployment
-                    .stack
-                    .as_ref()
-                    .ok_or_else(|| Error::Broken("no stack to configure".into()))?;
+                let stack = announced.stack()?;
                 // What was reviewed, and not what a newer commit says.
                 let pinning = self.pinning(&deployment.pinned.payload).await?;
                 if let Some(policy) = &pinning.stack_policy

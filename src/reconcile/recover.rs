@@ -12,8 +12,8 @@ use crate::domain::deployment::{
 };
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Generation, Reason, StackId, SyncResult, TargetUid};
-use crate::domain::plan::{Observed, StackStatus, StatusClass, generation_of};
-use crate::domain::policy::{Mode, Placed};
+use crate::domain::plan::{Observed, Review, StackStatus, StatusClass, generation_of};
+use crate::domain::policy::{Mode, Placed, StackPolicy};
 use crate::port::{StackEngine, StackRef};
 use crate::workqueue::TargetGuard;
 
@@ -77,6 +77,82 @@ impl Line {
             token: format!("{}-x", deployment.token()),
         };
         self.step(guard, target, engine, step).await
+    }
+
+    /// Says what the stack policy of the last deployment keeps a reviewed change from doing.
+    ///
+    /// A policy that was set by hand is not known here: what it denies is told by the change that fails.
+    pub(super) async fn denied(
+        &self,
+        uid: &TargetUid,
+        deployment: &Deployment,
+        review: &Review,
+    ) -> Result<Vec<String>, Error> {
+        let history = self.history(uid);
+        let applied = history.and_then(|h| h.applied.as_ref().map(|a| a.payload.clone()));
+        let Some(applied) = applied.filter(|_| !deployment.pinned.removal) else {
+            return Ok(Vec::new());
+        };
+        let policy = self.pinning(&applied).await?.stack_policy;
+        let policy = policy.as_deref().and_then(StackPolicy::parse);
+        Ok(policy.map_or_else(Vec::new, |p| p.denied(&review.changes)))
+    }
+
+    /// Opens the stack policy for what was reviewed, where that is what was approved.
+    pub(super) async fn open_policy(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        engine: &dyn StackEngine,
+        deployment: &Deployment,
+    ) -> Result<(), Error> {
+        let (Some(stack), Some((_, payload))) = (&deployment.stack, &deployment.review) else {
+            return Ok(());
+        };
+        let review = self.review_of(payload).await?;
+        if !deployment.approvals.iter().any(|a| a.opens)
+            || self
+                .denied(guard.key(), deployment, &review)
+                .await?
+                .is_empty()
+        {
+            return Ok(());
+        }
+        // As it is, and not as Git has it: what is closed again is what was opened.
+        let former = match &deployment.opened {
+            Some(former) => self.text_of(former).await?,
+            None => match engine.stack_policy(stack).await? {
+                Some(former) => former,
+                None => return Ok(()),
+            },
+        };
+        let digest = self
+            .store
+            .keyring()
+            .hasher()
+            .digest("payload", former.as_bytes());
+        let step = Step::OpenPolicy {
+            former: digest.clone(),
+        };
+        let payloads = vec![(digest, former.into_bytes())];
+        self.step_with(guard, target, engine, step, payloads).await
+    }
+
+    /// Sets the stack policy as it was, where it is open.
+    pub(super) async fn close_policy(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        target: &Target,
+        engine: &dyn StackEngine,
+    ) -> Result<(), Error> {
+        let open = self
+            .history(guard.key())
+            .is_some_and(|h| h.current.as_ref().is_some_and(|d| d.opened.is_some()));
+        if !open {
+            return Ok(());
+        }
+        // Boxed: it is a step within steps.
+        Box::pin(self.step(guard, target, engine, Step::ClosePolicy)).await
     }
 
     /// Tells whether a read shows the stack as it was before it was told to go on: reads lag behind, for a bounded time.

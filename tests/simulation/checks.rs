@@ -431,7 +431,7 @@ fn tell(entries: &[Entry]) -> Vec<Told<'_>> {
                 told.reviewed = Some((review, !losses.is_empty()));
             }
             EventKind::Announced(Step::Execute { .. }) => told.announced = true,
-            EventKind::Approved { review } => told.approved.push(review),
+            EventKind::Approved { review, .. } => told.approved.push(review),
             EventKind::Settled(settlement) => told.settled = Some((at, settlement.outcome)),
             _ => {}
         }

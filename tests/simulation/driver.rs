@@ -759,6 +759,7 @@ impl Simulation {
                 let what = ApproveWhat::Review {
                     target: address.clone(),
                     review: None,
+                    opens: false,
                 };
                 self.carry(async move { line.approve(&what, &ana).await.is_ok() })
                     .await
@@ -1078,6 +1079,7 @@ impl Simulation {
                     let what = ApproveWhat::Review {
                         target: address.clone(),
                         review: None,
+                        opens: false,
                     };
                     let _ = line.approve(&what, &ana).await;
                 }

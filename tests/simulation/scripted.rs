@@ -475,6 +475,7 @@ fn what_was_over_the_budget_waits_for_a_person_however_long_that_takes() {
             let what = ApproveWhat::Review {
                 target: "stack/d".into(),
                 review: None,
+                opens: false,
             };
             let line = s.line().unwrap();
             line.approve(&what, &person()).await.unwrap();

@@ -78,6 +78,7 @@ impl Simulation {
             let what = ApproveWhat::Review {
                 target: address.clone(),
                 review: None,
+                opens: false,
             };
             let said = self
                 .carry(async move { line.approve(&what, &ana).await.is_ok() })

@@ -255,3 +255,110 @@ fn who_is_held_at_an_earlier_deployment_is_not_removed() {
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(bench.calls("DeleteStack"), 0);
 }
+
+const POLICY: &str = r#"{"Statement": [
+  {"Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": "*"},
+  {"Effect": "Deny", "Principal": "*", "Action": "Update:*", "Resource": "LogicalResourceId/Topic"}
+]}"#;
+
+/// A bench with a stack whose policy denies every update of its topic, and a push that would change it.
+fn denied(crash: &str) -> Bench {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.write("topic.yaml", PAIR);
+    bench.write("policy.json", POLICY);
+    bench.write(
+        "isoform.yaml",
+        &SYNC.replace("stack_name", "stack_policy: policy.json, stack_name"),
+    );
+    bench.push("a topic");
+    bench.start();
+    bench.settle();
+    bench.stop();
+    if !crash.is_empty() {
+        bench.environment = vec![("ISOFORM_CRASH".into(), crash.into())];
+    }
+    bench.start();
+    bench.write("topic.yaml", &PAIR.replace("one", "two"));
+    bench.push("two");
+    bench.becomes("stack/topic", "Pending(StackPolicy)");
+    bench
+}
+
+#[test]
+fn what_a_stack_policy_denies_waits_and_is_opened_for_exactly_that() {
+    let bench = denied("");
+    let why = bench.cli(&["why", "stack/topic"], 3);
+    assert!(
+        why.contains("--open-policy") && why.contains("[Update:Modify] for resource [Topic]"),
+        "{why}"
+    );
+    // An approval that does not say so opens nothing.
+    bench.cli(&["approve", "stack/topic"], 0);
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "Pending(StackPolicy)");
+    bench.cli(&["approve", "stack/topic", "--open-policy"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    // Set with the stack, opened, closed.
+    assert_eq!(bench.calls("SetStackPolicy"), 3);
+    let history = bench.cli(&["history", "stack/topic"], 0);
+    assert!(
+        history.contains("the stack policy is as it was"),
+        "{history}"
+    );
+    // It is closed again: the next change waits as this one did.
+    bench.write("topic.yaml", &PAIR.replace("one", "three"));
+    bench.push("three");
+    bench.becomes("stack/topic", "Pending(StackPolicy)");
+}
+
+#[test]
+fn a_stack_policy_that_was_opened_is_closed_however_it_ends() {
+    let bench = denied("");
+    bench.cli(&["local", "fail", "topic", "Topic", "--times", "1"], 0);
+    bench.cli(&["approve", "stack/topic", "--open-policy"], 0);
+    bench.becomes("stack/topic", "Failed(StackRolledBack)");
+    assert_eq!(bench.calls("SetStackPolicy"), 3);
+    bench.cli(&["retry", "stack/topic"], 0);
+    bench.becomes("stack/topic", "Pending(StackPolicy)");
+}
+
+#[test]
+fn a_kill_around_an_opened_stack_policy_leaves_it_closed() {
+    for point in [
+        "open-policy.before-effect",
+        "open-policy.after-effect",
+        "execute.before-effect",
+        "execute.after-effect",
+        "close-policy.before-effect",
+        "close-policy.after-effect",
+    ] {
+        let mut bench = denied(point);
+        bench.cli(&["approve", "stack/topic", "--open-policy"], 0);
+        assert!(bench.ended(std::time::Duration::from_secs(60)), "{point}");
+        bench.environment.clear();
+        if point.starts_with("open-policy") {
+            // Frozen before it ran: it does not stay open over that.
+            std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
+            bench.start();
+            bench.becomes("stack/topic", "Held(Frozen)");
+            let sets = bench.calls("SetStackPolicy");
+            assert_eq!(
+                sets,
+                if point.ends_with("after-effect") {
+                    3
+                } else {
+                    2
+                },
+                "{point}"
+            );
+            std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
+        } else {
+            bench.start();
+        }
+        bench.becomes("stack/topic", "InSync(Settled)");
+        bench.write("topic.yaml", &PAIR.replace("one", "three"));
+        bench.push("three");
+        bench.becomes("stack/topic", "Pending(StackPolicy)");
+        bench.cli(&["audit", "verify"], 0);
+    }
+}

@@ -106,6 +106,13 @@ pub enum Step {
         /// The token that makes a repeat the same call.
         token: String,
     },
+    /// Let a stack policy allow what was reviewed.
+    OpenPolicy {
+        /// Keyed digest of the payload with the policy as it was.
+        former: Digest,
+    },
+    /// Set the stack policy as it was.
+    ClosePolicy,
     /// Stop an update that runs.
     Cancel {
         /// The stack.
@@ -137,6 +144,8 @@ impl Step {
             Self::Execute { .. } => "execute",
             Self::Configure => "configure",
             Self::Delete { .. } => "delete",
+            Self::OpenPolicy { .. } => "open-policy",
+            Self::ClosePolicy => "close-policy",
             Self::Cancel { .. } => "cancel",
             Self::Remedy { .. } => "remedy",
         }
@@ -285,6 +294,9 @@ pub enum EventKind {
     Approved {
         /// The review.
         review: Digest,
+        /// Whether the stack policy is opened for it while it runs.
+        #[serde(default, skip_serializing_if = "is_false")]
+        opens: bool,
     },
     /// Somebody rejected a review.
     Rejected {
@@ -293,6 +305,8 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// The stack policy is as it was before it was opened.
+    PolicyClosed,
     /// CloudFormation took the execution.
     Executed,
     /// A deployment ends.
@@ -406,6 +420,7 @@ impl EventKind {
             Self::Held { .. } => "held",
             Self::Approved { .. } => "approved",
             Self::Rejected { .. } => "rejected",
+            Self::PolicyClosed => "policy-closed",
             Self::Executed => "executed",
             Self::CancelAsked { .. } => "cancel-asked",
             Self::Cancelled { .. } => "cancelled",
@@ -443,6 +458,7 @@ impl EventKind {
                         | Step::Clear { .. }
                         | Step::Delete { .. }
                         | Step::Remedy { .. }
+                        | Step::OpenPolicy { .. }
                 )
         )
     }
@@ -463,6 +479,7 @@ impl EventKind {
                 own.into_iter().chain(outputs).cloned().collect()
             }
             Self::Reviewed { payload, .. } => vec![payload.clone()],
+            Self::Announced(Step::OpenPolicy { former }) => vec![former.clone()],
             Self::Settled(settlement) => settlement.outputs.iter().cloned().collect(),
             _ => Vec::new(),
         }

@@ -76,6 +76,8 @@ pub struct Deployment {
     pub rejected: Option<String>,
     /// Who wants it stopped, and why; and whether CloudFormation was told.
     pub cancel: Option<(String, bool)>,
+    /// The stack policy as it was, as long as it is opened: no deployment ends before it is closed.
+    pub opened: Option<Digest>,
     /// What was done about a stack that its failure left in between.
     pub treatment: Option<Treatment>,
 }
@@ -367,6 +369,7 @@ impl History {
                     cleared: false,
                     rejected: None,
                     cancel: None,
+                    opened: None,
                     treatment: None,
                 });
             }
@@ -386,6 +389,12 @@ impl History {
                         refused: false,
                     });
                 }
+                (Step::OpenPolicy { former }, Phase::Reviewed | Phase::Executing)
+                    if deployment.approvals.iter().any(|a| a.opens) =>
+                {
+                    deployment.opened.get_or_insert(former.clone());
+                }
+                (Step::ClosePolicy, _) if deployment.opened.is_some() => {}
                 (Step::Cancel { .. }, Phase::Executed) if deployment.cancel.is_some() => {}
                 // Announced and never done: what was to run is taken away.
                 (Step::Discard, Phase::Executing) if deployment.cancel.is_some() => {}
@@ -451,13 +460,17 @@ impl History {
                 deployment.held = reasons.clone();
                 self.over_budget |= reasons.contains(&Reason::PruneBudget);
             }
-            (EventKind::Approved { review }, Some(deployment))
+            (EventKind::PolicyClosed, Some(deployment)) if deployment.opened.is_some() => {
+                deployment.opened = None;
+            }
+            (EventKind::Approved { review, opens }, Some(deployment))
                 if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() =>
             {
                 deployment.approvals.push(Approval {
                     review: review.clone(),
                     by: event.actor.clone(),
                     at: event.at,
+                    opens: *opens,
                 });
             }
             (EventKind::Rejected { reason, .. }, Some(deployment))
@@ -505,7 +518,9 @@ impl History {
                 self.failed = None;
             }
             (EventKind::Following, _) if self.pin.is_some() => self.pin = None,
-            (EventKind::Settled(settlement), Some(_)) => self.settle(settlement, event.at),
+            (EventKind::Settled(settlement), Some(deployment)) if deployment.opened.is_none() => {
+                self.settle(settlement, event.at);
+            }
             (EventKind::Retried, _) => {
                 self.failed = None;
                 self.resumed = Some(event.at);

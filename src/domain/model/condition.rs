@@ -90,6 +90,8 @@ reasons! {
     Suspended => "isoform resume <target>",
     /// A person rejected the review.
     Rejected => "push a change, or `isoform retry <target>`",
+    /// The stack policy denies what it would do.
+    StackPolicy => "open the policy for exactly this with `isoform approve <target> --open-policy`, or push another change",
     /// A person stopped it.
     Cancelled => "push a change, or `isoform retry <target>`",
     /// An operator holds it at an earlier deployment.

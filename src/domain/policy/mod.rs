@@ -4,9 +4,11 @@
 //! one away. Nothing here knows how an approval arrives.
 
 mod prune;
+mod stack;
 mod window;
 
 pub use prune::{Placed, PruneInput, PruneRule, PruneVerdict, over_budget, prune};
+pub use stack::{StackPolicy, opened_for};
 pub use window::Window;
 
 use std::time::Duration;
@@ -62,6 +64,8 @@ pub struct Approval {
     pub by: Actor,
     /// When.
     pub at: Timestamp,
+    /// Whether the stack policy is opened for exactly this review.
+    pub opens: bool,
 }
 
 /// What holds a change, with words for people.
@@ -95,6 +99,8 @@ pub struct GateInput<'a> {
     pub suspended: Option<&'a str>,
     /// Whether the bytes moved although no input did.
     pub renderer_changed: bool,
+    /// What the stack policy denies of it, in words.
+    pub denied: &'a [String],
     /// Whether the stack is to be deleted.
     pub removal: Option<&'a Removal>,
     /// Now.
@@ -150,7 +156,16 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
                 .into(),
         );
     }
-    let given = approvals_that_count(input);
+    let given = approvals_that_count(input, false);
+    if !input.denied.is_empty() && approvals_that_count(input, true) < input.rule.count as usize {
+        hold(
+            Reason::StackPolicy,
+            format!(
+                "its stack policy keeps it from succeeding: {}",
+                input.denied.join("; ")
+            ),
+        );
+    }
     if let Some(why) = input.removal.and_then(|r| r.over_budget.as_ref())
         && given < input.rule.count as usize
     {
@@ -185,12 +200,12 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
     holds
 }
 
-fn approvals_that_count(input: &GateInput<'_>) -> usize {
+fn approvals_that_count(input: &GateInput<'_>, opening: bool) -> usize {
     let mut people: Vec<&str> = Vec::new();
     for approval in input
         .approvals
         .iter()
-        .filter(|a| a.review == input.review.digest)
+        .filter(|a| a.review == input.review.digest && (a.opens || !opening))
     {
         let who = approval.by.subject.as_str();
         let allowed = input.rule.from.is_empty()
@@ -240,6 +255,7 @@ mod tests {
             frozen: false,
             suspended: None,
             renderer_changed: false,
+            denied: &[],
             removal: None,
             now: Timestamp(1_000_000),
         };
@@ -257,6 +273,7 @@ mod tests {
             review: review.digest.clone(),
             by,
             at: Timestamp(at),
+            opens: false,
         }
     }
 

@@ -7,8 +7,8 @@ use crate::domain::cfn::resource_type;
 use crate::domain::plan::{
     PolicyAction, Replacement, ResourceState, StackStatus as S, replacement_of,
 };
+use crate::domain::policy::StackPolicy;
 use crate::local::model::{Stable, Stack};
-use crate::local::policy::StackPolicy;
 use crate::local::world::Phase;
 use crate::port::OnFailure;
 

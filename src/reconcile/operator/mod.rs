@@ -49,6 +49,9 @@ pub enum ApproveWhat {
         target: String,
         /// The digest; absent means the one that waits.
         review: Option<String>,
+        /// Whether the stack policy is opened for it while it runs.
+        #[serde(default)]
+        opens: bool,
     },
     /// The blast radius of a commit.
     Snapshot(String),
@@ -131,7 +134,11 @@ impl Line {
         actor: &Actor,
     ) -> Result<String, OperatorError> {
         match what {
-            ApproveWhat::Review { target, review } => {
+            ApproveWhat::Review {
+                target,
+                review,
+                opens,
+            } => {
                 let (uid, address) = self.one(target)?;
                 let waiting = self.waiting_review(&uid, &address)?;
                 if let Some(given) = review
@@ -150,6 +157,7 @@ impl Line {
                     actor.clone(),
                     EventKind::Approved {
                         review: waiting.clone(),
+                        opens: *opens,
                     },
                     Vec::new(),
                 )

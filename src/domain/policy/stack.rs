@@ -3,10 +3,12 @@
 //! "Prevent updates to stack resources", user guide: once a stack has a policy, everything is denied that no
 //! statement allows, and a statement that denies wins.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::domain::plan::{Action, Change, Replacement};
 
 /// A stack policy that was read.
-pub(super) struct StackPolicy {
+pub struct StackPolicy {
     statements: Vec<Value>,
 }
 
@@ -29,6 +31,20 @@ impl StackPolicy {
         whole.then_some(Self { statements })
     }
 
+    /// Says of each change that is not allowed why it is not. One that may be a replacement counts as one.
+    pub fn denied(&self, changes: &[Change]) -> Vec<String> {
+        let refused = |change: &Change| {
+            let action = match (change.action, change.replacement) {
+                (Action::Remove, _) => "Update:Delete",
+                (Action::Modify, Replacement::Never) => "Update:Modify",
+                (Action::Modify, _) => "Update:Replace",
+                _ => return None,
+            };
+            self.refusal(action, &change.logical, &change.kind)
+        };
+        changes.iter().filter_map(refused).collect()
+    }
+
     /// Says why an action on a resource is not allowed.
     pub fn refusal(&self, action: &str, logical: &str, kind: &str) -> Option<String> {
         let applies = |s: &&(usize, &Value)| holds(s.1, action, logical, kind);
@@ -47,6 +63,26 @@ impl StackPolicy {
             )),
         }
     }
+}
+
+/// Largest policy that CloudFormation takes, in bytes.
+const LONGEST: usize = 16_384;
+
+/// Returns a policy that allows every update of what changes, and of nothing else; of everything where that many do not fit.
+pub fn opened_for(changes: &[Change]) -> String {
+    let policy = |resources: Value| {
+        let statement = json!({ "Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": resources });
+        json!({ "Statement": [statement] }).to_string()
+    };
+    let changed = changes.iter().filter(|c| c.action != Action::Add);
+    let names: Vec<String> = changed
+        .map(|c| format!("LogicalResourceId/{}", c.logical))
+        .collect();
+    let narrow = policy(json!(names));
+    if names.is_empty() || narrow.len() > LONGEST {
+        return policy(json!("*"));
+    }
+    narrow
 }
 
 fn holds(statement: &Value, action: &str, logical: &str, kind: &str) -> bool {
@@ -106,6 +142,56 @@ fn words(value: &Value) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn change(logical: &str, action: Action, replacement: Replacement) -> Change {
+        Change {
+            logical: logical.into(),
+            kind: "AWS::RDS::DBInstance".into(),
+            physical: None,
+            action,
+            replacement,
+            policy: None,
+            properties: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_opened_allows_exactly_what_was_denied() {
+        let policy = StackPolicy::parse(
+            r#"{"Statement": [
+                {"Effect": "Allow", "Principal": "*", "Action": "Update:Modify", "Resource": "*"}
+            ]}"#,
+        )
+        .unwrap();
+        let changes = [
+            change("Same", Action::Modify, Replacement::Never),
+            change("New", Action::Add, Replacement::Never),
+            change("Perhaps", Action::Modify, Replacement::Conditional),
+            change("Old", Action::Remove, Replacement::Never),
+        ];
+
+        let denied = policy.denied(&changes);
+
+        assert_eq!(denied.len(), 2, "{denied:?}");
+        assert!(denied[0].contains("Perhaps") && denied[1].contains("Old"));
+        let opened = StackPolicy::parse(&opened_for(&changes)).unwrap();
+        assert!(opened.denied(&changes).is_empty());
+        let other = [change("Other", Action::Modify, Replacement::Never)];
+        assert_eq!(opened.denied(&other).len(), 1);
+        let many: Vec<Change> = (0..600)
+            .map(|n| {
+                change(
+                    &format!("Resource{n:04}"),
+                    Action::Remove,
+                    Replacement::Never,
+                )
+            })
+            .collect();
+        let wide = opened_for(&many);
+        assert!(
+            wide.len() < LONGEST && StackPolicy::parse(&wide).unwrap().denied(&many).is_empty()
+        );
+    }
 
     #[test]
     fn what_no_statement_allows_is_denied_and_a_denial_wins() {
