@@ -109,6 +109,10 @@ pub struct Put {
     pub encryption: Encryption,
     /// Not deletable before.
     pub retain_until: Option<Timestamp>,
+    /// Whether whoever has a right of its own may end that early.
+    pub governed: bool,
+    /// Not deletable until somebody takes this away.
+    pub legal_hold: bool,
     /// Metadata.
     pub metadata: BTreeMap<String, String>,
 }
@@ -121,6 +125,8 @@ impl Default for Put {
             sha256: None,
             encryption: Encryption::Store,
             retain_until: None,
+            governed: false,
+            legal_hold: false,
             metadata: BTreeMap::new(),
         }
     }

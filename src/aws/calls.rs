@@ -99,7 +99,16 @@ pub const CALLS: &[Call] = &[
         "drift",
         &["cloudformation:DescribeStackResourceDrifts"],
     ),
-    used("PutObject", &["s3:PutObject", "kms:GenerateDataKey"]),
+    // The last two where the log is kept by Object Lock.
+    used(
+        "PutObject",
+        &[
+            "s3:PutObject",
+            "kms:GenerateDataKey",
+            "s3:PutObjectRetention",
+            "s3:PutObjectLegalHold",
+        ],
+    ),
     used("GetObject", &["s3:GetObject", "kms:Decrypt"]),
     used("HeadObject", &["s3:GetObject"]),
     // Without it a missing object is answered with 403.
@@ -133,6 +142,11 @@ pub const CALLS: &[Call] = &[
         "GetBucketEncryption",
         "doctor",
         &["s3:GetEncryptionConfiguration"],
+    ),
+    spare(
+        "GetObjectLockConfiguration",
+        "doctor",
+        &["s3:GetBucketObjectLockConfiguration"],
     ),
     spare("GetBucketPolicy", "doctor", &["s3:GetBucketPolicy"]),
     spare(

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_kms::types::KeyState;
-use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption};
+use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled, ServerSideEncryption};
 use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_sts::error::{BoxError, ProvideErrorMetadata};
@@ -44,6 +44,8 @@ pub struct BucketFacts {
     pub blocked: Result<bool, Error>,
     /// Its default encryption, in the API's words.
     pub default: Result<Option<String>, Error>,
+    /// Whether it has Object Lock.
+    pub lock: Result<bool, Error>,
     /// Its policy.
     pub policy: Result<Option<String>, Error>,
 }
@@ -192,6 +194,8 @@ impl Session {
         let blocked = blocked.expected_bucket_owner(owner).send().await;
         let default = client.get_bucket_encryption().bucket(name);
         let default = default.expected_bucket_owner(owner).send().await;
+        let lock = client.get_object_lock_configuration().bucket(name);
+        let lock = lock.expected_bucket_owner(owner).send().await;
         let policy = client.get_bucket_policy().bucket(name);
         let policy = policy.expected_bucket_owner(owner).send().await;
         BucketFacts {
@@ -231,6 +235,14 @@ impl Session {
                     Ok(None)
                 }
                 Err(e) => Err(error::of("GetBucketEncryption", name, e)),
+            },
+            lock: match lock {
+                Ok(found) => Ok(found
+                    .object_lock_configuration()
+                    .and_then(|c| c.object_lock_enabled())
+                    .is_some_and(|on| *on == ObjectLockEnabled::Enabled)),
+                Err(e) if e.code() == Some("ObjectLockConfigurationNotFoundError") => Ok(false),
+                Err(e) => Err(error::of("GetObjectLockConfiguration", name, e)),
             },
             policy: match policy {
                 Ok(found) => Ok(found.policy().map(str::to_owned)),

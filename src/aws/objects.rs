@@ -12,7 +12,10 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ObjectLockMode, ServerSideEncryption};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, ObjectLockLegalHoldStatus, ObjectLockMode,
+    ServerSideEncryption,
+};
 use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::io::AsyncReadExt;
 
@@ -293,9 +296,17 @@ impl ObjectStore for S3Objects {
         }
         if let Some(until) = options.retain_until {
             call = call
-                .object_lock_mode(ObjectLockMode::Compliance)
+                .object_lock_mode(if options.governed {
+                    ObjectLockMode::Governance
+                } else {
+                    ObjectLockMode::Compliance
+                })
                 .object_lock_retain_until_date(DateTime::from_millis(until.0));
         }
+        if options.legal_hold {
+            call = call.object_lock_legal_hold_status(ObjectLockLegalHoldStatus::On);
+        }
+        let locked = options.legal_hold || options.retain_until.is_some();
         let time = TimeoutConfig::builder()
             .disable_read_timeout()
             .operation_attempt_timeout(upload_time(size))
@@ -310,6 +321,12 @@ impl ObjectStore for S3Objects {
                     Some(_) => Error::Exists(what),
                     None => Error::Busy(format!("{key} was there and is gone")),
                 });
+            }
+            Err(Error::Refused(said)) if locked => {
+                return Err(Error::Refused(format!(
+                    "{said}; `object_lock` asks for it: the bucket {} must have Object Lock, which `isoform doctor` looks at",
+                    self.bucket.name
+                )));
             }
             Err(other) => return Err(other),
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -12,12 +12,12 @@ use super::client::{Client, config_path};
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, clean};
 use super::{DONE, FAILED, Global, Output, Usage, usage};
 use crate::clock::Clock;
-use crate::config::{Config, Root};
+use crate::config::{Config, Encryption, Root};
 use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
 use crate::domain::deployment::{EventKind, Remedy, Step};
 use crate::domain::model::counted;
 use crate::port::ObjectStore;
-use crate::reconcile::{Evidence, Proof};
+use crate::reconcile::{Evidence, Proof, Shipped};
 use crate::store::{Keyring, RootKey};
 
 #[derive(Subcommand)]
@@ -34,23 +34,7 @@ pub(crate) enum AuditCommand {
         what: String,
     },
     /// Walk the chain: entries, checkpoints, shipped segments and payloads.
-    Verify {
-        /// An exported log instead of a state folder.
-        #[arg(long)]
-        file: Option<PathBuf>,
-        /// The state folder; absent takes it from the configuration or a demo nearby.
-        #[arg(long, conflicts_with = "file")]
-        state: Option<PathBuf>,
-        /// The folder of the local world whose shipped copy is compared.
-        #[arg(long)]
-        cloud: Option<PathBuf>,
-        /// The public key to trust, hexadecimal; absent takes the one in the log's first entry.
-        #[arg(long)]
-        key: Option<String>,
-        /// The root key, to check payloads too.
-        #[arg(long)]
-        root_key: Option<PathBuf>,
-    },
+    Verify(Box<VerifyArgs>),
     /// Open the sealed bundle of a deployment, render again and compare.
     Prove {
         /// A deployment, an address or a commit.
@@ -58,6 +42,43 @@ pub(crate) enum AuditCommand {
     },
     /// Write entries and checkpoints to standard output, a line each.
     Export,
+}
+
+#[derive(Args)]
+pub(crate) struct VerifyArgs {
+    /// An exported log instead of a state folder.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// The state folder; absent takes it from the configuration or a demo nearby.
+    #[arg(long, conflicts_with = "file")]
+    state: Option<PathBuf>,
+    /// The folder of the local world whose shipped copy is compared.
+    #[arg(long)]
+    cloud: Option<PathBuf>,
+    /// The public key to trust, hexadecimal; absent takes the one in the log's first entry.
+    #[arg(long)]
+    key: Option<String>,
+    /// The root key, to check payloads too.
+    #[arg(long)]
+    root_key: Option<PathBuf>,
+    /// From the bundle store alone, without any state: that of the configuration, or s3://<bucket>/<prefix>.
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["file", "state", "root_key"])]
+    shipped: Option<String>,
+    /// Which log, where the bundle store holds several.
+    #[arg(long, requires = "shipped")]
+    log: Option<String>,
+    /// The account that the bucket belongs to.
+    #[arg(long, requires = "shipped")]
+    owner: Option<String>,
+    /// The bucket's region.
+    #[arg(long, requires = "shipped")]
+    region: Option<String>,
+    /// The ARN of the key that the bucket is encrypted under; absent means S3's own.
+    #[arg(long, requires = "shipped", value_name = "ARN")]
+    sse_key: Option<String>,
+    /// The ARN of a role that may read the bucket.
+    #[arg(long, requires = "shipped", value_name = "ARN")]
+    role: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -70,13 +91,7 @@ pub(crate) async fn audit(global: &Global, command: AuditCommand) -> anyhow::Res
     match command {
         AuditCommand::List { from } => list(global, from).await,
         AuditCommand::Show { what } => show_evidence(global, &what).await,
-        AuditCommand::Verify {
-            file,
-            state,
-            cloud,
-            key,
-            root_key,
-        } => verify_log(global, file, state, cloud, key, root_key).await,
+        AuditCommand::Verify(args) => verify_log(global, *args).await,
         AuditCommand::Prove { what } => prove(global, &what).await,
         AuditCommand::Export => export(global).await,
     }
@@ -575,18 +590,16 @@ struct Evident {
     shipped: u64,
 }
 
-async fn verify_log(
-    global: &Global,
-    file: Option<PathBuf>,
-    state: Option<PathBuf>,
-    cloud: Option<PathBuf>,
-    key: Option<String>,
-    root_key: Option<PathBuf>,
-) -> anyhow::Result<u8> {
-    let result = match file {
-        Some(path) => from_file(&path).map(|e| (e, None)),
-        None => from_state(global, state, cloud, root_key).await,
+async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
+    let result = match (&args.shipped, &args.file) {
+        (Some(url), _) => from_store(global, &args, url).await.map(|e| (e, None)),
+        (None, Some(path)) => from_file(path).map(|e| (e, None)),
+        (None, None) => {
+            let (state, cloud) = (args.state.clone(), args.cloud.clone());
+            from_state(global, state, cloud, args.root_key.clone()).await
+        }
     };
+    let key = args.key;
     let (mut evident, copy) = match result {
         Ok(found) => found,
         // A file that is not there is no log that was tampered with.
@@ -766,6 +779,100 @@ async fn from_state(
     Ok((evident, copy))
 }
 
+/// Reads what was shipped and nothing else: a bundle store and a public key are enough to verify a log.
+async fn from_store(global: &Global, args: &VerifyArgs, url: &str) -> anyhow::Result<Evident> {
+    let home = if !url.is_empty() {
+        bucket(args, url).await?
+    } else if let Some(copy) = copy_in(args.cloud.clone()).await? {
+        copy
+    } else {
+        let found = nearby(global)?;
+        match (&found.aws, copy_in(Some(found.cloud.clone())).await?) {
+            (Some(_), _) => crate::daemon::open(&found, &Clock::system()).await?.home(),
+            (None, Some(copy)) => copy,
+            (None, None) => {
+                return Err(usage(format!(
+                    "{} is not there: nothing was shipped to it",
+                    found.cloud.display()
+                )));
+            }
+        }
+    };
+    let log = match &args.log {
+        Some(log) => log.clone(),
+        None => {
+            let mut logs = Shipped::logs(home.as_ref()).await?;
+            match (logs.pop_first(), logs.len()) {
+                (Some(only), 0) => only,
+                (None, _) => bail!("no log was shipped to this bundle store"),
+                (Some(first), _) => {
+                    let others: Vec<String> = logs.into_iter().collect();
+                    return Err(usage(format!(
+                        "several logs were shipped there; name one with --log: {first}, {}",
+                        others.join(", ")
+                    )));
+                }
+            }
+        }
+    };
+    let there = Shipped::read(home.as_ref(), &log)
+        .await
+        .context("the shipped log")?;
+    let mut notes = vec![format!(
+        "{} and {} of the log {log}, from the bundle store alone",
+        counted(there.entries.len(), "entry"),
+        counted(there.checkpoints.len(), "checkpoint")
+    )];
+    if let Some(Body::Created {
+        public_key,
+        log: named,
+        ..
+    }) = there.entries.first().map(|e| &e.body)
+    {
+        if *named != log {
+            bail!("what lies under {log} is the log {named}");
+        }
+        match &args.key {
+            // It is said below.
+            Some(key) if key != public_key => {}
+            Some(key) => there.signed(&log, key)?,
+            None => {
+                there.signed(&log, public_key)?;
+                notes.push(format!(
+                    "its public key is {public_key}, as the log itself says: whoever wrote it may have chosen that; --key <hex> says which one you trust"
+                ));
+            }
+        }
+    }
+    Ok(Evident {
+        shipped: there.entries.len() as u64,
+        entries: there.entries,
+        checkpoints: there.checkpoints,
+        notes,
+        payloads: Default::default(),
+    })
+}
+
+/// Opens a bucket that no configuration names.
+async fn bucket(args: &VerifyArgs, url: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let said = crate::config::raw::BundleStore {
+        url: url.to_owned(),
+        encryption: match args.sse_key {
+            Some(_) => Encryption::SseKms,
+            None => Encryption::SseS3,
+        },
+        owner: args.owner.clone(),
+        region: args.region.clone(),
+        key: args.sse_key.clone(),
+        former_keys: Vec::new(),
+        role: args.role.clone(),
+        external_id: None,
+        object_lock: None,
+    };
+    let store = crate::config::bucket(&said).map_err(|faults| usage(faults.join("\n")))?;
+    Ok(crate::daemon::open_bucket(&store).await)
+}
+
 /// The shipped copy in a local world, if there is one.
 async fn copy_in(cloud: Option<PathBuf>) -> anyhow::Result<Option<Arc<dyn ObjectStore>>> {
     let Some(cloud) = cloud.filter(|c| c.exists()) else {
@@ -797,9 +904,7 @@ async fn shipped(home: &dyn ObjectStore, evident: &mut Evident, key: &str) -> an
     let Some(Body::Created { log, .. }) = evident.entries.first().map(|e| e.body.clone()) else {
         return Ok(());
     };
-    let there = crate::reconcile::Shipped::read(home, &log)
-        .await
-        .context("the shipped log")?;
+    let there = Shipped::read(home, &log).await.context("the shipped log")?;
     // Whoever may write to the bundle store can add what was never in this log.
     there.signed(&log, key)?;
     let segments = &there.entries;

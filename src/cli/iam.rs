@@ -102,6 +102,7 @@ fn store_of(store: &config::S3Store, seals: bool) -> Store {
         former_keys: store.former_keys.clone(),
         seals,
         role: store.role.as_ref().map(taken),
+        locks: store.lock.is_some(),
     }
 }
 

@@ -46,6 +46,8 @@ pub struct S3Store {
     pub former_keys: Vec<String>,
     /// The role that reaches it.
     pub role: Option<Hop>,
+    /// How the log is kept in it.
+    pub lock: Option<raw::ObjectLock>,
 }
 
 /// A key of KMS that wraps the root key.
@@ -98,6 +100,11 @@ pub(super) fn unused(file: &raw::File, faults: &mut Vec<String>) {
         if !store.url.starts_with("local://") {
             faults.push(format!(
                 "bundle_stores.{name}.url: beside `local` write local://…; without `local` the store is s3://…"
+            ));
+        }
+        if store.object_lock.is_some() {
+            faults.push(format!(
+                "bundle_stores.{name}.object_lock: the embedded store has none"
             ));
         }
         if store.encryption == raw::Encryption::SseKms {
@@ -178,6 +185,14 @@ pub(super) fn resolve(
         }
     }
     let home = home(file, faults)?;
+    for (name, _) in stores
+        .iter()
+        .filter(|(name, store)| **name != home && store.lock.is_some())
+    {
+        faults.push(format!(
+            "bundle_stores.{name}.object_lock: it keeps the log, and the log lies in `{home}`"
+        ));
+    }
     let mut hands = BTreeMap::new();
     let mut serves = BTreeMap::new();
     for (name, raw) in &file.placements {
@@ -339,6 +354,13 @@ pub(super) fn role(
     ))
 }
 
+/// Gives meaning to a bucket that no file names, or tells every fault.
+pub fn bucket(raw: &raw::BundleStore) -> Result<S3Store, Vec<String>> {
+    let mut faults = Vec::new();
+    let found = store("the bucket", raw, &mut faults);
+    found.ok_or(faults)
+}
+
 /// Gives meaning to a root key in KMS.
 pub(super) fn root(file: &raw::File, arn: &str, faults: &mut Vec<String>) -> Option<KmsRoot> {
     let given = &file.state;
@@ -466,6 +488,14 @@ pub(super) fn store(at: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) 
             }
         }
     }
+    if let Some(lock) = &raw.object_lock {
+        if lock.days == 0 && !lock.legal_hold {
+            fault("object_lock: say for how many `days`, or `legal_hold: true`".into());
+        }
+        if lock.days > 36_500 {
+            fault("object_lock.days: S3 keeps nothing for more than 100 years".into());
+        }
+    }
     if raw.external_id.is_some() && raw.role.is_none() {
         fault("external_id: it is given with a role that is taken, and there is no `role`".into());
     }
@@ -489,6 +519,7 @@ pub(super) fn store(at: &str, raw: &raw::BundleStore, faults: &mut Vec<String>) 
         key: raw.key.clone(),
         former_keys: raw.former_keys.clone(),
         role,
+        lock: raw.object_lock,
     })
 }
 
@@ -655,6 +686,16 @@ state: { path: state, key: "file:root.key" }
                 "\"file:root.key\"",
                 "\"file:root.key\", external_id: xx",
                 "state.external_id",
+            ),
+            (
+                "encryption: sse-s3",
+                "encryption: sse-s3, object_lock: { days: 1 }",
+                "bundle_stores.eu.object_lock",
+            ),
+            (
+                "encryption: sse-kms",
+                "encryption: sse-kms, object_lock: { mode: governance }",
+                "bundle_stores.us.object_lock",
             ),
             ("home: us", "home: them", "home"),
             ("home: us", "", "home"),

@@ -16,9 +16,9 @@ use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
-pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store};
+pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store, bucket};
 pub use hints::HintQueue;
-pub use raw::{BundleStore, Encryption, ForcePush};
+pub use raw::{BundleStore, Encryption, ForcePush, LockMode, ObjectLock};
 pub use shelf::{Shelf, ShelfPlace};
 
 /// Where the file is looked for when nothing else is said.

@@ -336,6 +336,32 @@ pub struct BundleStore {
     pub role: Option<String>,
     #[serde(default)]
     pub external_id: Option<String>,
+    #[serde(default)]
+    pub object_lock: Option<ObjectLock>,
+}
+
+/// How the shipped log is kept from everybody, where the bucket has Object Lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct ObjectLock {
+    #[serde(default)]
+    pub mode: LockMode,
+    #[serde(default)]
+    pub days: u32,
+    #[serde(default)]
+    pub legal_hold: bool,
+}
+
+/// Who may end a retention early.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LockMode {
+    /// Whoever has a right of its own for it.
+    Governance,
+    /// Nobody.
+    #[default]
+    Compliance,
 }
 
 /// How bundles are encrypted at rest.

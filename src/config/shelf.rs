@@ -154,6 +154,7 @@ fn place(
         former_keys: raw.former_keys.clone(),
         role: raw.role.clone(),
         external_id: raw.external_id.clone(),
+        object_lock: None,
     };
     let found = store(at, &bucket, faults)?;
     if Archive::is_one(&found.prefix) {

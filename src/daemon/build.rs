@@ -139,9 +139,19 @@ pub async fn build_on(
     };
     let root = root_key(&config, ports.as_ref()).await?;
     let mut store = Store::open(&config.state, &root).await?;
-    let identity = restore(&mut store, ports.home().as_ref(), &root, clock.now())
-        .await
-        .context("finding out who the state belongs to")?;
+    let kept = config
+        .aws
+        .as_ref()
+        .and_then(|aws| aws.stores[&aws.home].lock);
+    let identity = restore(
+        &mut store,
+        ports.home().as_ref(),
+        &root,
+        kept.as_ref(),
+        clock.now(),
+    )
+    .await
+    .context("finding out who the state belongs to")?;
     let stop = CancellationToken::new();
     let queue = WorkQueue::new(
         clock.clone(),
@@ -156,6 +166,7 @@ pub async fn build_on(
         shelves: config.shelves.clone(),
         placements: config.placements.clone(),
         encryption: config.encryption,
+        lock: kept,
     };
     let line = Line::open(store, ports, clock, settings, queue, stop.clone())
         .await

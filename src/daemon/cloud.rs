@@ -126,11 +126,32 @@ pub(super) fn chain(aws: &config::Aws, last: Option<&config::Hop>) -> Vec<Role> 
     aws.chain.iter().chain(last).map(taken).collect()
 }
 
+/// Opens a bucket that no configuration names, as the environment reaches AWS.
+pub async fn open_bucket(store: &config::S3Store) -> Arc<dyn ObjectStore> {
+    let reached = Aws::connect(Reach {
+        home: Some(store.region.clone()),
+        session: "isoform".into(),
+        ..Reach::default()
+    })
+    .await;
+    let role = store.role.iter().map(|hop| Role {
+        arn: hop.arn.clone(),
+        external_id: hop.external_id.clone(),
+    });
+    let roles: Vec<Role> = role.collect();
+    let session = reached.session(&store.region, &roles).await;
+    Arc::new(S3Objects::new(&session, bucket_of(store)))
+}
+
 async fn opened(reached: &Aws, aws: &config::Aws, store: &config::S3Store) -> S3Objects {
     let session = reached
         .session(&store.region, &chain(aws, store.role.as_ref()))
         .await;
-    let bucket = Bucket {
+    S3Objects::new(&session, bucket_of(store))
+}
+
+fn bucket_of(store: &config::S3Store) -> Bucket {
+    Bucket {
         name: store.bucket.clone(),
         prefix: store.prefix.clone(),
         owner: store.owner.clone(),
@@ -140,8 +161,7 @@ async fn opened(reached: &Aws, aws: &config::Aws, store: &config::S3Store) -> S3
             None => port::Encryption::Store,
         },
         former_keys: store.former_keys.clone(),
-    };
-    S3Objects::new(&session, bucket)
+    }
 }
 
 pub(super) async fn hint_queue(

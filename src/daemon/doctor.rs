@@ -389,6 +389,25 @@ fn bucket(
         "it has no default encryption",
         format!("aws s3api put-bucket-encryption --bucket {name} --server-side-encryption-configuration '{{\"Rules\":[{{\"ApplyServerSideEncryptionByDefault\":{{\"SSEAlgorithm\":\"AES256\"}}}}]}}'"),
     );
+    if let Some(lock) = &store.lock {
+        let mode = if lock.mode == config::LockMode::Governance {
+            "governance"
+        } else {
+            "compliance"
+        };
+        let kept = match (lock.days, lock.legal_hold) {
+            (0, _) => "under a legal hold".to_owned(),
+            (days, false) => format!("for {days} days in mode {mode}"),
+            (days, true) => format!("for {days} days in mode {mode}, and under a legal hold"),
+        };
+        report.must(
+            subject,
+            facts.lock.as_ref().copied(),
+            &format!("it has Object Lock: the log is kept {kept}"),
+            "it has no Object Lock, and `object_lock` asks for it: nothing of the log can be put",
+            format!("aws s3api put-object-lock-configuration --bucket {name} --object-lock-configuration ObjectLockEnabled=Enabled, which needs versions; or take `object_lock` away"),
+        );
+    }
     let policy = facts.policy.as_ref();
     let policy = policy.map(|p| refused(p.as_deref().unwrap_or_default()));
     let mend = "set the policy that `isoform iam` prints under `buckets`";

@@ -6,5 +6,5 @@ pub mod doctor;
 mod run;
 
 pub use build::{Built, LocalPorts, build, build_on, open, open_ports, root_key};
-pub use cloud::AwsPorts;
+pub use cloud::{AwsPorts, open_bucket};
 pub use run::run;

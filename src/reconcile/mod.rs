@@ -112,6 +112,8 @@ pub struct Settings {
     pub placements: BTreeMap<PlacementName, Placement>,
     /// How bundles are encrypted.
     pub encryption: Encryption,
+    /// How the shipped log is kept.
+    pub lock: Option<config::ObjectLock>,
 }
 
 impl Settings {

@@ -1,14 +1,17 @@
 //! An empty daemon rebuilds its state: from the bundle store's copy of the log, and the root key.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::Error;
-use super::ship::{Overlap, Segment, overlap, read_segment, segment_key};
+use super::ship::{Overlap, Segment, kept, overlap, read_segment, segment_key};
+use crate::config::ObjectLock;
 use crate::domain::audit::{
     Body, Checkpoint, End, Entry, GENESIS, Stream, checkpoint_bytes, segment_bytes, verify_after,
 };
 use crate::domain::model::{Actor, Digest, InstallationId, Timestamp, hex};
-use crate::port::{self, ObjectStore, Pages, Put, body};
+use crate::port::{self, ObjectStore, Pages, body};
 use crate::store::{Draft, Keyring, RootKey, Store, unhex};
 
 /// Who a state folder belongs to.
@@ -26,6 +29,7 @@ pub async fn restore(
     store: &mut Store,
     home: &dyn ObjectStore,
     root: &RootKey,
+    lock: Option<&ObjectLock>,
     now: Timestamp,
 ) -> Result<Identity, Error> {
     if let (Some(installation), Some(log)) =
@@ -53,7 +57,7 @@ pub async fn restore(
     let found = list(home, "keys/").await?;
     match found.first() {
         Some(key) => take_over(store, home, root, key, now).await,
-        None => begin(store, home, now).await,
+        None => begin(store, home, lock, now).await,
     }
 }
 
@@ -128,6 +132,13 @@ struct Signed {
 }
 
 impl Shipped {
+    /// Tells which logs were shipped to a bundle store.
+    pub async fn logs(home: &dyn ObjectStore) -> Result<BTreeSet<String>, Error> {
+        let keys = list(home, "log/").await?;
+        let logs = keys.iter().filter_map(|key| key.split('/').nth(1));
+        Ok(logs.map(str::to_owned).collect())
+    }
+
     /// Reads everything: every segment, in order and without gaps, and every checkpoint.
     pub async fn read(home: &dyn ObjectStore, log: &str) -> Result<Self, Error> {
         let mut shipped = Self::default();
@@ -256,7 +267,12 @@ fn sealed(key: &str, payloads: Vec<(Digest, String)>) -> Result<Vec<(Digest, Vec
         .collect()
 }
 
-async fn begin(store: &Store, home: &dyn ObjectStore, now: Timestamp) -> Result<Identity, Error> {
+async fn begin(
+    store: &Store,
+    home: &dyn ObjectStore,
+    lock: Option<&ObjectLock>,
+    now: Timestamp,
+) -> Result<Identity, Error> {
     let installation: InstallationId = hex(&super::bundles::random::<16>()?)
         .parse()
         .map_err(|e| Error::Broken(format!("{e}")))?;
@@ -277,7 +293,7 @@ async fn begin(store: &Store, home: &dyn ObjectStore, now: Timestamp) -> Result<
     home.put(
         &format!("keys/{log}.json"),
         body(keys.to_string()),
-        &Put::default(),
+        &kept(lock, now),
     )
     .await?;
     let created = Body::Created {

@@ -1,13 +1,15 @@
 //! Bringing the log to the bundle store: numbered segments that nobody can put twice, and signed checkpoints.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Error, Line};
+use crate::config::{LockMode, ObjectLock};
 use crate::domain::audit::{Checkpoint, Entry, checkpoint_bytes, segment_bytes};
-use crate::domain::model::{Digest, hex};
+use crate::domain::model::{Digest, Timestamp, hex};
 use crate::port::{self, ObjectStore, Put, body};
 
 /// What a segment holds. Entries are in the clear, payloads are sealed.
@@ -23,6 +25,7 @@ pub(super) struct Segment {
 }
 
 const SEGMENT: u64 = 500;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Returns the key of the segment that begins with an entry.
 pub(super) fn segment_key(log: &str, first: u64) -> String {
@@ -54,6 +57,17 @@ pub(super) async fn read_segment(home: &dyn ObjectStore, key: &str) -> Result<Se
     let bytes = port::read_all(home, key, None, 256 << 20).await?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::Broken(format!("the segment {key} cannot be read: {e}")))
+}
+
+/// How what belongs to the log is put: only if absent, and kept as long as the operator asks for.
+pub(super) fn kept(lock: Option<&ObjectLock>, now: Timestamp) -> Put {
+    let days = lock.map_or(0, |l| l.days);
+    Put {
+        retain_until: (days > 0).then(|| now.plus(DAY * days)),
+        governed: lock.is_some_and(|l| l.mode == LockMode::Governance),
+        legal_hold: lock.is_some_and(|l| l.legal_hold),
+        ..Put::default()
+    }
 }
 
 impl Line {
@@ -125,7 +139,7 @@ impl Line {
                 .put(
                     &segment_key(&self.settings.log, first),
                     body(bytes),
-                    &Put::default(),
+                    &kept(self.settings.lock.as_ref(), self.clock.now()),
                 )
                 .await
             {
@@ -191,7 +205,7 @@ impl Line {
             .put(
                 &format!("checkpoints/{}/{head:020}", self.settings.log),
                 body(bytes),
-                &Put::default(),
+                &kept(self.settings.lock.as_ref(), self.clock.now()),
             )
             .await
         {

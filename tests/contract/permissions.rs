@@ -46,6 +46,7 @@ fn setup() -> Setup {
         former_keys: vec!["arn:aws:kms:us-east-1:333333333333:key/old".into()],
         seals: true,
         role: Some(taken("333333333333", "isoform-store")),
+        locks: true,
     };
     let eu = Store {
         bucket: "acme-eu".into(),
@@ -55,6 +56,7 @@ fn setup() -> Setup {
         former_keys: Vec::new(),
         seals: false,
         role: None,
+        locks: false,
         ..us.clone()
     };
     let archives = Store {
@@ -65,6 +67,7 @@ fn setup() -> Setup {
         former_keys: Vec::new(),
         seals: false,
         role: None,
+        locks: false,
         ..us.clone()
     };
     Setup {

@@ -439,7 +439,112 @@ poll: 1s
     bench.stop();
 }
 
+/// The log is kept by Object Lock where the bucket has it, refused where it has none, and verified from the bucket alone.
+fn kept_log(emulator: &str) {
+    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
+    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
+        println!(
+            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
+        );
+        return;
+    };
+    let (plain, locked) = (
+        format!("isoform-plain-{}", std::process::id()),
+        format!("isoform-locked-{}", std::process::id()),
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(prepared(&endpoint, &plain));
+    runtime.block_on(async {
+        let place = aws_sdk_s3::types::BucketLocationConstraint::from(REGION);
+        let configuration = aws_sdk_s3::types::CreateBucketConfiguration::builder()
+            .location_constraint(place)
+            .build();
+        let made = buckets(&operator(&endpoint).await)
+            .create_bucket()
+            .bucket(&locked)
+            .object_lock_enabled_for_bucket(true)
+            .create_bucket_configuration(configuration)
+            .send()
+            .await;
+        made.unwrap();
+    });
+    let mut bench = Bench::empty("");
+    let configure = |bench: &Bench, bucket: &str| {
+        let config = format!(
+            "isoform: 1
+aws: {{ endpoint: '{endpoint}' }}
+accounts: {{ beta: {{ id: '{ACCOUNT}', roles: {{ apply: isoform-apply }} }} }}
+placements: {{ beta: {{ account: beta, regions: [{REGION}], mode: auto, blast_radius: 50 }} }}
+sources: {{ example: {{ url: ./origin.git, may: {{ stacks: ['*'], placements: ['*'] }} }} }}
+bundle_stores: {{ main: {{ url: 's3://{bucket}/isoform', owner: '{ACCOUNT}', region: {REGION}, encryption: sse-s3, role: 'arn:aws:iam::{ACCOUNT}:role/isoform-store', object_lock: {{ mode: governance, days: 1, legal_hold: true }} }} }}
+state: {{ path: state, key: 'file:root.key' }}
+poll: 1s
+"
+        );
+        std::fs::write(bench.root.join("config.yaml"), config).unwrap();
+    };
+    bench.write("isoform.yaml", "isoform: 1\nstacks: {}\n");
+    bench.push("nothing yet");
+
+    configure(&bench, &plain);
+    let refused = crate::support::text(&bench.run(&["run"]));
+    assert!(refused.contains("must have Object Lock"), "{refused}");
+    let text = bench.cli(&["doctor"], 1);
+    assert!(text.contains("it has no Object Lock"), "{text}");
+    std::fs::remove_dir_all(bench.root.join("state")).unwrap();
+
+    configure(&bench, &locked);
+    let text = bench.cli(&["doctor"], 1);
+    assert!(
+        text.contains("the log is kept for 1 days in mode governance, and under a legal hold"),
+        "{text}"
+    );
+    bench.start();
+    bench.settle();
+    bench.stop();
+    runtime.block_on(async {
+        let s3 = buckets(&operator(&endpoint).await);
+        let listed = s3.list_objects_v2().bucket(&locked).prefix("isoform/log/");
+        let listed = listed.send().await.unwrap();
+        assert!(!listed.contents().is_empty());
+        for object in listed.contents() {
+            let head = s3.head_object().bucket(&locked).key(object.key().unwrap());
+            let head = head.send().await.unwrap();
+            assert_eq!(head.object_lock_mode().unwrap().as_str(), "GOVERNANCE");
+            assert!(head.object_lock_retain_until_date().is_some());
+            assert_eq!(head.object_lock_legal_hold_status().unwrap().as_str(), "ON");
+        }
+    });
+
+    // Somebody who has neither the state nor the configuration.
+    std::fs::remove_dir_all(bench.root.join("state")).unwrap();
+    let text = bench.cli(&["audit", "verify", "--shipped"], 0);
+    assert!(text.contains("from the bundle store alone"), "{text}");
+    let verified = std::process::Command::new(crate::support::ISOFORM)
+        .args([
+            "audit",
+            "verify",
+            "--shipped",
+            &format!("s3://{locked}/isoform"),
+        ])
+        .args(["--owner", ACCOUNT, "--region", REGION])
+        .args(["--role", &format!("arn:aws:iam::{ACCOUNT}:role/auditor")])
+        .env("AWS_ENDPOINT_URL", &endpoint)
+        .output()
+        .unwrap();
+    let text = crate::support::text(&verified);
+    assert!(
+        verified.status.success() && text.contains("chain verified"),
+        "{text}"
+    );
+}
+
 mod on_ministack {
+    #[test]
+    fn the_log_is_kept_and_verified_from_the_bucket_alone() {
+        super::kept_log("ministack");
+    }
+
     #[test]
     fn the_root_key_is_with_kms() {
         super::root_key("ministack");

@@ -75,6 +75,39 @@ fn sec_57_tampering_with_a_real_log_is_named() {
         std::fs::read(&state).unwrap(),
         std::fs::read(&cloud).unwrap(),
     );
+    // Without any state: the bundle store and the key that somebody trusts.
+    let world = bench.root.join("cloud").display().to_string();
+    let alone = ["audit", "verify", "--shipped", "--cloud", &world];
+    let said = bench.cli(&alone, 0);
+    assert!(
+        said.contains("chain verified") && said.contains("from the bundle store alone"),
+        "{said}"
+    );
+    let (_, rest) = said.split_once("its public key is ").unwrap();
+    let key = &rest[..64];
+    bench.cli(&[&alone[..], &["--key", key]].concat(), 0);
+    let other = "0".repeat(64);
+    let said = bench.cli(&[&alone[..], &["--key", &other]].concat(), 1);
+    assert!(said.contains("another public key"), "{said}");
+    for (script, word) in [
+        (FORGED, "is not signed"),
+        (
+            "db.execute(\"update objects set body = cast(replace(cast(body as text), 'Minted', 'Munted') as blob) where name like 'log/%'\") # cloud",
+            "",
+        ),
+        (
+            "# cloud\ndb.execute(\"delete from objects where name = (select max(name) from objects where name like 'log/%')\")",
+            "the log was cut",
+        ),
+    ] {
+        python_edit(&python, &bench, script);
+        let said = bench.cli(&alone, 1);
+        assert!(said.contains(word), "{word}: {said}");
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", cloud.display()));
+        }
+        std::fs::write(&cloud, &saved_cloud).unwrap();
+    }
     let only_state = [
         "audit",
         "verify",

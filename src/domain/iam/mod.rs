@@ -61,6 +61,8 @@ pub struct Store {
     pub seals: bool,
     /// The role that reaches it.
     pub role: Option<Taken>,
+    /// Whether the log is kept in it by Object Lock.
+    pub locks: bool,
 }
 
 /// An installation.

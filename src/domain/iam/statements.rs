@@ -32,6 +32,7 @@ const KEEP: &[&str] = &[
     "s3:PutObject",
 ];
 
+const LOCK: &[&str] = &["s3:PutObjectLegalHold", "s3:PutObjectRetention"];
 const ROOT: &[&str] = &["kms:Decrypt", "kms:GenerateDataKey"];
 const HEAR: &[&str] = &[
     "sqs:DeleteMessage",
@@ -284,6 +285,10 @@ fn keeping(store: &Store, index: usize) -> Vec<Value> {
             ),
         ),
     ];
+    if store.locks {
+        let keep = allow(&format!("LockLog{index}"), LOCK, log_of(store));
+        statements.push(owned(store, keep));
+    }
     if let Some(key) = &store.key {
         let make = &["kms:GenerateDataKey"];
         let make = allow(&format!("MakeDataKeys{index}"), make, vec![key.clone()]);
@@ -316,6 +321,13 @@ fn every_key(store: &Store) -> Vec<String> {
         .chain(&store.former_keys)
         .cloned()
         .collect()
+}
+
+/// What is kept by Object Lock.
+fn log_of(store: &Store) -> Vec<String> {
+    ["checkpoints/*", "keys/*", "log/*"]
+        .map(|what| objects(store, what))
+        .into()
 }
 
 fn bucket_of(store: &Store) -> String {
@@ -460,6 +472,9 @@ pub(super) fn buckets(setup: &Setup, drafts: &BTreeMap<Holder, Draft>) -> Vec<Re
             if !keep.is_empty() {
                 let objects = objects(store, "*");
                 statements.push(give(format!("Keep{index}"), keep.clone(), KEEP, objects));
+                if store.locks {
+                    statements.push(json!({ "Sid": format!("Lock{index}"), "Effect": "Allow", "Principal": { "AWS": keep }, "Action": LOCK, "Resource": log_of(store) }));
+                }
                 let list = &["s3:ListBucket"];
                 statements.push(give(format!("List{index}"), keep, list, arn.clone()));
             }
