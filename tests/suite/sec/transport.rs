@@ -389,6 +389,7 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 if kind == 'old':
     context.set_ciphers('ALL:@SECLEVEL=0')
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+if kind == 'twelve': context.maximum_version = ssl.TLSVersion.TLSv1_2
 context.load_cert_chain(folder + '/leaf.pem')
 listener = socket.create_server(('127.0.0.1', 0))
 print(listener.getsockname()[1], flush=True)
@@ -496,4 +497,119 @@ fn sec_21_a_repository_over_ssh_is_followed_with_its_known_key_only() {
     std::fs::write(&known, format!("[127.0.0.1]:{} {host}", sshd.port)).unwrap();
     all_in_sync(&bench.settle(), 1);
     bench.stop();
+}
+
+/// What a client of this version is told by a server, without looking at its certificate.
+const CLIENT: &str = r#"
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+context.set_ciphers('ALL:@SECLEVEL=0')
+context.minimum_version = ssl.TLSVersion.TLSv1_1
+print(context.wrap_socket(socket.create_connection(('127.0.0.1', int(sys.argv[1])))).version())
+"#;
+
+/// A service that says who its caller is, whatever it is asked.
+fn identity() -> u16 {
+    use std::io::{Read, Write};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        const SAID: &str = "<GetCallerIdentityResponse><GetCallerIdentityResult><Account>333333333333</Account><Arn>arn:aws:iam::333333333333:user/u</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>";
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+                let (mut kept, mut more) = (Vec::new(), [0; 4096]);
+                while !kept.windows(4).any(|w| w == b"\r\n\r\n") {
+                    match stream.read(&mut more) {
+                        Ok(read @ 1..) => kept.extend_from_slice(&more[..read]),
+                        _ => return,
+                    }
+                }
+                let length = SAID.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{SAID}"
+                );
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn sec_22_aws_is_spoken_to_over_tls_1_2_or_newer_and_under_a_known_authority_only() {
+    let name = "sec_22_aws_is_spoken_to_over_tls_1_2_or_newer_and_under_a_known_authority_only";
+    let Some(python) = python(name) else {
+        return;
+    };
+    let backend = identity();
+    for (kind, speaks, accepted) in [
+        ("good", "TLSv1.3", true),
+        ("twelve", "TLSv1.2", true),
+        ("old", "TLSv1.1", false),
+        ("untrusted", "TLSv1.3", false),
+        ("name", "TLSv1.3", false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut relay = Command::new(&python)
+            .args(["-c", RELAY, root.to_str().unwrap(), kind])
+            .arg(backend.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut output = std::io::BufReader::new(relay.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        let port = line.trim();
+        let client = Command::new(&python)
+            .args(["-c", CLIENT, port])
+            .output()
+            .unwrap();
+        // Otherwise a refusal would prove nothing.
+        assert_eq!(
+            String::from_utf8_lossy(&client.stdout).trim(),
+            speaks,
+            "{kind}: {}",
+            String::from_utf8_lossy(&client.stderr)
+        );
+        let config = format!(
+            "isoform: 1
+aws: {{ endpoint: 'https://localhost:{port}' }}
+accounts: {{ a: {{ id: '333333333333' }} }}
+placements: {{ a: {{ account: a, regions: [us-east-1] }} }}
+bundle_stores: {{ b: {{ url: 's3://acme-us', owner: '333333333333', region: us-east-1, encryption: sse-s3 }} }}
+state: {{ path: state, key: 'file:root.key' }}
+"
+        );
+        std::fs::write(root.join("config.yaml"), config).unwrap();
+        let mut doctor = Command::new(crate::support::ISOFORM);
+        doctor
+            .args(["--config", root.join("config.yaml").to_str().unwrap()])
+            .arg("doctor")
+            .env("AWS_ACCESS_KEY_ID", "AKID")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy");
+        if kind != "untrusted" {
+            doctor.env("SSL_CERT_FILE", root.join("ca.pem"));
+        }
+
+        let said = crate::support::text(&doctor.output().unwrap());
+
+        assert_eq!(
+            said.contains("user/u in the account 333333333333"),
+            accepted,
+            "{kind}: {said}"
+        );
+        assert_eq!(
+            said.contains("look at the network: DNS"),
+            !accepted,
+            "{kind}: {said}"
+        );
+        relay.kill().unwrap();
+        relay.wait().unwrap();
+    }
 }
