@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::domain::estate::Placement;
-use crate::domain::model::{AccountId, Region, SourceName, StackId, StackName, Timestamp};
+use crate::domain::model::{
+    AccountId, Address, Region, Revision, SourceName, StackId, StackName, Timestamp,
+};
 use crate::domain::pace::Urgency;
 use crate::domain::plan::{Change, ChangeSetStatus, Observed, StackStatus};
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
@@ -547,6 +549,17 @@ pub struct Traffic {
     pub throttled_at: Option<Timestamp>,
 }
 
+/// What somebody works in a placement for: one deployment.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Purpose {
+    /// The target.
+    pub target: Address,
+    /// Its stack.
+    pub stack: StackName,
+    /// The commit that is deployed.
+    pub revision: Revision,
+}
+
 /// Every port, by where it stands.
 pub trait Ports: Send + Sync {
     /// CloudFormation of a placement's account in a region, for whoever looks.
@@ -560,6 +573,15 @@ pub trait Ports: Send + Sync {
         _urgency: Urgency,
     ) -> Result<Arc<dyn StackEngine>, Error> {
         self.engine(placement, region)
+    }
+    /// The same for one deployment: with names, tags and rights of its own, where the adapter has such.
+    fn deploying(
+        &self,
+        placement: &Placement,
+        region: &Region,
+        _purpose: &Purpose,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        self.engine_for(placement, region, Urgency::Run)
     }
     /// Queues that say which stacks have moved.
     fn hints(&self) -> Vec<Arc<dyn HintQueue>> {

@@ -33,7 +33,10 @@ const fn spare(name: &'static str, method: &'static str, actions: &'static [&'st
 
 /// All of them.
 pub const CALLS: &[Call] = &[
-    used("AssumeRole", &["sts:AssumeRole", "sts:TagSession"]),
+    used(
+        "AssumeRole",
+        &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+    ),
     // Nobody can be refused it.
     used("GetCallerIdentity", &[]),
     used("ListStacks", &["cloudformation:ListStacks"]),

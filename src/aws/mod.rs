@@ -21,5 +21,5 @@ pub use examine::{BucketFacts, Caller, KeyFacts};
 pub use keys::KmsKeys;
 pub use objects::{Bucket, S3Objects};
 pub use queue::{QueueFacts, SqsQueue};
-pub use session::{Aws, Reach, Role, Session};
+pub use session::{Aws, Errand, Reach, Role, Session};
 pub use stacks::{Place, Stacks};

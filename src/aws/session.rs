@@ -1,7 +1,7 @@
 //! How AWS is reached, and one account and region of it seen through a chain of roles.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -10,7 +10,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::{TimeoutConfig, TimeoutConfigBuilder};
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_s3::config::IdentityCache;
 
 use super::ceiling::{ANSWER, Ceiling};
@@ -74,6 +76,71 @@ pub struct Role {
     pub arn: String,
     /// The external id.
     pub external_id: Option<String>,
+}
+
+/// How a role is taken for one piece of work: what CloudTrail shows beside every call, and how far its rights reach.
+#[derive(Clone, Debug, Default)]
+pub struct Errand {
+    /// The session's name.
+    pub session: String,
+    /// Tags beside those of every session.
+    pub tags: BTreeMap<String, String>,
+    /// What stays with every session that is taken from this one.
+    pub source_identity: Option<String>,
+    /// A policy that narrows the role's rights.
+    pub policy: Option<String>,
+}
+
+/// Takes a role for an errand. The SDK's own provider knows no source identity.
+#[derive(Debug)]
+struct Taking {
+    client: aws_sdk_sts::Client,
+    role: Role,
+    errand: Errand,
+}
+
+impl Taking {
+    async fn take(&self) -> Result<Credentials, CredentialsError> {
+        let tags = self.errand.tags.iter().map(|(key, value)| {
+            let tag = aws_sdk_sts::types::Tag::builder().key(key).value(value);
+            tag.build().map_err(CredentialsError::invalid_configuration)
+        });
+        let tags: Vec<_> = tags.collect::<Result<_, _>>()?;
+        let answer = self
+            .client
+            .assume_role()
+            .role_arn(&self.role.arn)
+            .role_session_name(&self.errand.session)
+            .duration_seconds(i32::try_from(LIFE.as_secs()).unwrap_or(3600))
+            .set_external_id(self.role.external_id.clone())
+            .set_tags((!tags.is_empty()).then_some(tags))
+            .set_source_identity(self.errand.source_identity.clone())
+            .set_policy(self.errand.policy.clone())
+            .send()
+            .await
+            .map_err(CredentialsError::provider_error)?;
+        let given = answer
+            .credentials()
+            .ok_or_else(|| CredentialsError::unhandled("STS gave no credentials"))?;
+        let ends = SystemTime::try_from(*given.expiration())
+            .map_err(|_| CredentialsError::unhandled("STS gave credentials without an end"))?;
+        Ok(Credentials::new(
+            given.access_key_id(),
+            given.secret_access_key(),
+            Some(given.session_token().to_owned()),
+            Some(ends),
+            "isoform",
+        ))
+    }
+}
+
+impl ProvideCredentials for Taking {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.take())
+    }
 }
 
 /// AWS, as the daemon's own credentials see it.
@@ -155,6 +222,25 @@ impl Session {
     /// Returns the region.
     pub fn region(&self) -> &Region {
         &self.region
+    }
+
+    /// Takes one more role, for one errand. Nothing is called before a call needs it.
+    pub fn take(&self, role: &Role, errand: Errand) -> Self {
+        let taking = Taking {
+            client: self.tokens(),
+            role: role.clone(),
+            errand,
+        };
+        let config = self
+            .config
+            .to_builder()
+            .credentials_provider(SharedCredentialsProvider::new(taking))
+            .identity_cache(IdentityCache::lazy().build())
+            .build();
+        Self {
+            config,
+            region: self.region.clone(),
+        }
     }
 
     /// Returns what clients are made of, for whom the ports are not enough.

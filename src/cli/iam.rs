@@ -138,6 +138,8 @@ fn setup(config: &Config, aws: &config::Aws) -> Setup {
         daemon: None,
         chain: aws.chain.iter().map(taken).collect(),
         tags: aws.session_tags.clone(),
+        deployment_tags: aws.deployments.tags,
+        source_identity: aws.deployments.source_identity,
         places: places.collect(),
         stores: stores.collect(),
         root: match &config.root {

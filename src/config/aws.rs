@@ -6,6 +6,7 @@ use super::hints::{self, HintQueue};
 use super::raw;
 use crate::domain::estate::Placement;
 use crate::domain::model::{AccountId, PlacementName, Region};
+use crate::domain::policy::Mode;
 
 /// A role that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct Aws {
     pub session_tags: BTreeMap<String, String>,
     /// Roles that are taken before any other.
     pub chain: Vec<Hop>,
+    /// What the session of a deployment carries.
+    pub deployments: raw::Deployments,
     /// Roles by placement.
     pub hands: BTreeMap<PlacementName, Hands>,
     /// Bundle stores by name.
@@ -224,6 +227,29 @@ pub(super) fn resolve(
         hints::queues(name, account, &here, faults)
     });
     let queues = queues.collect();
+    if given.deployments.are_apart() {
+        for placement in placements.values().filter(|p| p.mode != Mode::Observe) {
+            if hands
+                .get(&placement.name)
+                .is_none_or(|h: &Hands| h.apply.is_none())
+            {
+                faults.push(format!(
+                    "aws.deployments: a deployment in `{}` takes no role, so its session can carry nothing: name roles.apply of its account",
+                    placement.name
+                ));
+            }
+        }
+        if given.deployments.tags && given.session_tags.len() > 48 {
+            faults.push("aws.session_tags: with `deployments.tags` at most 48: a session has at most 50 tags".into());
+        }
+        for key in ["isoform:target", "isoform:commit"] {
+            if given.session_tags.contains_key(key) {
+                faults.push(format!(
+                    "aws.session_tags.{key}: `deployments.tags` gives it"
+                ));
+            }
+        }
+    }
     Some(Aws {
         endpoint: given.endpoint,
         fips: given.fips,
@@ -231,6 +257,7 @@ pub(super) fn resolve(
         session,
         session_tags: given.session_tags,
         chain,
+        deployments: given.deployments,
         hands,
         stores,
         home,
@@ -712,6 +739,30 @@ state: { path: state, key: "file:root.key" }
                 "{key}: {faults:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_deployment_carries_nothing_where_it_takes_no_role() {
+        let text = GOOD
+            .replace("session: isoform-prod", "deployments: { narrow: true }")
+            .replace(
+                "account: prod, regions",
+                "account: prod, mode: auto, regions",
+            );
+        assert!(resolve(&text).unwrap().aws.unwrap().deployments.narrow);
+
+        let without = resolve(&text.replace(", apply: act", "")).unwrap_err();
+
+        assert!(without[0].starts_with("aws.deployments:"), "{without:?}");
+        let given = text.replace(
+            "deployments: { narrow: true }",
+            "deployments: { tags: true }, session_tags: { 'isoform:target': x }",
+        );
+        let twice = resolve(&given).unwrap_err();
+        assert!(
+            twice[0].starts_with("aws.session_tags.isoform:target:"),
+            "{twice:?}"
+        );
     }
 
     #[test]

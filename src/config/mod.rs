@@ -18,7 +18,7 @@ use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
 pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store, bucket};
 pub use hints::HintQueue;
-pub use raw::{BundleStore, Encryption, ForcePush, LockMode, ObjectLock};
+pub use raw::{BundleStore, Deployments, Encryption, ForcePush, LockMode, ObjectLock};
 pub use shelf::{Shelf, ShelfPlace};
 
 /// Where the file is looked for when nothing else is said.

@@ -110,6 +110,28 @@ pub struct Aws {
     pub session_tags: BTreeMap<String, String>,
     #[serde(default)]
     pub chain: Vec<Hop>,
+    #[serde(default)]
+    pub deployments: Deployments,
+}
+
+/// How the session of a deployment differs from the others of its role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Deployments {
+    #[serde(default)]
+    pub tags: bool,
+    #[serde(default)]
+    pub source_identity: bool,
+    #[serde(default)]
+    pub narrow: bool,
+}
+
+impl Deployments {
+    /// Tells whether deployments have sessions of their own.
+    pub fn are_apart(self) -> bool {
+        self != Self::default()
+    }
 }
 
 /// A role that is taken on the way to others.

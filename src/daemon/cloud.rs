@@ -1,19 +1,40 @@
 //! The ports on AWS: one session for each placement and region, one for each bundle store.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::aws::{Aws, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, SqsQueue, Stacks};
+use super::errand::errand;
+use crate::aws::{
+    Aws, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, Session, SqsQueue, Stacks,
+};
 use crate::clock::Clock;
 use crate::config::{self, Config, Root, ShelfPlace};
 use crate::domain::estate::Placement;
 use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::pace::Urgency;
 use crate::domain::policy::Mode;
-use crate::port::{self, Error, HintQueue, KeyService, ObjectStore, Ports, StackEngine, Traffic};
+use crate::port::{
+    self, Error, HintQueue, KeyService, ObjectStore, Ports, Purpose, StackEngine, Traffic,
+};
+
+/// How many deployments have sessions at hand. One that is forgotten is taken anew.
+const ERRANDS: usize = 256;
+
+/// What the session of a deployment is taken from.
+struct Hand {
+    before: Session,
+    role: Role,
+    place: Place,
+}
+
+type Spot = (PlacementName, Region);
 
 /// The ports of an installation on AWS. Opening them calls nothing.
 pub struct AwsPorts {
+    hands: BTreeMap<Spot, Hand>,
+    errands: Mutex<VecDeque<(Spot, Purpose, Arc<Stacks>)>>,
+    aws: config::Aws,
+    clock: Clock,
     engines: BTreeMap<(PlacementName, Region, Urgency), Arc<Stacks>>,
     budgets: Budgets,
     queues: Vec<Arc<SqsQueue>>,
@@ -31,15 +52,26 @@ impl AwsPorts {
         let reached = Aws::connect(reach(aws)).await;
         let mut engines = BTreeMap::new();
         let budgets = Budgets::new(clock.clone());
+        let mut apart = BTreeMap::new();
         for placement in config.placements.values() {
             let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
-            let roles = chain(aws, hand(placement.mode, &hands));
+            let last = hand(placement.mode, &hands);
+            let roles = chain(aws, last);
             for region in &placement.regions {
                 let place = Place {
                     account: placement.account.clone(),
                     service_role: hands.cloudformation.clone(),
                 };
                 let session = reached.session(region, &roles).await;
+                let key = (placement.name.clone(), region.clone());
+                if let Some(role) = last.filter(|_| aws.deployments.are_apart()) {
+                    let hand = Hand {
+                        before: reached.session(region, &chain(aws, None)).await,
+                        role: taken(role),
+                        place: place.clone(),
+                    };
+                    apart.insert(key, hand);
+                }
                 let budget = budgets.of(&placement.account, region);
                 let stacks = Stacks::new(session, place, clock.clone()).within(budget);
                 for urgency in [Urgency::Run, Urgency::Look, Urgency::Sweep] {
@@ -85,6 +117,10 @@ impl AwsPorts {
             queues.push(Arc::new(hint_queue(&reached, aws, queue).await));
         }
         Self {
+            hands: apart,
+            errands: Mutex::default(),
+            aws: aws.clone(),
+            clock: clock.clone(),
             root,
             shelves,
             engines,
@@ -119,11 +155,14 @@ fn hand(mode: Mode, hands: &config::Hands) -> Option<&config::Hop> {
 }
 
 pub(super) fn chain(aws: &config::Aws, last: Option<&config::Hop>) -> Vec<Role> {
-    let taken = |hop: &config::Hop| Role {
+    aws.chain.iter().chain(last).map(taken).collect()
+}
+
+fn taken(hop: &config::Hop) -> Role {
+    Role {
         arn: hop.arn.clone(),
         external_id: hop.external_id.clone(),
-    };
-    aws.chain.iter().chain(last).map(taken).collect()
+    }
 }
 
 /// Opens a bucket that no configuration names, as the environment reaches AWS.
@@ -134,11 +173,7 @@ pub async fn open_bucket(store: &config::S3Store) -> Arc<dyn ObjectStore> {
         ..Reach::default()
     })
     .await;
-    let role = store.role.iter().map(|hop| Role {
-        arn: hop.arn.clone(),
-        external_id: hop.external_id.clone(),
-    });
-    let roles: Vec<Role> = role.collect();
+    let roles: Vec<Role> = store.role.iter().map(taken).collect();
     let session = reached.session(&store.region, &roles).await;
     Arc::new(S3Objects::new(&session, bucket_of(store)))
 }
@@ -205,6 +240,34 @@ impl Ports for AwsPorts {
 
     fn traffic(&self) -> Vec<Traffic> {
         self.budgets.traffic()
+    }
+
+    fn deploying(
+        &self,
+        placement: &Placement,
+        region: &Region,
+        purpose: &Purpose,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        let spot = (placement.name.clone(), region.clone());
+        let Some(hand) = self.hands.get(&spot) else {
+            return self.engine_for(placement, region, Urgency::Run);
+        };
+        let mut errands = self.errands.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., known)) = errands.iter().find(|(s, p, _)| *s == spot && p == purpose) {
+            return Ok(known.clone());
+        }
+        let by_service_role = hand.place.service_role.is_some();
+        let account = &hand.place.account;
+        let errand = errand(&self.aws, account, region, by_service_role, purpose);
+        let session = hand.before.take(&hand.role, errand);
+        let stacks = Stacks::new(session, hand.place.clone(), self.clock.clone());
+        let budget = self.budgets.of(account, region);
+        let stacks = Arc::new(stacks.within(budget).at(Urgency::Run));
+        errands.push_back((spot, purpose.clone(), stacks.clone()));
+        if errands.len() > ERRANDS {
+            errands.pop_front();
+        }
+        Ok(stacks)
     }
 
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error> {

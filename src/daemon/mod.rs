@@ -3,6 +3,7 @@
 mod build;
 mod cloud;
 pub mod doctor;
+mod errand;
 mod run;
 
 pub use build::{Built, LocalPorts, build, build_on, open, open_ports, root_key};

@@ -1,5 +1,6 @@
 //! Driving a deployment that has begun: ask what comes next, announce, perform, record, and ask again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,7 +18,7 @@ use crate::domain::pace::Urgency;
 use crate::domain::plan::{Change, ChangeSetStatus, Observed, Review, StatusClass, generation_of};
 use crate::domain::policy::{GateInput, Hold, gate};
 use crate::domain::render::EPOCH;
-use crate::port::{self, StackEngine, StackEvent, StackRef};
+use crate::port::{self, Purpose, StackEngine, StackEvent, StackRef};
 use crate::testing::{crash_point, guard as guard_stands};
 use crate::workqueue::TargetGuard;
 
@@ -37,6 +38,24 @@ fn as_before(observed: Option<&Observed>, deployment: &Deployment) -> bool {
 }
 
 impl Line {
+    /// Returns CloudFormation with the rights of a deployment.
+    fn engine_of(
+        &self,
+        target: &Target,
+        deployment: Option<&Deployment>,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        let (placement, region) = (&target.placement, &target.region);
+        let Some(pinned) = deployment.map(|d| &d.pinned) else {
+            return Ok(self.ports.engine_for(placement, region, Urgency::Run)?);
+        };
+        let purpose = Purpose {
+            target: target.address.clone(),
+            stack: pinned.stack_name.clone(),
+            revision: pinned.revision.clone(),
+        };
+        Ok(self.ports.deploying(placement, region, &purpose)?)
+    }
+
     /// Carries a deployment on until it waits, settles or the daemon stops. Returns when to look again.
     pub(super) async fn drive(
         &self,
@@ -46,9 +65,8 @@ impl Line {
         _fresh: bool,
     ) -> Result<Option<Duration>, Error> {
         let uid = guard.key();
-        let engine = self
-            .ports
-            .engine_for(&target.placement, &target.region, Urgency::Run)?;
+        let current = self.history(uid).and_then(|h| h.current.clone());
+        let engine = self.engine_of(target, current.as_ref())?;
         loop {
             let Some(deployment) = self.history(uid).and_then(|h| h.current.clone()) else {
                 return Ok(Some(self.again(uid)));
@@ -355,9 +373,7 @@ impl Line {
             return Ok(());
         };
         if deployment.change_set.is_some() {
-            let engine = self
-                .ports
-                .engine_for(&target.placement, &target.region, Urgency::Run)?;
+            let engine = self.engine_of(target, Some(&deployment))?;
             self.step(guard, target, engine.as_ref(), Step::Discard)
                 .await?;
         }

@@ -20,8 +20,8 @@ use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
     Body, ChangeSet, Drift, Error, HintQueue, KeyService, ObjectMeta, ObjectStore, Page, Ports,
-    Proposal, Proposed, Put, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary,
-    Traffic,
+    Proposal, Proposed, Purpose, Put, StackEngine, StackEvent, StackRef, StackSummary,
+    TemplateSummary, Traffic,
 };
 
 /// How a call fails.
@@ -320,6 +320,16 @@ impl Ports for Faulty {
         Ok(Arc::new(FaultyEngine(
             self.inner.engine_for(placement, region, urgency)?,
         )))
+    }
+
+    fn deploying(
+        &self,
+        placement: &Placement,
+        region: &Region,
+        purpose: &Purpose,
+    ) -> Result<Arc<dyn StackEngine>, Error> {
+        let inner = self.inner.deploying(placement, region, purpose)?;
+        Ok(Arc::new(FaultyEngine(inner)))
     }
 
     fn hints(&self) -> Vec<Arc<dyn HintQueue>> {

@@ -75,6 +75,8 @@ fn setup() -> Setup {
         daemon: None,
         chain: vec![taken("111111111111", "hub")],
         tags: [("team".to_owned(), "platform".to_owned())].into(),
+        deployment_tags: true,
+        source_identity: true,
         places: vec![prod, beta],
         stores: [("us".to_owned(), us), ("eu".to_owned(), eu)].into(),
         root: Some((
@@ -247,7 +249,7 @@ fn a_role_does_its_part_only() {
     );
     let mut own = BTreeSet::new();
     allowed(&documents.daemon, &mut own);
-    let take = ["sts:AssumeRole", "sts:TagSession"].map(str::to_owned);
+    let take = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"].map(str::to_owned);
     assert_eq!(own, BTreeSet::from(take), "the daemon only takes its role");
 }
 

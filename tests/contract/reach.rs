@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use aws_credential_types::Credentials;
-use isoform::aws::{Aws, Bucket, Reach, S3Objects};
+use isoform::aws::{Aws, Bucket, Errand, Reach, Role, S3Objects};
 use isoform::port::{Disposition, Encryption, Error, ObjectStore};
 
 const CHILD: &str = "ISOFORM_TEST_REACH";
@@ -107,4 +107,77 @@ async fn an_endpoint_that_there_is_not_is_a_fault_that_stays() {
     assert!(matches!(error, Error::Refused(_)), "{error:?}");
     assert_eq!(error.disposition(), Disposition::Stall);
     assert!(error.to_string().contains("FIPS"), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_is_taken_for_one_errand_and_everything_of_it_is_told() {
+    use crate::replayed::{ACCOUNT, Service, caller, result};
+
+    let service = Service::with(|call, _| {
+        if call.starts_with("AssumeRole") {
+            return result("AssumeRole", "<Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration></Credentials>");
+        }
+        caller(ACCOUNT)
+    })
+    .await;
+    let role = Role {
+        arn: "arn:aws:iam::111111111111:role/apply".into(),
+        external_id: Some("e-id".into()),
+    };
+    let errand = Errand {
+        session: "isoform.9f3c1e2.svc.orders.prod".into(),
+        tags: [("isoform:commit".to_owned(), "9f3c1e2".to_owned())].into(),
+        source_identity: Some("9f3c1e2.svc.orders.prod".into()),
+        policy: Some("{\"Version\":\"2012-10-17\"}".into()),
+    };
+
+    let session = service.session().await.take(&role, errand);
+    session.identity().await.unwrap();
+    session.identity().await.unwrap();
+
+    assert_eq!(service.count("AssumeRole"), 1, "once for an errand");
+    let calls = service.calls.lock().unwrap();
+    let taken = calls.iter().find(|c| c.starts_with("AssumeRole")).unwrap();
+    for part in [
+        "RoleSessionName=isoform.9f3c1e2.svc.orders.prod",
+        "ExternalId=e-id",
+        "SourceIdentity=9f3c1e2.svc.orders.prod",
+        "Tags.member.1.Key=isoform%3Acommit",
+        "Tags.member.1.Value=9f3c1e2",
+        "Policy=%7B%22Version",
+    ] {
+        assert!(taken.contains(part), "{part}: {taken}");
+    }
+    let heads = service.heads.lock().unwrap();
+    let asked = heads
+        .iter()
+        .filter(|h| h.contains("x-amz-security-token: t"));
+    assert_eq!(asked.count(), 2, "with the credentials of the errand");
+}
+
+#[tokio::test]
+async fn an_errand_whose_role_may_not_be_taken_is_denied() {
+    use crate::replayed::{Service, refusal};
+
+    let service = Service::with(|_, _| {
+        let (_, headers, body) = refusal("AccessDenied");
+        (403, headers, body)
+    })
+    .await;
+    let role = Role {
+        arn: "arn:aws:iam::111111111111:role/apply".into(),
+        external_id: None,
+    };
+    let errand = Errand {
+        session: "isoform".into(),
+        ..Errand::default()
+    };
+
+    let session = service.session().await.take(&role, errand);
+
+    let answer = session.identity().await.map(|_| ());
+    assert!(
+        matches!(&answer, Err(Error::Denied(text)) if text.contains("AssumeRole")),
+        "{answer:?}"
+    );
 }

@@ -122,7 +122,7 @@ fn story(emulator: &str) {
     let mut bench = Bench::empty("");
     let config = format!(
         "isoform: 1
-aws: {{ endpoint: '{}', session: isoform-story }}
+aws: {{ endpoint: '{}', session: isoform-story, deployments: {{ tags: true, source_identity: true, narrow: true }} }}
 accounts: {{ beta: {{ id: '{ACCOUNT}', roles: {{ apply: isoform-apply }}, external_id: an-external-id }} }}
 placements: {{ beta: {{ account: beta, regions: [{REGION}], mode: auto, blast_radius: 50, bundle_store: {{ {REGION}: near }} }} }}
 sources: {{ example: {{ url: ./origin.git, may: {{ stacks: ['*'], placements: ['*'] }} }} }}
@@ -175,6 +175,21 @@ sweep: 300s
     );
     bench.cli(&["audit", "verify"], 0);
     bench.cli(&["audit", "prove", "stack/topic"], 0);
+    // Each deployment is worked with a session of its own, which carries target and commit and reaches its stack.
+    let commit = &bench.head()[..7];
+    for name in ["topic", "queue"] {
+        for part in [
+            format!("SourceIdentity={commit}.stack.{name}"),
+            format!("RoleSessionName=isoform-story.{commit}.stack.{name}"),
+            format!("Value=stack%2F{name}"),
+        ] {
+            assert_eq!(pipe.count(&part), 1, "{part}");
+        }
+    }
+    assert!(
+        pipe.count("stack%2Fisoform-stack-topic-") > 0,
+        "a policy names it"
+    );
 
     bench.write("README.md", "nothing that is deployed");
     bench.push("docs: a word");

@@ -74,6 +74,10 @@ pub struct Setup {
     pub chain: Vec<Taken>,
     /// Tags of sessions.
     pub tags: BTreeMap<String, String>,
+    /// Whether the session of a deployment carries tags with its target and commit.
+    pub deployment_tags: bool,
+    /// Whether it carries them as its source identity.
+    pub source_identity: bool,
     /// Placements.
     pub places: Vec<Place>,
     /// Bundle stores by name.
@@ -223,7 +227,7 @@ pub fn documents(setup: &Setup) -> Documents {
         Holder::Daemon => None,
         Holder::Role(arn) => Some(RoleDocument {
             arn: arn.clone(),
-            trust: statements::trust(setup, &draft.taken_by),
+            trust: statements::trust(setup, draft),
             policy: Some(statements::policy(setup, draft)),
         }),
     };

@@ -67,10 +67,15 @@ fn principal(setup: &Setup, holder: &Holder) -> String {
     }
 }
 
+/// Tags that the session of a deployment carries beside the others.
+const DEPLOYMENT: [&str; 2] = ["isoform:commit", "isoform:target"];
+
 /// Who may take a role, each with its external id and with the tags of isoform's sessions and no others.
-pub(super) fn trust(setup: &Setup, by: &BTreeSet<(Holder, Option<String>)>) -> Value {
+pub(super) fn trust(setup: &Setup, draft: &Draft) -> Value {
     let mut statements = Vec::new();
-    for (holder, external_id) in by {
+    // Roles that deployments are worked with; the ones before them in the chain are taken for all alike.
+    let deploys = !draft.looks.is_empty();
+    for (holder, external_id) in &draft.taken_by {
         let mut condition = Map::new();
         let mut equals = Map::new();
         if let Some(id) = external_id {
@@ -84,17 +89,30 @@ pub(super) fn trust(setup: &Setup, by: &BTreeSet<(Holder, Option<String>)>) -> V
             statement = on(statement, json!(condition));
         }
         statements.push(statement);
-        if !setup.tags.is_empty() {
+        let own = deploys && setup.deployment_tags;
+        if !setup.tags.is_empty() || own {
             let tags: Map<String, Value> = setup
                 .tags
                 .iter()
                 .map(|(key, value)| (format!("aws:RequestTag/{key}"), json!(value)))
                 .collect();
-            let keys: Vec<&String> = setup.tags.keys().collect();
+            let keys = setup.tags.keys().map(String::as_str);
+            let keys: BTreeSet<&str> = keys.chain(DEPLOYMENT.into_iter().filter(|_| own)).collect();
+            let mut condition = Map::new();
+            condition.insert(
+                "ForAllValues:StringEquals".into(),
+                json!({ "aws:TagKeys": keys }),
+            );
+            if !tags.is_empty() {
+                condition.insert("StringEquals".into(), json!(tags));
+            }
             statements.push(on(
                 json!({ "Effect": "Allow", "Principal": principal, "Action": "sts:TagSession" }),
-                json!({ "StringEquals": tags, "ForAllValues:StringEquals": { "aws:TagKeys": keys } }),
+                json!(condition),
             ));
+        }
+        if deploys && setup.source_identity {
+            statements.push(json!({ "Effect": "Allow", "Principal": principal, "Action": "sts:SetSourceIdentity" }));
         }
     }
     document(statements)
@@ -124,7 +142,10 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
     let mut statements = Vec::new();
     if !draft.takes.is_empty() {
         let mut actions = vec!["sts:AssumeRole"];
-        if !setup.tags.is_empty() {
+        if setup.source_identity {
+            actions.push("sts:SetSourceIdentity");
+        }
+        if !setup.tags.is_empty() || setup.deployment_tags {
             actions.push("sts:TagSession");
         }
         let roles = draft.takes.iter().cloned().collect();
