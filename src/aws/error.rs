@@ -176,6 +176,8 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
             Error::Busy(said)
         }
         "TokenAlreadyExistsException" => Error::AlreadyAccepted,
+        // It always comes with a text, and says by it whether a stack is there: without one it was garbled on the way.
+        "ValidationError" if text.is_empty() => Error::Unavailable(said),
         "InternalFailure"
         | "InternalError"
         | "InternalServiceException"
@@ -215,8 +217,9 @@ fn of_status(call: &str, status: u16, text: &str) -> Error {
     match status {
         429 => Error::Throttled,
         401 | 403 => Error::Denied(said),
-        // An answer that was cut or garbled after the service had done what was asked, or a gateway that gave up.
-        200..=299 | 408 | 500.. => Error::Unavailable(said),
+        // An answer that was cut or garbled after the service had done what was asked, or a gateway that gave up. So is a refusal
+        // whose words were lost on the way: asked once more it is refused in words.
+        200..=299 | 400 | 408 | 412 | 500.. => Error::Unavailable(said),
         _ => Error::Untrusted(said),
     }
 }
@@ -402,9 +405,21 @@ mod tests {
     fn an_answer_without_a_code_is_judged_by_its_status() {
         assert_eq!(of_status("Call", 429, ""), Error::Throttled);
         assert!(matches!(of_status("Call", 502, ""), Error::Unavailable(_)));
+        for refused in [400, 412] {
+            let said = of_status("Call", refused, "");
+            assert!(matches!(said, Error::Unavailable(_)), "{refused}");
+        }
         assert!(matches!(of_status("Call", 403, ""), Error::Denied(_)));
         assert!(matches!(of_status("Call", 404, "<"), Error::Untrusted(_)));
         assert!(matches!(of_status("Call", 200, "<"), Error::Unavailable(_)));
+    }
+
+    #[test]
+    fn a_refusal_whose_words_were_lost_is_asked_for_again() {
+        let garbled = of_code("Call", "x", Some("ValidationError"), "", 400);
+        assert!(matches!(garbled, Error::Unavailable(_)));
+        let said = of_code("Call", "x", Some("ValidationError"), "why", 400);
+        assert!(matches!(said, Error::Refused(_)));
     }
 
     #[test]

@@ -172,11 +172,13 @@ impl Stacks {
     }
 
     /// Reads the ARN of a stack, which must be of this account and region.
+    ///
+    /// Where there is none the answer was garbled on the way: whatever was asked for may have happened.
     fn stack_id(&self, text: Option<&str>) -> Result<StackId, Error> {
         let text = text.unwrap_or_default();
         let id: StackId = text
             .parse()
-            .map_err(|_| Error::Untrusted(format!("`{text}` is no ARN of a stack")))?;
+            .map_err(|_| Error::Unavailable(format!("`{text}` is no ARN of a stack")))?;
         if id.account().as_ref() != Some(&self.place.account)
             || id.region().as_ref() != Some(self.session.region())
         {

@@ -112,7 +112,7 @@ impl Stacks {
         Ok(Proposed {
             change_set: answer
                 .id()
-                .ok_or_else(|| Error::Untrusted("a change set without an ARN".into()))?
+                .ok_or_else(|| Error::Unavailable("a change set without an ARN".into()))?
                 .to_owned(),
             stack_id: self.stack_id(answer.stack_id())?,
         })
