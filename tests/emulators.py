@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "target" / "emulators"
 PINNED = {
     "moto": ["moto[server]==5.2.1"],
-    "ministack": ["ministack==1.5.33", "cryptography==50.0.2"],
+    "ministack": ["ministack==1.5.33", "cryptography==50.0.2", "aws-sam-translator==1.115.0"],
     "localemu": ["localemu[runtime]==1.3.2"],
 }
 APART = "ISOFORM_EMULATORS_APART"
@@ -98,7 +98,8 @@ def start(name, port, folder):
         environment |= {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0"}
     else:
         command = [program / "localemu", "start", "--host", "127.0.0.1", "--port", str(port)]
-        environment |= {"DISABLE_EVENTS": "1", "SKIP_SSL_CERT_DOWNLOAD": "1", "LOCALEMU_VOLUME_DIR": folder}
+        # Its transform of serverless templates asks for a region of its own.
+        environment |= {"AWS_DEFAULT_REGION": "eu-west-1", "DISABLE_EVENTS": "1", "SKIP_SSL_CERT_DOWNLOAD": "1", "LOCALEMU_VOLUME_DIR": folder}
     log = open(HOME / f"{name}.log", "wb")
     return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
 

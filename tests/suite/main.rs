@@ -11,6 +11,7 @@ mod aws;
 mod canary;
 mod corpus;
 mod crash;
+mod emulated;
 mod growth;
 mod hints;
 mod recovery;

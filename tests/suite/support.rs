@@ -153,6 +153,21 @@ impl Bench {
         }
     }
 
+    /// Starts the daemon; returns whether it got as far as its socket.
+    pub fn try_start(&mut self) -> bool {
+        self.spawn();
+        let begun = Instant::now();
+        while !self.root.join("state/isoform.sock").exists() {
+            if self.daemon.as_mut().unwrap().try_wait().unwrap().is_some() {
+                self.daemon = None;
+                return false;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
     /// Starts the daemon without waiting.
     pub fn spawn(&mut self) {
         let log = std::fs::File::options()
@@ -310,8 +325,25 @@ impl Bench {
         }
     }
 
+    /// Waits until so many targets are in sync at the clone's head, however often something has to be tried again.
+    pub fn in_sync(&self, count: usize) {
+        let head = self.head();
+        let patience = Duration::from_secs(120);
+        self.until_within(patience, |estate| {
+            let all = estate["targets"].as_array();
+            let good = |t: &Value| t["condition"]["result"] == "InSync";
+            estate["commits"]["example"]["revision"] == head.as_str()
+                && estate["settled"] == true
+                && all.is_some_and(|all| all.len() == count && all.iter().all(good))
+        });
+    }
+
     /// Waits until the estate is as wished.
     pub fn until(&self, wish: impl Fn(&Value) -> bool) -> Value {
+        self.until_within(Duration::from_secs(60), wish)
+    }
+
+    fn until_within(&self, patience: Duration, wish: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let estate = self.estate();
@@ -319,7 +351,7 @@ impl Bench {
                 return estate;
             }
             assert!(
-                begun.elapsed() < Duration::from_secs(60),
+                begun.elapsed() < patience,
                 "not as wished: {estate:#}\n{}",
                 self.log()
             );
