@@ -83,11 +83,11 @@ sweep: 300s
             format!("RoleSessionName=isoform-story.{commit}.stack.{name}"),
             format!("Value=stack%2F{name}"),
         ] {
-            assert_eq!(pipe.count(&part), 1, "{part}");
+            assert_eq!(proxy.sent(&part), 1, "{part}");
         }
     }
     assert!(
-        pipe.count("stack%2Fisoform-stack-topic-") > 0,
+        proxy.sent("stack%2Fisoform-stack-topic-") > 0,
         "a policy names it"
     );
 
@@ -221,20 +221,16 @@ state: {{ path: state, key: 'file:root.key' }}
 
 /// Templates from a bucket, under a key: they register, and a bucket that does not move is listed and not read.
 fn archives(emulator: &str) {
-    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
-    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
-        println!(
-            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
-        );
+    let Some(endpoint) = endpoint(emulator) else {
         return;
     };
     let bucket = format!("isoform-archives-{}", std::process::id());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let key = runtime.block_on(prepared(&endpoint, &bucket));
+    let key = runtime.block_on(prepared(&endpoint, ACCOUNT, REGION, &bucket));
     let put = |name: &str, bytes: Vec<u8>| {
         use aws_sdk_s3::types::ServerSideEncryption::AwsKms;
         runtime.block_on(async {
-            let sent = buckets(&operator(&endpoint).await)
+            let sent = buckets(&operator(&endpoint, ACCOUNT, REGION).await)
                 .put_object()
                 .bucket(&bucket)
                 .key(name)
@@ -250,7 +246,7 @@ fn archives(emulator: &str) {
         "proton/net/v1.tar.gz",
         crate::shelf::template("dist/", "one"),
     );
-    let pipe = Pipe::to(&endpoint);
+    let proxy = Proxy::before(&endpoint, emulator);
     let mut bench = Bench::empty("");
     let config = format!(
         "isoform: 1
@@ -264,7 +260,7 @@ bundle_stores: {{ main: {{ url: 's3://{bucket}/isoform', owner: '{ACCOUNT}', enc
 state: {{ path: state, key: 'file:root.key' }}
 poll: 1s
 ",
-        pipe.address
+        proxy.address
     );
     std::fs::write(bench.root.join("config.yaml"), config).unwrap();
     bench.write("isoform.yaml", "isoform: 1\nenvironments:\n  beta: { template: net@1, spec: beta.yaml, placement: beta }\n");
@@ -275,15 +271,15 @@ poll: 1s
     assert_eq!(crate::shelf::version(&bench), "\"net@1.0\"");
 
     let read = format!("GET /{bucket}/proton/net/v1.tar.gz");
-    let listed = || pipe.count("prefix=proton%2F");
-    assert_eq!(pipe.count(&read), 1);
+    let listed = || proxy.sent("prefix=proton%2F");
+    assert_eq!(proxy.sent(&read), 1);
     let before = listed();
     bench.until(|_| listed() >= before + 2);
-    assert_eq!(pipe.count(&read), 1, "it was not read again");
+    assert_eq!(proxy.sent(&read), 1, "it was not read again");
 
     put("proton/net/v1.tar.gz", crate::shelf::template("", "two"));
     bench.until(|_| crate::shelf::version(&bench) == "\"net@1.1\"");
-    assert_eq!(pipe.count(&read), 2);
+    assert_eq!(proxy.sent(&read), 2);
     let text = bench.cli(&["doctor"], 1);
     assert!(
         text.contains("role/isoform-read lists and reads it"),
@@ -294,19 +290,16 @@ poll: 1s
 
 /// The root key with KMS: the state is opened with it, and again without a state.
 fn root_key(emulator: &str) {
-    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
-    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
-        println!(
-            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
-        );
+    let Some(endpoint) = endpoint(emulator) else {
         return;
     };
     let bucket = format!("isoform-root-{}", std::process::id());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let key = runtime.block_on(prepared(&endpoint, &bucket));
+    let key = runtime.block_on(prepared(&endpoint, ACCOUNT, REGION, &bucket));
     let switch = |on: bool| {
         runtime.block_on(async {
-            let keys = aws_sdk_kms::Client::new(operator(&endpoint).await.config());
+            let keys =
+                aws_sdk_kms::Client::new(operator(&endpoint, ACCOUNT, REGION).await.config());
             if on {
                 keys.enable_key().key_id(&key).send().await.unwrap();
             } else {
@@ -357,11 +350,7 @@ poll: 1s
 
 /// The log is kept by Object Lock where the bucket has it, refused where it has none, and verified from the bucket alone.
 fn kept_log(emulator: &str) {
-    let variable = format!("ISOFORM_{}", emulator.to_uppercase());
-    let Some(endpoint) = std::env::var(&variable).ok().filter(|v| !v.is_empty()) else {
-        println!(
-            "SKIP contract_on_{emulator}: {variable} does not say where it is; ./tests/run starts it"
-        );
+    let Some(endpoint) = endpoint(emulator) else {
         return;
     };
     let (plain, locked) = (
@@ -369,13 +358,13 @@ fn kept_log(emulator: &str) {
         format!("isoform-locked-{}", std::process::id()),
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(prepared(&endpoint, &plain));
+    runtime.block_on(prepared(&endpoint, ACCOUNT, REGION, &plain));
     runtime.block_on(async {
         let place = aws_sdk_s3::types::BucketLocationConstraint::from(REGION);
         let configuration = aws_sdk_s3::types::CreateBucketConfiguration::builder()
             .location_constraint(place)
             .build();
-        let made = buckets(&operator(&endpoint).await)
+        let made = buckets(&operator(&endpoint, ACCOUNT, REGION).await)
             .create_bucket()
             .bucket(&locked)
             .object_lock_enabled_for_bucket(true)
@@ -419,7 +408,7 @@ poll: 1s
     bench.settle();
     bench.stop();
     runtime.block_on(async {
-        let s3 = buckets(&operator(&endpoint).await);
+        let s3 = buckets(&operator(&endpoint, ACCOUNT, REGION).await);
         let listed = s3.list_objects_v2().bucket(&locked).prefix("isoform/log/");
         let listed = listed.send().await.unwrap();
         assert!(!listed.contents().is_empty());
