@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{Error, Line};
 use crate::config::Encryption;
 use crate::domain::bundle;
+use crate::domain::cfn::{NestedTemplates, locate_nested};
 use crate::domain::deployment::{Deployment, Pinned};
 use crate::domain::estate::Target;
-use crate::domain::model::{Digest, sha256_hex};
+use crate::domain::model::{Digest, KeyedHasher, sha256_hex};
 use crate::domain::plan::Desired;
 use crate::domain::seal::{self, EncryptionContext, FrameLength, Header, MessageId};
 use crate::domain::template::Files;
@@ -35,6 +36,9 @@ pub(super) struct Pinning {
     pub rollback_triggers: Vec<String>,
     pub monitoring_minutes: u64,
     pub consumed: BTreeMap<String, String>,
+    /// Templates that lie below the rendered one, by the hash that stands for each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nested: NestedTemplates,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stack_policy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +59,7 @@ impl Pinning {
             rollback_triggers: desired.rollback_triggers.clone(),
             monitoring_minutes: desired.monitoring_minutes,
             consumed: desired.consumed.clone(),
+            nested: desired.nested.clone(),
             stack_policy: desired.stack_policy.clone(),
             termination_protection: desired.termination_protection,
         }
@@ -76,6 +81,63 @@ impl Pinning {
         }
         Value::Array(found)
     }
+}
+
+/// What CloudFormation is given: the text with the URLs of what lies below it, and that with its keys.
+pub(super) struct Sent {
+    /// The key of the text.
+    pub key: String,
+    /// The text.
+    pub text: String,
+    /// Templates below it, by their keys.
+    pub below: BTreeMap<String, String>,
+}
+
+impl Sent {
+    /// Names everything by what it holds, so that the same has the same URL for ever and changes nothing.
+    pub fn new(
+        hasher: &KeyedHasher,
+        store: &dyn ObjectStore,
+        text: &str,
+        nested: &NestedTemplates,
+    ) -> Self {
+        let mut below = BTreeMap::new();
+        let text = located(hasher, store, text, nested, &mut below);
+        Self {
+            key: text_key(hasher, &text),
+            text,
+            below,
+        }
+    }
+}
+
+fn text_key(hasher: &KeyedHasher, text: &str) -> String {
+    format!(
+        "rendered/{}",
+        hasher.digest("rendered", text.as_bytes()).hex()
+    )
+}
+
+/// Puts URLs in place of the names of nested templates, the deepest first. What is named by what it holds has no circle.
+fn located(
+    hasher: &KeyedHasher,
+    store: &dyn ObjectStore,
+    text: &str,
+    nested: &NestedTemplates,
+    below: &mut BTreeMap<String, String>,
+) -> String {
+    if nested.is_empty() {
+        return text.to_owned();
+    }
+    let found = std::cell::RefCell::new(below);
+    locate_nested(text, &|hash| {
+        let child = nested.get(hash)?;
+        let child = located(hasher, store, child, nested, &mut found.borrow_mut());
+        let key = text_key(hasher, &child);
+        let url = store.url(&key, None);
+        found.borrow_mut().insert(key, child);
+        Some(url)
+    })
 }
 
 /// The context that every bundle is sealed under: a key service can show what was opened.
@@ -276,8 +338,13 @@ impl Line {
             }
         };
         let text = async {
-            let same = self.same_text(target, pinned).await?;
-            Ok::<_, Error>((!same).then(|| pinned.rendered.clone()))
+            let sent = self.sent(target, pinned).await?;
+            for (key, text) in sent.below.iter().chain([(&sent.key, &sent.text)]) {
+                if !self.same_text(target, key, text).await? {
+                    return Ok(Some(key.clone()));
+                }
+            }
+            Ok::<_, Error>(None)
         };
         let (bundle, text) = tokio::try_join!(bundle, text)?;
         Ok(bundle.or(text).map(|key| {
@@ -313,18 +380,28 @@ impl Line {
         Ok(false)
     }
 
-    async fn same_text(&self, target: &Target, pinned: &Pinned) -> Result<bool, Error> {
-        let pinning = self.pinning(&pinned.payload).await?;
+    async fn same_text(&self, target: &Target, key: &str, text: &str) -> Result<bool, Error> {
         let store = self.ports.store(&target.placement, &target.region)?;
-        let text = pinning.rendered.as_bytes();
-        let Some(found) = known(store.head(&pinned.rendered).await)?.flatten() else {
+        let text = text.as_bytes();
+        let Some(found) = known(store.head(key).await)?.flatten() else {
             return Ok(false);
         };
         if let Some(sum) = found.sha256 {
             return Ok(sum == sha256_hex(text));
         }
-        let read = port::read_all(store.as_ref(), &pinned.rendered, None, 2 << 20).await;
+        let read = port::read_all(store.as_ref(), key, None, 2 << 20).await;
         Ok(known(read)?.is_some_and(|bytes| bytes == text))
+    }
+
+    /// Returns what CloudFormation is given for a deployment.
+    pub(super) async fn sent(&self, target: &Target, pinned: &Pinned) -> Result<Sent, Error> {
+        let pinning = self.pinning(&pinned.payload).await?;
+        let store = self.ports.store(&target.placement, &target.region)?;
+        let hasher = self.store.keyring().hasher();
+        let mut sent = Sent::new(hasher, store.as_ref(), &pinning.rendered, &pinning.nested);
+        // Whatever names texts today: it is where it was put.
+        sent.key.clone_from(&pinned.rendered);
+        Ok(sent)
     }
 
     /// Opens a payload that is a text.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::bundles::Pinning;
 use super::perform::Performed;
 use super::ready::counts_its_wave;
 use super::watch::Listed;
@@ -15,7 +16,9 @@ use crate::domain::deployment::{
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Reason, StackId, SyncResult, TargetUid};
 use crate::domain::pace::Urgency;
-use crate::domain::plan::{Change, ChangeSetStatus, Observed, Review, StatusClass, generation_of};
+use crate::domain::plan::{
+    Change, ChangeSetStatus, Observed, Review, StatusClass, Whole, generation_of, hidden_losses,
+};
 use crate::domain::policy::{GateInput, Hold, gate};
 use crate::domain::render::EPOCH;
 use crate::port::{self, Purpose, StackEngine, StackEvent, StackRef};
@@ -457,10 +460,10 @@ impl Line {
             }
         }
         // What will run is what was rendered: the original is read back by the change set's ARN.
-        let pinning = self.pinning(&deployment.pinned.payload).await?;
+        let sent = self.sent(target, &deployment.pinned).await?;
         // What is read back has lost every character outside ASCII.
         if engine.change_set_template(&change_set).await?
-            != crate::domain::cfn::as_read_back(&pinning.rendered)
+            != crate::domain::cfn::as_read_back(&sent.text)
         {
             self.step(guard, target, engine, Step::Discard).await?;
             return self
@@ -527,6 +530,7 @@ impl Line {
         settings_only: bool,
     ) -> Result<(), Error> {
         let pinned = &deployment.pinned;
+        let hidden = self.hidden(uid, deployment, &changes).await?;
         let review = Review::new(
             uid,
             pinned.watermark.as_ref().map(|w| &w.stack_id),
@@ -534,11 +538,14 @@ impl Line {
             &pinned.digest,
             changes,
             complete,
+            hidden,
         );
         let bytes = serde_json::to_vec(&json!(review))
             .map_err(|e| Error::Broken(format!("writing a review: {e}")))?;
         let payload = self.store.keyring().hasher().digest("payload", &bytes);
-        let losses = review.stateful_losses().iter().map(|c| c.loss()).collect();
+        let losses = review.stateful_losses();
+        let losses = losses.iter().map(|c| c.loss()).chain(review.hidden.clone());
+        let losses = losses.collect();
         let event = EventKind::Reviewed {
             review: review.digest.clone(),
             payload: payload.clone(),
@@ -555,6 +562,38 @@ impl Line {
             .await?;
         crash_point("review.after-record");
         Ok(())
+    }
+
+    /// Says what the nested stacks of a change may lose without the change set showing it.
+    async fn hidden(
+        &self,
+        uid: &TargetUid,
+        deployment: &Deployment,
+        changes: &[Change],
+    ) -> Result<Vec<String>, Error> {
+        if !changes.iter().any(Change::is_nested) {
+            return Ok(Vec::new());
+        }
+        let applied = self
+            .history(uid)
+            .and_then(|h| Some(h.applied.as_ref()?.payload.clone()));
+        let before = match &applied {
+            Some(applied) => Some(self.pinning(applied).await?),
+            None => None,
+        };
+        let after = match deployment.pinned.removal {
+            true => None,
+            false => Some(self.pinning(&deployment.pinned.payload).await?),
+        };
+        fn whole(pinning: &Pinning) -> Whole<'_> {
+            Whole {
+                text: &pinning.rendered,
+                parameters: &pinning.parameters,
+                nested: &pinning.nested,
+            }
+        }
+        let (before, after) = (before.as_ref().map(whole), after.as_ref().map(whole));
+        Ok(hidden_losses(changes, before.as_ref(), after.as_ref()))
     }
 
     pub(super) async fn review_of(&self, payload: &Digest) -> Result<Review, Error> {

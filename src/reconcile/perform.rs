@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::announce::Announced;
-use super::bundles::Pinning;
+use super::bundles::{Pinning, Sent};
 use super::{Error, Line};
 use crate::domain::deployment::{EventKind, History, Remedy, Step};
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, StackId, TargetUid};
 use crate::domain::plan::StatusClass;
 use crate::domain::policy::opened_for;
-use crate::port::{self, Proposal, Put, StackEngine, StackRef, body};
+use crate::port::{self, ObjectStore, Proposal, Put, StackEngine, StackRef, body};
 
 /// What performing a step came to.
 pub(super) enum Performed {
@@ -171,31 +171,14 @@ impl Line {
             self.put_bundle(&template.digest, &template.bundle.files, &template.version)
                 .await?;
         }
-        let pinning = self.pinning(&announced.deployment.pinned.payload).await?;
+        let pinned = &announced.deployment.pinned;
+        let sent = self.sent(target, pinned).await?;
         let store = self.ports.store(&target.placement, &target.region)?;
-        let key = &announced.deployment.pinned.rendered;
-        let version = match store
-            .put(
-                key,
-                body(pinning.rendered.clone().into_bytes()),
-                &Put::default(),
-            )
-            .await
-        {
-            Ok(meta) => meta.version,
-            // Put before, by an earlier try or for the same text: read back and compared, then it is ours.
-            Err(port::Error::Exists(_)) => {
-                let bytes = port::read_all(store.as_ref(), key, None, 2 << 20).await?;
-                if bytes != pinning.rendered.as_bytes() {
-                    return Err(port::Error::Untrusted(format!(
-                        "{key} holds another text than was rendered"
-                    ))
-                    .into());
-                }
-                store.head(key).await?.and_then(|m| m.version)
-            }
-            Err(error) => return Err(error.into()),
-        };
+        // What lies below first: whoever reads the parent can read it whole.
+        for (key, text) in &sent.below {
+            put_text(store.as_ref(), key, text).await?;
+        }
+        let version = put_text(store.as_ref(), &sent.key, &sent.text).await?;
         Ok(Performed::Events(vec![EventKind::Stored { version }]))
     }
 
@@ -270,27 +253,18 @@ impl Line {
         let engine = self.ports.engine(&target.placement, &target.region)?;
         let store = self.ports.store(&target.placement, &target.region)?;
         let hasher = self.store.keyring().hasher();
-        let key = format!(
-            "rendered/{}",
-            hasher.digest("rendered", desired.template.as_bytes()).hex()
-        );
-        match store
-            .put(&key, body(desired.template.as_bytes()), &Put::default())
-            .await
-        {
-            Ok(_) | Err(port::Error::Exists(_)) => {}
-            Err(error) => return Err(error.into()),
+        let sent = Sent::new(hasher, store.as_ref(), &desired.template, &desired.nested);
+        for (key, text) in &sent.below {
+            put_text(store.as_ref(), key, text).await?;
         }
+        let version = put_text(store.as_ref(), &sent.key, &sent.text).await?;
         let proposal = Proposal {
             stack: desired.stack_name.clone(),
             token: format!("{name}-{}", uid.short()),
             name: name.to_owned(),
             create: false,
             import: std::collections::BTreeMap::new(),
-            template_url: store.url(
-                &key,
-                store.head(&key).await?.and_then(|m| m.version).as_deref(),
-            ),
+            template_url: store.url(&sent.key, version.as_deref()),
             parameters: desired.parameters.clone(),
             tags: desired.tags.clone(),
             capabilities: desired.capabilities.clone(),
@@ -385,6 +359,25 @@ impl Line {
                 }
             }
         }
+    }
+}
+
+/// Puts a text under the key of what it holds; one that is there must be the same. Returns its version.
+async fn put_text(store: &dyn ObjectStore, key: &str, text: &str) -> Result<Option<String>, Error> {
+    match store.put(key, body(text.as_bytes()), &Put::default()).await {
+        Ok(meta) => Ok(meta.version),
+        // Put before, by an earlier try or for the same text: read back and compared, then it is ours.
+        Err(port::Error::Exists(_)) => {
+            let bytes = port::read_all(store, key, None, 2 << 20).await?;
+            if bytes != text.as_bytes() {
+                return Err(port::Error::Untrusted(format!(
+                    "{key} holds another text than was rendered"
+                ))
+                .into());
+            }
+            Ok(store.head(key).await?.and_then(|m| m.version))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

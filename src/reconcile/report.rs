@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::bundles::Sent;
 use super::ready::Candidate;
 use super::{Error, Known, Line, OperatorError};
 use crate::domain::audit::{Body, Entry, Stream};
+use crate::domain::cfn::name_nested;
 use crate::domain::deployment::{EventKind, Outcome, Pinned};
 use crate::domain::model::{
     Address, Condition, Digest, Finding, Reason, Revision, SourceName, SyncResult, TargetUid,
@@ -15,7 +17,7 @@ use crate::domain::model::{
 };
 use crate::domain::plan::{Change, StackStatus, StatusClass};
 use crate::domain::render::{self, Limits};
-use crate::domain::template::load_bundle;
+use crate::domain::template::{load_bundle, text_of};
 use crate::git::CommitInfo;
 use crate::port::{ObjectStore, Traffic};
 
@@ -588,12 +590,22 @@ impl Line {
                     .into_iter()
                     .flatten()
                     .find(|p| pinning.file.ends_with(&p.file))
-                    .map(|p| p.text)
+                    .map(|p| (p, files))
             });
         }
-        if let Some(text) = text {
-            let again = render::render(&pinning.file, &text, &pinning.data, &Limits::default());
-            let same = again.is_ok_and(|r| r.text == pinning.rendered);
+        if let Some((part, files)) = text {
+            let again =
+                render::render(&pinning.file, &part.text, &pinning.data, &Limits::default());
+            let same = again.is_ok_and(|r| {
+                let beside = |path: &str| text_of(&files, path).ok().map(Into::into);
+                match name_nested(&part.file, &r.text, &beside) {
+                    Ok(None) => r.text == pinning.rendered,
+                    Ok(Some(named)) => {
+                        named.text == pinning.rendered && named.nested == pinning.nested
+                    }
+                    Err(_) => false,
+                }
+            });
             steps.push(("rendered again from the bundle and the recorded inputs, it is the same byte for byte".into(), same));
         }
         if pinned.removal {
@@ -605,14 +617,24 @@ impl Line {
             });
         }
         let store = self.store_of(&stream, &pinned);
+        let hasher = self.store.keyring().hasher();
+        let sent = Sent::new(hasher, store.as_ref(), &pinning.rendered, &pinning.nested);
         let stored = crate::port::read_all(store.as_ref(), &pinned.rendered, None, 2 << 20).await;
         steps.push((
             format!(
                 "{} in the bundle store holds that text",
                 pinned.rendered.chars().take(24).collect::<String>()
             ),
-            stored.is_ok_and(|b| b == pinning.rendered.as_bytes()),
+            stored.is_ok_and(|b| b == sent.text.as_bytes()),
         ));
+        for (key, text) in &sent.below {
+            let stored = crate::port::read_all(store.as_ref(), key, None, 2 << 20).await;
+            let step = format!(
+                "the nested template {} holds its text",
+                key.chars().take(24).collect::<String>()
+            );
+            steps.push((step, stored.is_ok_and(|b| b == text.as_bytes())));
+        }
         Ok(Proof {
             deployment: pinned.deployment.to_string(),
             address,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bundles::Pinning;
+use super::bundles::{Pinning, Sent};
 use super::ready::{Candidate, Wait, earliest};
 use super::{Error, Line, Radius, Snapshot, first_fault};
 use crate::domain::deployment::{EventKind, History, Outcome, Pinned};
@@ -714,12 +714,9 @@ impl Line {
             .map_err(|e| Error::Broken(format!("writing a payload: {e}")))?;
         let hasher = self.store.keyring().hasher();
         let payload = hasher.digest("payload", &payload_bytes);
-        let rendered = format!(
-            "rendered/{}",
-            hasher
-                .digest("rendered", rendering.desired.template.as_bytes())
-                .hex()
-        );
+        let desired = &rendering.desired;
+        let store = self.ports.store(&target.placement, &target.region)?;
+        let rendered = Sent::new(hasher, store.as_ref(), &desired.template, &desired.nested).key;
         let id = super::new_id(self.clock.now());
         let used = target
             .needs()
@@ -934,8 +931,10 @@ impl Line {
                     target.stack_policy
                 );
                 let text = match &target.kind {
-                    TargetKind::Stack { text, .. } => {
-                        crate::domain::model::sha256_hex(text.as_bytes())
+                    TargetKind::Stack { text, nested, .. } => {
+                        let mut all = text.to_string();
+                        all.extend(nested.values().map(|t| &**t));
+                        crate::domain::model::sha256_hex(all.as_bytes())
                     }
                     TargetKind::Component { component, .. } => {
                         crate::domain::bundle::digest(&component.files).to_string()

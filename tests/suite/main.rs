@@ -14,6 +14,7 @@ mod crash;
 mod emulated;
 mod growth;
 mod hints;
+mod nested;
 mod recovery;
 mod removal;
 mod sealed;

@@ -5,6 +5,7 @@
 
 mod evaluate;
 mod extensions;
+mod nested;
 mod parameters;
 mod resource_types;
 mod template;
@@ -22,6 +23,7 @@ pub fn as_read_back(text: &str) -> String {
 pub use evaluate::{
     EvaluateError, Pseudo, Resolver, Scope, UNKNOWN_KEY, evaluate, is_unknown, references, unknown,
 };
+pub use nested::{NestedTemplates, locate_nested, name_nested, nested_files, nested_name};
 pub use parameters::{ParameterError, bind_parameters};
 pub(crate) use resource_types::Mutability;
 pub use resource_types::{ResourceType, StatefulType, resource_type, stateful};

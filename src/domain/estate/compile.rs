@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::memory::{Memory, Part, templates_of};
 use super::target::{RolloutKey, StagePosition, Target, TargetKind};
 use super::{Grant, May, Placement, TemplateVersion, Templates, Waves};
+use crate::domain::cfn::nested_files;
 use crate::domain::graph::Graph;
 use crate::domain::model::{
     Address, Finding, Place, PlacementName, Region, SourceName, Span, closest, glob_matches,
@@ -21,6 +22,9 @@ use crate::domain::spec::{
 };
 use crate::domain::template::{BundleKind, Files, load_component, parent, text_of};
 use crate::domain::yaml::Node;
+
+/// Files that one template may nest, all levels together.
+const NESTED: usize = 200;
 
 /// The files of one source at one revision.
 pub struct SourceTree<'a> {
@@ -409,6 +413,22 @@ impl<'a> Pass<'a> {
                 None
             }
         }
+    }
+
+    /// Reads the files that a template nests. One that is missing is told where its path stands, when it is rendered.
+    fn nested(&mut self, path: &str, text: &str) -> BTreeMap<String, Arc<str>> {
+        let mut found = BTreeMap::new();
+        let mut open = nested_files(path, text);
+        while let Some(path) = open.pop() {
+            if found.contains_key(&path) || found.len() >= NESTED {
+                continue;
+            }
+            if let Some(text) = self.text(&path, &mut Vec::new()) {
+                open.extend(nested_files(&path, &text));
+                found.insert(path, text.into());
+            }
+        }
+        found
     }
 
     /// Checks a placement and the grant for it; returns it.
@@ -1339,6 +1359,10 @@ impl<'a> Pass<'a> {
                 }
             }
         }
+        let nested = Arc::new(
+            text.as_deref()
+                .map_or_else(BTreeMap::new, |t| self.nested(&path, t)),
+        );
         let stack_policy = self.policy(&options, &mut shared);
         for region in &placement.regions {
             let several = placement.regions.len() > 1;
@@ -1346,6 +1370,7 @@ impl<'a> Pass<'a> {
                 Some(text) => TargetKind::Stack {
                     path: path.clone(),
                     text: text.as_str().into(),
+                    nested: nested.clone(),
                 },
                 None => TargetKind::Broken,
             };

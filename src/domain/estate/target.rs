@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Placement, TemplateVersion};
-use crate::domain::cfn::{Template, bind_parameters, parse_template_with};
+use crate::domain::cfn::{Template, bind_parameters, name_nested, parse_template_with};
 use crate::domain::model::{Address, Finding, Place, Region, SourceName, StackName, closest};
 use crate::domain::plan::Desired;
 use crate::domain::render::{
@@ -14,7 +14,7 @@ use crate::domain::render::{
     ServiceData,
 };
 use crate::domain::spec::StackOptions;
-use crate::domain::template::{Component, Engine, Part};
+use crate::domain::template::{Component, Engine, Part, text_of};
 
 /// A rollout: the source whose sync file defines it, and its name there. One source has no word in the waves of another.
 pub type RolloutKey = (SourceName, String);
@@ -86,6 +86,8 @@ pub enum TargetKind {
         path: String,
         /// The template's text.
         text: Arc<str>,
+        /// The files that it nests, by their paths; one that is missing is a fault of the template.
+        nested: Arc<BTreeMap<String, Arc<str>>>,
     },
     /// What a fault keeps from being told.
     Broken,
@@ -370,7 +372,7 @@ impl Target {
         let data = self.data(context.outputs);
         let (path, text, notes): (String, Arc<str>, Vec<Finding>) = match (&self.kind, self.part())
         {
-            (TargetKind::Stack { path, text }, _) => (path.clone(), text.clone(), Vec::new()),
+            (TargetKind::Stack { path, text, .. }, _) => (path.clone(), text.clone(), Vec::new()),
             (_, Some((part, path))) => {
                 let rendered = match compiled {
                     Some(compiled) => compiled.render(&data, &context.limits),
@@ -380,6 +382,15 @@ impl Target {
                 (path, rendered.text.into(), rendered.notes)
             }
             _ => return Err(self.faults.clone()),
+        };
+        let named = name_nested(&path, &text, &|file| self.beside(file));
+        let named = named.map_err(|found| match self.part() {
+            Some((part, _)) => relocate(found, &part.text, &text),
+            None => found,
+        })?;
+        let (text, nested) = match named {
+            Some(named) => (named.text.into(), named.nested),
+            None => (text, BTreeMap::new()),
         };
         let consumed = match self.part() {
             Some((part, _)) => self.consumed(&part.text, context),
@@ -398,6 +409,7 @@ impl Target {
             termination_protection: self.options.termination_protection,
             prune: self.options.prune,
             capabilities: Vec::new(),
+            nested,
             consumed,
         };
         desired.own(context.owner);
@@ -439,7 +451,13 @@ impl Target {
                 .map(|e| Finding::error("stack.parameter", at.clone(), e.message))
                 .collect());
         }
-        let needed = template.capabilities();
+        let mut needed = template.capabilities();
+        for text in desired.nested.values() {
+            let below = parse_template_with(&path, text, &BTreeMap::new())?;
+            needed.extend(below.capabilities());
+        }
+        needed.sort_unstable();
+        needed.dedup();
         if let Some(allowed) = &self.options.capabilities
             && let Some(missing) = needed.iter().find(|c| !covers(allowed, c))
         {
@@ -467,6 +485,28 @@ impl Target {
             notes,
         };
         Ok((rendering, template))
+    }
+
+    /// Returns the text of a file of the bundle, component or repository that its template comes from.
+    fn beside(&self, path: &str) -> Option<Arc<str>> {
+        let (files, root) = match &self.kind {
+            TargetKind::Stack { nested, .. } => return nested.get(path).cloned(),
+            TargetKind::Component {
+                component,
+                directory,
+                ..
+            } => (&component.files, directory.as_str()),
+            _ => {
+                let template = self.template()?;
+                (&template.bundle.files, template.root.as_str())
+            }
+        };
+        let inside = match root {
+            "" => path,
+            root => path.strip_prefix(root)?.strip_prefix('/')?,
+        };
+        let text = text_of(files, inside).ok()?;
+        Some(text.into())
     }
 
     /// Returns the outputs whose names stand in the template: what it can have read.

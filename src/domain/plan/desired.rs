@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::domain::cfn::NestedTemplates;
 use crate::domain::model::{
     Digest, Generation, InstallationId, KeyedHasher, Prune, StackName, TargetUid, canonical_json,
     sha256_hex,
@@ -37,6 +38,8 @@ pub struct Desired {
     pub prune: Option<Prune>,
     /// Capabilities to acknowledge.
     pub capabilities: Vec<String>,
+    /// Templates that lie below it, by the hash that stands for each in the text.
+    pub nested: NestedTemplates,
     /// Outputs of other targets that the template really read, by `<address>.<output>`.
     pub consumed: BTreeMap<String, String>,
 }
@@ -194,6 +197,7 @@ mod tests {
             termination_protection: None,
             prune: None,
             capabilities: vec![],
+            nested: BTreeMap::new(),
             consumed: BTreeMap::new(),
         }
     }

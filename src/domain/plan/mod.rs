@@ -4,12 +4,14 @@
 
 mod compare;
 mod desired;
+mod inside;
 mod observed;
 mod preview;
 mod review;
 
 pub use compare::{ResourceState, compare, removal, replacement_of};
 pub use desired::{Desired, OWNER_TAGS, change_set_name, generation_of, owner_tags, preview_name};
+pub use inside::{Whole, hidden_losses};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, Read, preview, preview_read};
 pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review};

@@ -80,6 +80,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Tells whether it is a stack in the stack: what is inside is not shown.
+    pub fn is_nested(&self) -> bool {
+        self.kind == "AWS::CloudFormation::Stack"
+    }
+
     /// Tells whether state is lost: a stateful resource is replaced, perhaps replaced, or deleted.
     pub fn loses_state(&self) -> bool {
         let gone = match self.action {
@@ -112,6 +117,9 @@ pub struct Review {
     pub changes: Vec<Change>,
     /// Whether CloudFormation showed every property value.
     pub complete: bool,
+    /// What it may lose without showing it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
 }
 
 impl Review {
@@ -126,10 +134,11 @@ impl Review {
         desired: &Digest,
         mut changes: Vec<Change>,
         complete: bool,
+        hidden: Vec<String>,
     ) -> Self {
         changes.iter_mut().for_each(|c| c.properties.sort());
         changes.sort();
-        let body = json!({
+        let mut body = json!({
             "changes": changes,
             "complete": complete,
             "digest": desired,
@@ -137,10 +146,15 @@ impl Review {
             "target": target,
             "watermark": watermark,
         });
+        // Younger than the prefix: where there is none, the digest is what it was.
+        if !hidden.is_empty() {
+            body["hidden"] = json!(hidden);
+        }
         Self {
             digest: Digest::of("r1", &canonical_json(&body)),
             changes,
             complete,
+            hidden,
         }
     }
 
@@ -197,7 +211,15 @@ impl Review {
             properties: vec![],
         };
         let uid = "00000000000000000000000000000001".parse().unwrap();
-        Self::new(&uid, None, None, &Digest::of("d1", b""), vec![change], true)
+        Self::new(
+            &uid,
+            None,
+            None,
+            &Digest::of("d1", b""),
+            vec![change],
+            true,
+            Vec::new(),
+        )
     }
 }
 
@@ -277,7 +299,16 @@ mod tests {
                     ..Review::sample(None).changes[0].clone()
                 })
                 .collect();
-            Review::new(&uid, None, None, &Digest::of("d1", b"x"), changes, true).digest
+            Review::new(
+                &uid,
+                None,
+                None,
+                &Digest::of("d1", b"x"),
+                changes,
+                true,
+                Vec::new(),
+            )
+            .digest
         };
         assert_eq!(make(["A", "B"]), make(["B", "A"]));
         assert_ne!(make(["A", "B"]), make(["A", "C"]));

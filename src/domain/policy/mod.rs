@@ -141,6 +141,7 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
         .iter()
         .map(|c| c.loss())
         .collect();
+    asks.extend(input.review.hidden.iter().cloned());
     if input.mode == Mode::Approve {
         asks.push("the placement is in mode approve".into());
     }

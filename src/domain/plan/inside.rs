@@ -1,0 +1,260 @@
+//! What a change set does not show: the inside of nested stacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{Action, Change, PolicyAction, Replacement, replacement_of};
+use crate::domain::cfn::{
+    NestedTemplates, Resource, Template, nested_name, parse_template, references, stateful,
+};
+
+const NESTED: &str = "AWS::CloudFormation::Stack";
+
+/// A template with those below it, and what it was given.
+pub struct Whole<'a> {
+    /// Its text, in which nested templates stand by their names.
+    pub text: &'a str,
+    /// Its parameters.
+    pub parameters: &'a BTreeMap<String, String>,
+    /// The templates below it.
+    pub nested: &'a NestedTemplates,
+}
+
+/// Says which nested stacks may lose state without the change set showing it.
+///
+/// A change set says of a nested stack that it changes, and nothing of what is in it; and it often says so where nothing
+/// does. So the templates are compared: a resource that holds state counts where it leaves, or may be replaced by what its
+/// properties say or refer to. Where that cannot be told, a person has to look.
+pub fn hidden_losses(
+    changes: &[Change],
+    before: Option<&Whole<'_>>,
+    after: Option<&Whole<'_>>,
+) -> Vec<String> {
+    let touched = |c: &&Change| {
+        c.is_nested()
+            && matches!(c.action, Action::Modify | Action::Remove | Action::Dynamic)
+            && !(c.action == Action::Remove && c.policy == Some(PolicyAction::Retain))
+    };
+    let touched: Vec<&Change> = changes.iter().filter(touched).collect();
+    if touched.is_empty() {
+        return Vec::new();
+    }
+    let read = |whole: Option<&Whole<'_>>| whole.and_then(|w| parse_template("", w.text).ok());
+    let (old, new) = (read(before), read(after));
+    let replaces = |c: &Change| c.replacement != Replacement::Never || c.action == Action::Dynamic;
+    let given =
+        changes.iter().any(replaces) || before.map(|w| w.parameters) != after.map(|w| w.parameters);
+    let mut out = Vec::new();
+    for change in touched {
+        let logical = &change.logical;
+        let was = old.as_ref().and_then(|t| t.resources.get(logical));
+        let is = new.as_ref().and_then(|t| t.resources.get(logical));
+        let is = is.filter(|_| change.action == Action::Modify && !replaces(change));
+        let held = was.zip(before).and_then(|(was, whole)| {
+            let below = Below {
+                old: whole.nested,
+                new: after.map(|w| w.nested),
+            };
+            below.lost(was, is, given)
+        });
+        match held {
+            None => out.push(format!(
+                "{logical} is a nested stack, and what changes inside it is not shown"
+            )),
+            Some(held) if held.is_empty() => {}
+            Some(held) => {
+                let held: Vec<String> = held.into_iter().collect();
+                out.push(format!(
+                    "{logical} is a nested stack, and a change set does not show what becomes of {} in it",
+                    held.join(", ")
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// Templates below the old parent and below the new one.
+struct Below<'a> {
+    old: &'a NestedTemplates,
+    new: Option<&'a NestedTemplates>,
+}
+
+impl Below<'_> {
+    /// Returns what holds state in a nested stack and may lose it; absent where that cannot be told.
+    ///
+    /// `given` tells that what it is given may be otherwise although it is written as it was.
+    fn lost(&self, was: &Resource, is: Option<&Resource>, given: bool) -> Option<BTreeSet<String>> {
+        let old = child(was, self.old)?;
+        let new = match (is, self.new) {
+            (Some(is), Some(nested)) => Some(child(is, nested)?),
+            _ => None,
+        };
+        let given = given || is.is_none_or(|is| given_of(was) != given_of(is));
+        let moved = new.as_ref().map(|new| moved(&old, new, given));
+        let mut lost = BTreeSet::new();
+        for (logical, resource) in &old.resources {
+            let moves = moved.as_ref().is_none_or(|m| m.contains(logical));
+            if resource.kind == NESTED {
+                let next = new.as_ref().and_then(|t| t.resources.get(logical));
+                let refers = next.zip(moved.as_ref()).is_none_or(|(next, moved)| {
+                    let mut refers = false;
+                    references(&next.properties, &mut |name, _| {
+                        refers |= moved.contains(name)
+                    });
+                    refers
+                });
+                lost.extend(self.lost(resource, next, refers)?);
+            } else if moves && stateful(&resource.kind).is_some() {
+                lost.insert(format!("{logical} ({})", resource.kind));
+            }
+        }
+        Some(lost)
+    }
+}
+
+/// Reads the template of a nested stack.
+fn child(resource: &Resource, nested: &NestedTemplates) -> Option<Template> {
+    let url = resource.properties.get("TemplateURL")?.as_str()?;
+    let text = nested.get(nested_name(url)?)?;
+    parse_template("", text).ok()
+}
+
+/// What a nested stack is given beside its template.
+fn given_of(resource: &Resource) -> Value {
+    let mut properties = resource.properties.clone();
+    if let Some(properties) = properties.as_object_mut() {
+        properties.remove("TemplateURL");
+    }
+    properties
+}
+
+/// Returns what of a template is not what it was, for whoever refers to it: parameters, and resources that come, go or are
+/// replaced. What is changed in place keeps its name.
+fn moved(old: &Template, new: &Template, given: bool) -> BTreeSet<String> {
+    let everything = old.conditions != new.conditions
+        || old.mappings != new.mappings
+        || old.transforms != new.transforms;
+    if everything {
+        return old.resources.keys().cloned().collect();
+    }
+    let parameters = old.parameters.iter();
+    let names = parameters.filter(|(name, p)| given || new.parameters.get(*name) != Some(p));
+    let mut moved: BTreeSet<String> = names.map(|(name, _)| name.clone()).collect();
+    let gone = old.resources.keys();
+    moved.extend(gone.filter(|l| !new.resources.contains_key(*l)).cloned());
+    loop {
+        let before = moved.len();
+        for (logical, is) in &new.resources {
+            let was = old.resources.get(logical);
+            if was.is_none_or(|was| is_replaced(was, is, &moved)) {
+                moved.insert(logical.clone());
+            }
+        }
+        if moved.len() == before {
+            return moved;
+        }
+    }
+}
+
+/// Tells whether a resource may be another one afterwards, by its own properties and by what they refer to.
+fn is_replaced(was: &Resource, is: &Resource, moved: &BTreeSet<String>) -> bool {
+    if was.kind != is.kind || was.condition != is.condition {
+        return true;
+    }
+    let mut properties = is.properties.clone();
+    for value in properties
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|o| o.values_mut())
+    {
+        let mut refers = false;
+        references(value, &mut |name, _| refers |= moved.contains(name));
+        if refers {
+            *value = json!({ "moved": value.take() });
+        }
+    }
+    replacement_of(&is.kind, &was.properties, &properties) != Replacement::Never
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::cfn::name_nested;
+
+    const PARENT: &str = "Resources:\n  A: { Type: AWS::CloudFormation::Stack, Properties: { TemplateURL: child.yaml } }\n";
+
+    fn named(parent: &str, child: &str) -> (String, NestedTemplates) {
+        let file = |_: &str| Some(Arc::from(child));
+        let named = name_nested("p.yaml", parent, &file).unwrap().unwrap();
+        (named.text, named.nested)
+    }
+
+    fn change(action: Action) -> Change {
+        Change {
+            logical: "A".into(),
+            kind: NESTED.into(),
+            physical: None,
+            action,
+            replacement: Replacement::Never,
+            policy: None,
+            properties: vec![],
+        }
+    }
+
+    #[test]
+    fn what_a_nested_stack_holds_is_not_lost_unseen() {
+        let db = "Resources: { Db: { Type: AWS::RDS::DBInstance } }\n";
+        let topic = "Resources: { T: { Type: AWS::SNS::Topic } }\n";
+        let told = |changes: &[Change],
+                    before: &(String, NestedTemplates),
+                    after: &(String, NestedTemplates)| {
+            let whole = |(text, nested): &(String, NestedTemplates)| -> (String, NestedTemplates) {
+                (text.clone(), nested.clone())
+            };
+            let (b, a) = (whole(before), whole(after));
+            let b = Whole {
+                text: &b.0,
+                nested: &b.1,
+            };
+            let a = Whole {
+                text: &a.0,
+                nested: &a.1,
+            };
+            hidden_losses(changes, Some(&b), Some(&a))
+        };
+        let (with_db, without) = (named(PARENT, db), named(PARENT, topic));
+        let modify = [change(Action::Modify)];
+
+        let lost = told(&modify, &with_db, &without);
+        assert_eq!(lost.len(), 1);
+        assert!(lost[0].contains("Db (AWS::RDS::DBInstance)"), "{lost:?}");
+        assert!(
+            told(&modify, &without, &with_db).is_empty(),
+            "there was nothing to lose"
+        );
+        assert!(
+            told(&modify, &with_db, &with_db).is_empty(),
+            "it is always said to change"
+        );
+        assert_eq!(told(&[change(Action::Remove)], &with_db, &without).len(), 1);
+        // What it refers to may be replaced.
+        let mut other = change(Action::Modify);
+        other.logical = "Net".into();
+        other.kind = "AWS::EC2::VPC".into();
+        other.replacement = Replacement::Always;
+        assert_eq!(
+            told(&[change(Action::Modify), other], &with_db, &with_db).len(),
+            1
+        );
+        // Somewhere else: nobody here knows what it holds.
+        let far = PARENT.replace("child.yaml", "https://s3.amazonaws.com/b/k");
+        let far = (far, NestedTemplates::new());
+        assert_eq!(told(&modify, &far, &far).len(), 1);
+        assert_eq!(hidden_losses(&modify, None, None).len(), 1);
+        assert!(told(&[change(Action::Add)], &far, &far).is_empty());
+    }
+}
