@@ -286,6 +286,85 @@ poll: 1s
         "{text}"
     );
     bench.stop();
+    sealed_both_ways(&endpoint, &bucket, &key, &bench.root);
+}
+
+/// AWS's own client opens with KMS what isoform has sealed, and isoform what that client has.
+fn sealed_both_ways(endpoint: &str, bucket: &str, key: &str, folder: &std::path::Path) {
+    use aws_credential_types::provider::ProvideCredentials;
+    use isoform::aws::KmsKeys;
+    use isoform::domain::seal::{EncryptionContext, Limits, Sealed};
+    use isoform::port::KeyService;
+
+    let Some(python) = crate::support::python("aws::sealed_both_ways") else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let session = runtime.block_on(operator(endpoint));
+    let hands = session.config().credentials_provider().unwrap();
+    let hands = runtime.block_on(hands.provide_credentials()).unwrap();
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/kms_sealed.py");
+    let client = |task: &str, path: &std::path::Path| {
+        let output = std::process::Command::new(&python)
+            .arg(&script)
+            .args([task, endpoint, key, path.to_str().unwrap()])
+            .env("AWS_ACCESS_KEY_ID", hands.access_key_id())
+            .env("AWS_SECRET_ACCESS_KEY", hands.secret_access_key())
+            .env(
+                "AWS_SESSION_TOKEN",
+                hands.session_token().unwrap_or_default(),
+            )
+            .output()
+            .unwrap();
+        let said = crate::support::text(&output);
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let ours = runtime.block_on(async {
+        let s3 = buckets(&session);
+        let listed = s3
+            .list_objects_v2()
+            .bucket(bucket)
+            .prefix("isoform/bundles/");
+        let listed = listed.send().await.unwrap();
+        let names = listed.contents().iter().filter_map(|o| o.key());
+        let name = names.into_iter().find(|n| !n.ends_with(".json")).unwrap();
+        let object = s3
+            .get_object()
+            .bucket(bucket)
+            .key(name)
+            .send()
+            .await
+            .unwrap();
+        object.body.collect().await.unwrap().to_vec()
+    });
+    let path = folder.join("ours.esdk");
+    std::fs::write(&path, ours).unwrap();
+
+    let said = client("open", &path);
+
+    assert!(
+        said.contains("infrastructure/c.yaml") && said.contains("isoform:bundle"),
+        "{said}"
+    );
+    let path = folder.join("theirs.esdk");
+    client("seal", &path);
+    let theirs = std::fs::read(&path).unwrap();
+    let sealed = Sealed::parse(&theirs[..], &Limits::default()).unwrap();
+    let header = sealed.header().clone();
+    let context = EncryptionContext::from([("isoform:bundle".into(), "b1:0".into())]);
+    header.require_context(&context).unwrap();
+    let keys = KmsKeys::new(&session, key.to_owned(), Vec::new(), None);
+    let opened = runtime.block_on(keys.unwrap(&header.encrypted_data_keys, &header.context));
+    let mut plain = Vec::new();
+    let open = sealed.open(opened.unwrap()).unwrap();
+    open.copy_to(&mut plain).unwrap();
+    assert_eq!(plain, b"sealed by the client of AWS");
+    let mut other = header.context.clone();
+    other.insert("isoform:bundle".into(), "b1:1".into());
+    let refused = runtime.block_on(keys.unwrap(&header.encrypted_data_keys, &other));
+    assert!(refused.is_err(), "under another context");
 }
 
 /// The root key with KMS: the state is opened with it, and again without a state.
