@@ -300,7 +300,7 @@ fn sealed_both_ways(endpoint: &str, bucket: &str, key: &str, folder: &std::path:
         return;
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let session = runtime.block_on(operator(endpoint));
+    let session = runtime.block_on(operator(endpoint, ACCOUNT, REGION));
     let hands = session.config().credentials_provider().unwrap();
     let hands = runtime.block_on(hands.provide_credentials()).unwrap();
     let script =
