@@ -72,21 +72,12 @@ pub const CALLS: &[Call] = &[
         "summary",
         &["cloudformation:GetTemplateSummary"],
     ),
-    spare(
-        "CancelUpdateStack",
-        "cancel",
-        &["cloudformation:CancelUpdateStack"],
-    ),
-    spare(
+    used("CancelUpdateStack", &["cloudformation:CancelUpdateStack"]),
+    used(
         "ContinueUpdateRollback",
-        "continue_rollback",
         &["cloudformation:ContinueUpdateRollback"],
     ),
-    spare(
-        "RollbackStack",
-        "rollback",
-        &["cloudformation:RollbackStack"],
-    ),
+    used("RollbackStack", &["cloudformation:RollbackStack"]),
     spare(
         "DetectStackDrift",
         "drift",

@@ -20,8 +20,11 @@ const LOOK: &[&str] = &[
     "cloudformation:GetTemplate",
 ];
 const ACT: &[&str] = &[
+    "cloudformation:CancelUpdateStack",
+    "cloudformation:ContinueUpdateRollback",
     "cloudformation:DeleteStack",
     "cloudformation:ExecuteChangeSet",
+    "cloudformation:RollbackStack",
     "cloudformation:SetStackPolicy",
     "cloudformation:UpdateTerminationProtection",
 ];
