@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -31,6 +32,9 @@ const LIMITS: bundle::Limits = bundle::Limits {
     bytes: 16 << 20,
     path: 512,
 };
+/// How long a listing may take, and for how long archives are read in one look: other sources wait meanwhile.
+const PATIENCE: Duration = Duration::from_secs(20);
+const READING: Duration = Duration::from_secs(20);
 /// The largest manifest of a shelf.
 const MANIFEST: u64 = 4 << 20;
 
@@ -43,17 +47,31 @@ pub(super) struct Read {
 
 /// The newest of each shelf that was read.
 #[derive(Default)]
-pub(super) struct Shelves(Mutex<BTreeMap<SourceName, (Revision, Arc<Read>)>>);
+pub(super) struct Shelves {
+    read: Mutex<BTreeMap<SourceName, (Revision, Arc<Read>)>>,
+    /// What was found in archives of shelves that could not be read to the end yet.
+    begun: Mutex<BTreeMap<SourceName, Vec<Shelved>>>,
+}
 
 impl Shelves {
     fn of(&self, name: &SourceName) -> Option<(Revision, Arc<Read>)> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(name).cloned()
     }
 
     fn keep(&self, name: &SourceName, revision: &Revision, read: &Arc<Read>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(name.clone(), (revision.clone(), read.clone()));
+    }
+
+    fn begun(&self, name: &SourceName) -> Vec<Shelved> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.get(name).cloned().unwrap_or_default()
+    }
+
+    fn go_on_from(&self, name: &SourceName, shelved: Vec<Shelved>) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.insert(name.clone(), shelved);
     }
 }
 
@@ -108,7 +126,15 @@ impl Line {
         name: &SourceName,
         known: Option<&Revision>,
     ) -> Result<Revision, Error> {
-        let (head, archives) = self.listing(name).await?;
+        // A bucket that does not answer keeps nobody else waiting for long.
+        let (head, archives) = tokio::select! {
+            biased;
+            listed = self.listing(name) => listed?,
+            () = self.clock.sleep(PATIENCE) => {
+                let late = format!("the listing of `{name}` took more than {} s", PATIENCE.as_secs());
+                return Err(port::Error::Unavailable(late).into());
+            }
+        };
         if known != Some(&head) {
             let before = match known {
                 Some(before) => self.shelf(name, before).await.ok(),
@@ -163,13 +189,31 @@ impl Line {
         before: Option<&Read>,
     ) -> Result<Arc<Read>, Error> {
         let store = self.objects_of(name)?;
-        let mut shelved = Vec::new();
+        let begun = self.shelves.begun(name);
+        let until = self.clock.steady().plus(READING);
+        let (mut shelved, all) = (Vec::new(), archives.len());
         for archive in archives {
-            if let Some(same) = before.and_then(|b| b.shelf.same(&archive)) {
+            let known = before.and_then(|b| b.shelf.same(&archive));
+            if let Some(same) = known.or_else(|| begun.iter().find(|s| s.archive == archive)) {
                 shelved.push(same.clone());
                 continue;
             }
-            shelved.push(self.take_in(store.as_ref(), archive).await?);
+            if self.clock.steady() > until {
+                let read = shelved.len();
+                self.shelves.go_on_from(name, shelved);
+                return Err(port::Error::Busy(format!(
+                    "{read} of {} are read; the next look goes on",
+                    counted(all, "archive")
+                ))
+                .into());
+            }
+            match self.take_in(store.as_ref(), archive).await {
+                Ok(found) => shelved.push(found),
+                Err(error) => {
+                    self.shelves.go_on_from(name, shelved);
+                    return Err(error);
+                }
+            }
         }
         let shelf = Shelf {
             isoform_shelf: 1,
@@ -188,6 +232,7 @@ impl Line {
             Err(error) => return Err(error.into()),
         }
         self.shelves.keep(name, head, &read);
+        self.shelves.go_on_from(name, Vec::new());
         Ok(read)
     }
 
