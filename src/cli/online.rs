@@ -94,8 +94,14 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     Ok(estate_code(&estate))
 }
 
-/// Prints which sources have a head that was not accepted.
+/// Prints why nothing newer is known: of everything, and of sources whose head was not accepted.
 fn refused(estate: &EstateReport) {
+    if let Some(reason) = &estate.unlooked {
+        anstream::println!(
+            "{RED}the last look failed and is made again{RESET}  {}",
+            clean(reason)
+        );
+    }
     for (source, reason) in &estate.refused {
         anstream::println!("{YELLOW}source {source}{RESET}  {}", clean(reason));
     }
@@ -117,7 +123,7 @@ fn estate_code(estate: &EstateReport) -> u8 {
         .refused
         .keys()
         .any(|name| !estate.rewritten.contains_key(name));
-    if targets == FAILED || unread || errors(&estate.findings) > 0 {
+    if targets == FAILED || unread || estate.unlooked.is_some() || errors(&estate.findings) > 0 {
         FAILED
     } else if !estate.rewritten.is_empty() {
         HELD
@@ -447,7 +453,7 @@ pub(crate) async fn sync(global: &Global, wait_for: bool, timeout: &str) -> anyh
     if global.output == Output::Text {
         refused(&estate);
     }
-    Ok(if estate.refused.is_empty() {
+    Ok(if estate.refused.is_empty() && estate.unlooked.is_none() {
         DONE
     } else {
         estate_code(&estate)

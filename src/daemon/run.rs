@@ -146,8 +146,11 @@ async fn looker(line: Arc<Line>, mut inbox: mpsc::Receiver<Hint>, poll: Duration
             async move { line.look(&best.trigger, &best.actor).await.map(drop) }
         });
         match one.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!("a look failed: {error}"),
+            Ok(Ok(())) => line.looked_at_all(None),
+            Ok(Err(error)) => {
+                tracing::error!("a look failed: {error}");
+                line.looked_at_all(Some(error.to_string()));
+            }
             Err(_) => tracing::error!("a look made isoform panic"),
         }
     }

@@ -272,6 +272,8 @@ struct Shared {
     listed: BTreeSet<sweep::Spot>,
     /// Approved lists of blast radii.
     radii: BTreeSet<Digest>,
+    /// Why the last look could not be made.
+    unlooked: Option<String>,
     /// Heads of sources whose new history was refused, and those that an operator let in.
     refused: BTreeMap<SourceName, (Option<Revision>, String)>,
     let_in: BTreeSet<Revision>,

@@ -109,6 +109,9 @@ pub struct EstateReport {
     pub findings: Vec<Finding>,
     /// Heads that were not accepted, by source.
     pub refused: BTreeMap<SourceName, String>,
+    /// Why the last look could not be made: what is shown is from the one before, and it is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlooked: Option<String>,
     /// Those of them that are rewritten histories, which an operator may accept.
     #[serde(default)]
     pub rewritten: BTreeMap<SourceName, Revision>,
@@ -157,6 +160,11 @@ pub struct Proof {
 }
 
 impl Line {
+    /// Keeps why a look could not be made, for people; nothing where it was made.
+    pub fn looked_at_all(&self, failed: Option<String>) {
+        self.shared().unlooked = failed;
+    }
+
     /// Reports the whole estate.
     pub async fn estate(&self) -> Result<EstateReport, Error> {
         let newest = self.newest();
@@ -203,7 +211,10 @@ impl Line {
             installation: self.settings.installation.to_string(),
             snapshot: id.0,
             commits,
-            settled: shared.synced.contains(&id) && self.queue.is_quiet(super::look::QUIET),
+            settled: shared.synced.contains(&id)
+                && shared.unlooked.is_none()
+                && self.queue.is_quiet(super::look::QUIET),
+            unlooked: shared.unlooked.clone(),
             targets,
             levels,
             findings,

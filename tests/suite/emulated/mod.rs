@@ -3,6 +3,7 @@
 mod accounts;
 mod chains;
 mod faults;
+mod keys;
 pub mod proxy;
 mod rebuild;
 mod swaps;
