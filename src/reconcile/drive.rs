@@ -40,6 +40,14 @@ fn as_before(observed: Option<&Observed>, deployment: &Deployment) -> bool {
     }
 }
 
+/// Tells whether a stack as it was read is what it was when the deployment began.
+fn is_still(now: Option<&Observed>, deployment: &Deployment) -> bool {
+    let now = now.and_then(Observed::watermark);
+    now == deployment.pinned.watermark
+        || (deployment.cleared && now.is_none())
+        || !guard_stands("watermark")
+}
+
 impl Line {
     /// Returns CloudFormation with the rights of a deployment.
     fn engine_of(
@@ -750,15 +758,8 @@ impl Line {
         let Some(stack) = &deployment.stack else {
             return Ok(true);
         };
-        if !guard_stands("watermark") {
-            return Ok(true);
-        }
-        let now = engine
-            .describe(&StackRef::Id(stack.clone()))
-            .await?
-            .as_ref()
-            .and_then(Observed::watermark);
-        Ok(now == deployment.pinned.watermark || (deployment.cleared && now.is_none()))
+        let now = engine.describe(&StackRef::Id(stack.clone())).await?;
+        Ok(is_still(now.as_ref(), deployment))
     }
 
     /// The fence, and then the execution: what the stack executed last must be older than this generation.
@@ -789,7 +790,7 @@ impl Line {
             .and_then(|n| generation_of(&self.settings.installation, n))
             .is_some_and(|g| g >= deployment.pinned.generation)
             && guard_stands("fence");
-        if newer || !self.still(engine, deployment).await? {
+        if newer || !is_still(observed.as_ref(), deployment) {
             self.discard(guard, target, engine, deployment).await?;
             return self
                 .settle(

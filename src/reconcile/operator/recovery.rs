@@ -54,6 +54,10 @@ impl Line {
         self.record(&uid, actor.clone(), event, Vec::new()).await?;
         self.ship().await?;
         self.look_again(&uid);
+        // Whoever watches it tells CloudFormation, and looks again at once.
+        if let Some(stack) = &deployment.stack {
+            self.watching.hint(stack);
+        }
         Ok(if runs {
             format!(
                 "{address}: CloudFormation is told to stop; follow it with `isoform wait {address}`"
