@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::parse_template;
 use crate::domain::model::{Finding, Place, Span, sha256_hex};
-use crate::domain::yaml::{self, Limits, Node};
+use crate::domain::yaml::{self, Kind, Limits, Node, Style};
 
 const NESTED: &str = "AWS::CloudFormation::Stack";
 const SCHEME: &str = "isoform-nested://";
@@ -33,6 +33,7 @@ pub struct Named {
 struct Local {
     span: Span,
     written: String,
+    quoted: bool,
 }
 
 /// Returns the paths of the files that a template nests, as they lie in the repository.
@@ -173,7 +174,10 @@ fn width_in(text: &str, local: &Local) -> Option<u32> {
     let line = text.lines().nth(local.span.line as usize - 1)?;
     let rest: String = line.chars().skip(local.span.column as usize - 1).collect();
     let quoted = |quote: char| format!("{quote}{}{quote}", local.written);
-    let forms = [quoted('"'), quoted('\''), local.written.clone()];
+    let forms = match local.quoted {
+        true => vec![quoted('"'), quoted('\'')],
+        false => vec![local.written.clone()],
+    };
     let form = forms.iter().find(|form| rest.starts_with(form.as_str()))?;
     u32::try_from(form.chars().count()).ok()
 }
@@ -219,6 +223,7 @@ fn locals(path: &str, text: &str) -> Vec<Local> {
             (!elsewhere).then(|| Local {
                 span: node.span,
                 written: written.to_owned(),
+                quoted: matches!(node.kind, Kind::Scalar(_, Style::Quoted)),
             })
         })
         .collect()
@@ -345,7 +350,7 @@ mod tests {
             (
                 ">-\n        leaf.yaml",
                 vec![("stacks/leaf.yaml", LEAF)],
-                "several lines",
+                "is not written as it reads",
             ),
             (
                 "parent.yaml",

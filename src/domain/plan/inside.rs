@@ -101,7 +101,7 @@ impl Below<'_> {
                 let refers = next.zip(moved.as_ref()).is_none_or(|(next, moved)| {
                     let mut refers = false;
                     references(&next.properties, &mut |name, _| {
-                        refers |= moved.contains(name)
+                        refers |= moved.contains(name);
                     });
                     refers
                 });
@@ -207,54 +207,77 @@ mod tests {
 
     #[test]
     fn what_a_nested_stack_holds_is_not_lost_unseen() {
-        let db = "Resources: { Db: { Type: AWS::RDS::DBInstance } }\n";
-        let topic = "Resources: { T: { Type: AWS::SNS::Topic } }\n";
+        let table = |name: &str| {
+            format!(
+                "Parameters: {{ Name: {{ Type: String }} }}\nResources: {{ Db: {{ Type: AWS::DynamoDB::Table, Properties: {{ TableName: {name}, TimeToLiveSpecification: {{ Enabled: true, AttributeName: a }} }} }} }}\n"
+            )
+        };
         let told = |changes: &[Change],
                     before: &(String, NestedTemplates),
-                    after: &(String, NestedTemplates)| {
-            let whole = |(text, nested): &(String, NestedTemplates)| -> (String, NestedTemplates) {
-                (text.clone(), nested.clone())
+                    after: &(String, NestedTemplates),
+                    given: &str| {
+            let parameters = |value: &str| BTreeMap::from([("P".to_owned(), value.to_owned())]);
+            let (old, new) = (parameters("one"), parameters(given));
+            let whole = |(text, nested), parameters| Whole {
+                text,
+                parameters,
+                nested,
             };
-            let (b, a) = (whole(before), whole(after));
-            let b = Whole {
-                text: &b.0,
-                nested: &b.1,
-            };
-            let a = Whole {
-                text: &a.0,
-                nested: &a.1,
-            };
-            hidden_losses(changes, Some(&b), Some(&a))
+            let before = whole((before.0.as_str(), &before.1), &old);
+            let after = whole((after.0.as_str(), &after.1), &new);
+            hidden_losses(changes, Some(&before), Some(&after))
         };
-        let (with_db, without) = (named(PARENT, db), named(PARENT, topic));
+        let empty = named(
+            PARENT,
+            "Resources: { H: { Type: AWS::CloudFormation::WaitConditionHandle } }\n",
+        );
+        let (plain, renamed) = (named(PARENT, &table("a")), named(PARENT, &table("b")));
+        let in_place = named(
+            PARENT,
+            &table("a").replace("Enabled: true", "Enabled: false"),
+        );
+        let by_name = named(PARENT, &table("!Ref Name"));
         let modify = [change(Action::Modify)];
-
-        let lost = told(&modify, &with_db, &without);
-        assert_eq!(lost.len(), 1);
-        assert!(lost[0].contains("Db (AWS::RDS::DBInstance)"), "{lost:?}");
-        assert!(
-            told(&modify, &without, &with_db).is_empty(),
-            "there was nothing to lose"
+        for (before, after, given, lost, why) in [
+            (&plain, &empty, "one", 1, "it leaves"),
+            (&empty, &plain, "one", 0, "there was nothing to lose"),
+            (&plain, &plain, "one", 0, "it is always said to change"),
+            (&plain, &renamed, "one", 1, "another name replaces it"),
+            (&plain, &in_place, "one", 0, "in place"),
+            (&plain, &plain, "two", 0, "what is given does not reach it"),
+            (
+                &by_name,
+                &by_name,
+                "two",
+                1,
+                "what is given may be its name",
+            ),
+        ] {
+            let found = told(&modify, before, after, given);
+            assert_eq!(found.len(), lost, "{why}: {found:?}");
+            assert!(
+                found
+                    .iter()
+                    .all(|l| l.contains("Db (AWS::DynamoDB::Table)")),
+                "{found:?}"
+            );
+        }
+        assert_eq!(
+            told(&[change(Action::Remove)], &plain, &plain, "one").len(),
+            1
         );
-        assert!(
-            told(&modify, &with_db, &with_db).is_empty(),
-            "it is always said to change"
-        );
-        assert_eq!(told(&[change(Action::Remove)], &with_db, &without).len(), 1);
-        // What it refers to may be replaced.
+        // What it is given may come from what is replaced.
         let mut other = change(Action::Modify);
         other.logical = "Net".into();
         other.kind = "AWS::EC2::VPC".into();
         other.replacement = Replacement::Always;
-        assert_eq!(
-            told(&[change(Action::Modify), other], &with_db, &with_db).len(),
-            1
-        );
+        let both = [change(Action::Modify), other];
+        assert_eq!(told(&both, &by_name, &by_name, "one").len(), 1);
         // Somewhere else: nobody here knows what it holds.
         let far = PARENT.replace("child.yaml", "https://s3.amazonaws.com/b/k");
         let far = (far, NestedTemplates::new());
-        assert_eq!(told(&modify, &far, &far).len(), 1);
+        assert_eq!(told(&modify, &far, &far, "one").len(), 1);
         assert_eq!(hidden_losses(&modify, None, None).len(), 1);
-        assert!(told(&[change(Action::Add)], &far, &far).is_empty());
+        assert!(told(&[change(Action::Add)], &far, &far, "one").is_empty());
     }
 }
