@@ -4,7 +4,7 @@
 //! is belongs to `local`, whose embedded engine is tested; here only the far side's cost is taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ struct Inner {
     /// Placements whose hands may list nothing.
     denied: Mutex<BTreeSet<PlacementName>>,
     slow: Mutex<Option<Slow>>,
+    /// Whether every description is one too many.
+    throttled: AtomicBool,
 }
 
 /// How long operations take, and how often they may be looked at.
@@ -153,6 +155,11 @@ impl Stub {
             least,
             takes: Box::new(takes),
         });
+    }
+
+    /// Says whether every description is refused for being one too many from now on.
+    pub fn throttle(&self, on: bool) {
+        self.0.throttled.store(on, Ordering::Relaxed);
     }
 
     /// Returns when operations ended or will end, by stack and the time that only goes forward.
@@ -390,6 +397,9 @@ impl StackEngine for Engine {
 
     async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {
         self.stub.count("DescribeStacks");
+        if self.stub.0.throttled.load(Ordering::Relaxed) {
+            return Err(Error::Throttled);
+        }
         let world = self.stub.world();
         let id = match stack {
             StackRef::Id(id) => id.to_string(),

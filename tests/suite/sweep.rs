@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use isoform::domain::model::{AccountId, PlacementName, SyncResult};
+use isoform::clock::Clock;
+use isoform::domain::model::{AccountId, Actor, PlacementName, SyncResult};
 
 use crate::growth::{Running, settled};
 
@@ -55,6 +56,54 @@ async fn one_account_that_does_not_answer_hides_no_other() {
     assert!(again.line.sweep().await.is_err());
     drifted(&again, "place-1").await;
     again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_calls_change_nothing_of_what_is_shown_of_what_runs() {
+    let mut all = settled(2, 2).await;
+    let (line, stub) = (all.running.line.clone(), all.running.stub.clone());
+    stub.slow(Clock::system(), Duration::from_millis(20), |_| {
+        Duration::from_secs(3)
+    });
+    all.estate.touch(1).unwrap();
+    let push = tokio::spawn({
+        let line = line.clone();
+        async move { line.look("push", &Actor::daemon("test")).await.map(drop) }
+    });
+    let runs = async || {
+        let report = line.estate().await.unwrap();
+        let all = report.targets.iter().map(|t| t.condition.result);
+        all.filter(|r| *r != SyncResult::InSync).collect::<Vec<_>>()
+    };
+    while runs().await != [SyncResult::Applying] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while !stub.take_calls().contains_key("ExecuteChangeSet") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    stub.throttle(true);
+    let mut refused = 0;
+    while refused < 3 {
+        refused += stub
+            .take_calls()
+            .get("DescribeStacks")
+            .copied()
+            .unwrap_or_default();
+        assert_eq!(runs().await, [SyncResult::Applying]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stub.throttle(false);
+
+    for _ in 0..3000 {
+        if runs().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(runs().await, []);
+    push.await.unwrap().unwrap();
+    all.running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
