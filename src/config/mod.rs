@@ -196,8 +196,8 @@ impl Config {
             faults.push("local.pace: a number from 0 to 10000".into());
         }
         let workers = file.workers.unwrap_or(8);
-        if !(1..=256).contains(&workers) {
-            faults.push("workers: a number from 1 to 256".into());
+        if !(1..=4096).contains(&workers) {
+            faults.push("workers: a number from 1 to 4096".into());
         }
         if !faults.is_empty() {
             return Err(faults);

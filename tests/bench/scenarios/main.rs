@@ -9,6 +9,7 @@
 )]
 
 mod bundle;
+mod cloud;
 mod daemon;
 mod diff;
 mod floors;
@@ -72,6 +73,7 @@ fn main() -> anyhow::Result<()> {
     for name in &names {
         match name.as_str() {
             "bundle" => bundle::run(&options)?,
+            "cloud" => cloud::run(&options)?,
             "diff" => diff::run(&options)?,
             "footprint" => footprint::run(&options)?,
             "line" => line::run(&options)?,
@@ -82,7 +84,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     if names.is_empty() {
-        println!("name a scenario: bundle, diff, footprint, line, log, phases, poll");
+        println!("name a scenario: bundle, cloud, diff, footprint, line, log, phases, poll");
     }
     Ok(())
 }
@@ -91,6 +93,8 @@ fn main() -> anyhow::Result<()> {
 fn child(words: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
+        ["cloud-far"] => cloud::far::serve(),
+        ["cloud-measured", address, repeat] => cloud::measured(address, repeat),
         ["git-server", root] => poll::serve(root),
         ["bundle", mebibytes] => bundle::packed(mebibytes),
         ["roll-out", folder, services] => footprint::roll_out(folder, services),
