@@ -454,7 +454,7 @@ async fn in_flight(far: &Far, hints: bool) -> anyhow::Result<()> {
         late.last().copied().unwrap_or_default(),
     );
     println!(
-        "  a second: {:.2} listings, {:.2} descriptions (one for each that ended), {:.2} of SQS; processor time {} watched, {} in all",
+        "  a second: {:.2} listings, {:.2} descriptions, {:.2} of SQS; processor time {} watched, {} in all",
         lists as f64 / seconds,
         describes as f64 / seconds,
         hears as f64 / seconds,
