@@ -298,6 +298,9 @@ fn event(kind: &EventKind, by: &str) -> String {
             to.revision.short(),
             clean(reason)
         ),
+        EventKind::FailureForgotten => {
+            "Git asks for what is applied: what failed since is forgotten".into()
+        }
         EventKind::Following => "follows Git again: it asks for the same".into(),
         EventKind::Retried => format!("tried again by {by}"),
         EventKind::Suspended { reason, .. } => format!("suspended by {by}: {}", clean(reason)),

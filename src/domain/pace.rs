@@ -336,10 +336,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
 
-        /// From twice the slowest pace on: a service that takes less than that is asked in vain now and then for ever.
+        /// From three times the slowest pace on: a service that takes less than that is asked in vain now and then for ever.
         #[test]
         fn a_slow_service_is_used_well_and_seldom_asked_in_vain(
-            limit in 2.0 * SLOWEST..60.0, seconds in 30u32..120, round_trip in 1i64..400,
+            limit in 3.0 * SLOWEST..60.0, seconds in 30u32..120, round_trip in 1i64..400,
         ) {
             let calls = (limit * f64::from(seconds)) as u32;
             let (took, refused) = work(limit, calls, round_trip);

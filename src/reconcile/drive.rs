@@ -1,5 +1,6 @@
 //! Driving a deployment that has begun: ask what comes next, announce, perform, record, and ask again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,18 @@ fn is_still(now: Option<&Observed>, deployment: &Deployment) -> bool {
     now == deployment.pinned.watermark
         || (deployment.cleared && now.is_none())
         || !guard_stands("watermark")
+}
+
+/// Returns the resources that failed since a stack last began to move: those keep it where it is.
+fn stuck_on(events: &[StackEvent], stack: &str) -> Vec<String> {
+    let began = |e: &StackEvent| e.logical == stack && e.status.ends_with("_IN_PROGRESS");
+    let since = events.iter().rposition(began).unwrap_or_default();
+    let mut newest: BTreeMap<&str, &str> = BTreeMap::new();
+    for event in events[since..].iter().filter(|e| e.logical != stack) {
+        newest.insert(&event.logical, &event.status);
+    }
+    let failed = newest.iter().filter(|(_, s)| s.ends_with("_FAILED"));
+    failed.map(|(logical, _)| (*logical).to_owned()).collect()
 }
 
 impl Line {
@@ -958,13 +971,17 @@ impl Line {
             .clone()
             .ok_or_else(|| Error::Broken("no stack".into()))?;
         if deployment.pinned.removal {
-            let cause = self.cause(engine, &stack, deployment).await;
-            return self.end_removal(guard, observed.as_ref(), cause).await;
+            let found = self
+                .cause(engine, &stack, deployment, observed.as_ref())
+                .await;
+            return self.end_removal(guard, observed.as_ref(), found).await;
         }
         if deployment.pinned.remedy.is_some() {
-            let cause = self.cause(engine, &stack, deployment).await;
+            let found = self
+                .cause(engine, &stack, deployment, observed.as_ref())
+                .await;
             return self
-                .end_remedy(guard, deployment, observed.as_ref(), cause)
+                .end_remedy(guard, deployment, observed.as_ref(), found)
                 .await;
         }
         if self
@@ -1002,32 +1019,62 @@ impl Line {
                 .settle(guard, outcome, reason, Some(by.clone()), observed.as_ref())
                 .await;
         }
-        let cause = self.cause(engine, &stack, deployment).await;
-        self.settle(guard, outcome, reason, cause, observed.as_ref())
+        let (cause, stuck_on) = self
+            .cause(engine, &stack, deployment, observed.as_ref())
+            .await;
+        self.settle_with(guard, outcome, reason, cause, observed.as_ref(), stuck_on)
             .await
     }
 
-    /// Finds why an operation failed: its first failure; what follows it is only cancelled.
+    /// Finds why an operation failed, and what keeps its stack from moving where it is stuck.
+    ///
+    /// The first failure is the cause; what follows it is only cancelled. Where no resource failed, the stack itself says why.
     async fn cause(
         &self,
         engine: &dyn StackEngine,
         stack: &StackId,
         deployment: &Deployment,
-    ) -> Option<String> {
-        let events = self
-            .operation_events(engine, stack, deployment)
-            .await
-            .unwrap_or_default();
-        events
-            .iter()
-            .find(|e| e.status.ends_with("_FAILED"))
-            .map(|e| {
-                format!(
-                    "{}: {}",
-                    e.logical,
-                    e.reason.as_deref().unwrap_or("no reason was given")
-                )
+        observed: Option<&Observed>,
+    ) -> (Option<String>, Vec<String>) {
+        let all = engine.events(stack, None).await.unwrap_or_default();
+        let token = deployment.token();
+        let begins = |e: &StackEvent| e.token.as_deref().is_some_and(|t| t.starts_with(&token));
+        let mut events = all.iter().filter(|e| begins(e));
+        let words = |e: &StackEvent| e.reason.clone().filter(|r| r != "User Initiated");
+        let said = |e: &StackEvent| {
+            let reason = words(e).unwrap_or_else(|| "no reason was given".into());
+            match e.logical == deployment.pinned.stack_name.as_str() {
+                true => reason,
+                false => format!("{}: {reason}", e.logical),
+            }
+        };
+        let cause = events
+            .clone()
+            .find(|e| {
+                e.status.ends_with("_FAILED") && e.logical != deployment.pinned.stack_name.as_str()
             })
+            .or_else(|| {
+                events.find(|e| {
+                    let turns = e.status.contains("ROLLBACK") || e.status.ends_with("_FAILED");
+                    turns && words(e).is_some()
+                })
+            })
+            .map(said)
+            .or_else(|| observed.and_then(|o| o.status_reason.clone()));
+        let stuck = observed.filter(|o| o.status.class() == StatusClass::Stuck);
+        let Some(stuck) = stuck else {
+            return (cause, Vec::new());
+        };
+        let keeps = stuck_on(&all, deployment.pinned.stack_name.as_str());
+        let over = match keeps.as_slice() {
+            [] => String::new(),
+            names => format!(" over {}", names.join(", ")),
+        };
+        let cause = cause.map(|c| format!(": {c}")).unwrap_or_default();
+        (
+            Some(format!("the stack is {}{over}{cause}", stuck.status)),
+            keeps,
+        )
     }
 
     /// Takes the values of a deployment out of a reason: what is once in the log stays there.
@@ -1055,6 +1102,20 @@ impl Line {
         cause: Option<String>,
         observed: Option<&Observed>,
     ) -> Result<(), Error> {
+        self.settle_with(guard, outcome, reason, cause, observed, Vec::new())
+            .await
+    }
+
+    /// Does the same, and names the resources that keep a stuck stack from moving.
+    pub(super) async fn settle_with(
+        &self,
+        guard: &TargetGuard<TargetUid>,
+        outcome: Outcome,
+        reason: Reason,
+        cause: Option<String>,
+        observed: Option<&Observed>,
+        stuck_on: Vec<String>,
+    ) -> Result<(), Error> {
         let uid = guard.key();
         let cause = match (cause, self.history(uid).and_then(|h| h.current.clone())) {
             (Some(text), Some(deployment)) => Some(self.cleared(&text, &deployment.pinned).await),
@@ -1069,6 +1130,7 @@ impl Line {
             output_names: Vec::new(),
             cause: cause.clone(),
             reason,
+            stuck_on,
         };
         if let Some(observed) =
             observed.filter(|_| matches!(outcome, Outcome::Applied | Outcome::NoEffect))

@@ -290,7 +290,7 @@ impl Line {
         guard: &TargetGuard<TargetUid>,
         deployment: &Deployment,
         observed: Option<&Observed>,
-        cause: Option<String>,
+        (cause, stuck_on): (Option<String>, Vec<String>),
     ) -> Result<(), Error> {
         let class = observed.map_or(StatusClass::Gone, |o| o.status.class());
         let deletes = matches!(deployment.pinned.remedy, Some(Remedy::Delete { .. }));
@@ -303,7 +303,8 @@ impl Line {
         };
         let cause = cause.or_else(|| observed.and_then(|o| o.status_reason.clone()));
         let cause = cause.filter(|_| outcome == Outcome::Stuck);
-        self.settle(guard, outcome, reason, cause, observed).await
+        self.settle_with(guard, outcome, reason, cause, observed, stuck_on)
+            .await
     }
 
     /// Holds a target at what an earlier deployment gave it, and brings it there first where it is not. `None` means that

@@ -601,7 +601,7 @@ impl Line {
         &self,
         guard: &TargetGuard<TargetUid>,
         observed: Option<&Observed>,
-        cause: Option<String>,
+        (cause, stuck_on): (Option<String>, Vec<String>),
     ) -> Result<(), Error> {
         let gone = observed.is_none_or(|o| o.status.class() == StatusClass::Gone);
         let (outcome, reason) = if gone {
@@ -610,7 +610,8 @@ impl Line {
             (Outcome::Stuck, Reason::StackStuck)
         };
         let cause = cause.or_else(|| observed.and_then(|o| o.status_reason.clone()));
-        self.settle(guard, outcome, reason, cause.filter(|_| !gone), observed)
+        let cause = cause.filter(|_| !gone);
+        self.settle_with(guard, outcome, reason, cause, observed, stuck_on)
             .await
     }
 }

@@ -360,7 +360,9 @@ impl Line {
         let reason = known.condition.reason;
         let address = address.to_string();
         if reason == Reason::StackStuck && known.history.stack_name.is_some() {
-            return way_out(self.status_of(known), &address);
+            let failed = known.history.failed.as_ref();
+            let stuck_on = failed.map_or(&[][..], |(_, s, _)| &s.stuck_on);
+            return way_out(self.status_of(known), &address, stuck_on);
         }
         if reason == Reason::Protected
             && let Some(stack) = &known.history.stack_name
@@ -667,17 +669,21 @@ fn waits(report: &TargetReport) -> bool {
 }
 
 /// Says how a person gets a stuck stack to move, by where it stands.
-fn way_out(status: Option<StackStatus>, address: &str) -> String {
+fn way_out(status: Option<StackStatus>, address: &str, stuck_on: &[String]) -> String {
     use StackStatus as S;
+    let names = match stuck_on {
+        [] => "<logical ids>".to_owned(),
+        names => names.join(","),
+    };
     match &status {
         Some(S::UpdateRollbackFailed) => format!(
-            "isoform continue {address} --reason …; with --skip <logical ids> for what cannot go back"
+            "isoform continue {address} --reason …; with --skip {names} for what cannot go back"
         ),
         Some(S::UpdateFailed | S::CreateFailed | S::RollbackFailed) => {
             format!("isoform continue {address} --reason …")
         }
         Some(S::DeleteFailed) => format!(
-            "mend what keeps it, then isoform continue {address} --reason …; with --skip <logical ids> for what is to stay"
+            "mend what keeps it, then isoform continue {address} --reason …; with --skip {names} for what is to stay"
         ),
         Some(S::RollbackComplete) => {
             format!("isoform retry {address}: the rest is deleted, and it is made anew")
@@ -704,16 +710,17 @@ mod tests {
 
     #[test]
     fn a_stuck_stack_has_a_way_out_by_its_status() {
-        let out = |status| way_out(Some(status), "stack/a");
+        let out = |status| way_out(Some(status), "stack/a", &["Db".to_owned()]);
         assert!(
             out(StackStatus::UpdateRollbackFailed).starts_with("isoform continue stack/a --reason")
         );
         assert!(out(StackStatus::DeleteFailed).contains("isoform continue stack/a"));
+        assert!(out(StackStatus::DeleteFailed).contains("--skip Db "));
         assert!(out(StackStatus::RollbackComplete).starts_with("isoform retry stack/a"));
         assert_eq!(
             out(StackStatus::UpdateRollbackComplete),
             "the stack is UPDATE_ROLLBACK_COMPLETE by now: isoform retry stack/a"
         );
-        assert!(way_out(None, "stack/a").contains("stuck-stacks.md"));
+        assert!(way_out(None, "stack/a", &[]).contains("stuck-stacks.md"));
     }
 }

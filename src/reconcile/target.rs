@@ -328,8 +328,12 @@ impl Line {
             let accepted = word.is_some_and(|(_, overwrite)| !overwrite);
             let place = history.owned.as_ref().and_then(super::sweep::spot);
             let gone = swept.is_none() && place.is_some_and(|p| self.shared().listed.contains(&p));
-            if (swept.is_some() || gone) && swept != applied.watermark && !accepted {
-                let detail = if word.is_some() {
+            // What is gone cannot be waited for: somebody said that it is to be made again.
+            let again = gone && word.is_some() && !accepted;
+            if (swept.is_some() || gone) && swept != applied.watermark && !accepted && !again {
+                let detail = if gone {
+                    "its stack is gone: somebody deleted it; `overwrite` makes it anew"
+                } else if word.is_some() {
                     "the stack was changed by somebody else; the next change of this target overwrites that"
                 } else {
                     "the stack was changed by somebody else since it was last applied"
@@ -351,8 +355,15 @@ impl Line {
                     .await?;
                 return Ok(None);
             }
-            self.pass(uid, snapshot.id, applied.at);
-            return self.in_sync(guard, behind).await;
+            if !again {
+                if history.failed.is_some() && history.current.is_none() {
+                    let line = crate::domain::model::Actor::daemon("line");
+                    self.record(uid, line, EventKind::FailureForgotten, Vec::new())
+                        .await?;
+                }
+                self.pass(uid, snapshot.id, applied.at);
+                return self.in_sync(guard, behind).await;
+            }
         }
         if let Some((_, settlement, _)) = history
             .failed

@@ -202,7 +202,7 @@ impl Checks {
                 {
                     return Err(format!("entry {}: it moves while suspended", entry.seq));
                 }
-                EventKind::Retried => {
+                EventKind::Retried | EventKind::FailureForgotten => {
                     failed.remove(uid);
                 }
                 EventKind::Begun(pinned) if failed.get(uid) == Some(&&pinned.digest) => {

@@ -20,6 +20,7 @@ mod removal;
 mod sealed;
 mod sec;
 mod shelf;
+mod states;
 mod story;
 mod support;
 mod sweep;

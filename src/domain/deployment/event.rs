@@ -211,6 +211,9 @@ pub struct Settlement {
     pub cause: Option<String>,
     /// The stable reason.
     pub reason: Reason,
+    /// Logical ids of the resources that keep a stuck stack from moving.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck_on: Vec<String>,
 }
 
 /// What happened to a target.
@@ -342,6 +345,9 @@ pub enum EventKind {
     },
     /// Git is followed again: it asks for what the target was held at.
     Following,
+    /// Git asks for what is applied: a change that failed since is nothing that anybody wants, and would be tried when it is
+    /// asked for anew.
+    FailureForgotten,
     /// Somebody asked to try again.
     Retried,
     /// Somebody holds the target.
@@ -428,6 +434,7 @@ impl EventKind {
             Self::Remedied { .. } => "remedied",
             Self::RollbackAsked { .. } => "rollback-asked",
             Self::Following => "following",
+            Self::FailureForgotten => "failure-forgotten",
             Self::Settled(_) => "settled",
             Self::Retried => "retried",
             Self::Suspended { .. } => "suspended",

@@ -517,6 +517,7 @@ impl History {
                 });
                 self.failed = None;
             }
+            (EventKind::FailureForgotten, None) if self.failed.is_some() => self.failed = None,
             (EventKind::Following, _) if self.pin.is_some() => self.pin = None,
             (EventKind::Settled(settlement), Some(deployment)) if deployment.opened.is_none() => {
                 self.settle(settlement, event.at);
@@ -720,6 +721,7 @@ mod tests {
             output_names: vec![],
             cause: None,
             reason: Reason::Settled,
+            stuck_on: vec![],
         }))
     }
 
