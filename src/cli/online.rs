@@ -297,7 +297,16 @@ pub(crate) async fn why(global: &Global, address: &str) -> anyhow::Result<u8> {
                 .as_deref()
                 .map(|c| format!(": {}", clean(c)))
                 .unwrap_or_default();
-            row("last", format!("{outcome:?} at {}{cause}", show::time(*at)));
+            let place = target
+                .cause_at
+                .as_deref()
+                .filter(|_| !cause.is_empty())
+                .map(|place| format!("   {}", clean(place)))
+                .unwrap_or_default();
+            row(
+                "last",
+                format!("{outcome:?} at {}{cause}{place}", show::time(*at)),
+            );
         }
         if let Some(held) = &target.suspended {
             let until = held

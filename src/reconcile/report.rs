@@ -11,6 +11,7 @@ use super::{Error, Known, Line, OperatorError};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::cfn::name_nested;
 use crate::domain::deployment::{EventKind, Outcome, Pinned};
+use crate::domain::estate::Target;
 use crate::domain::model::{
     Address, Condition, Digest, Finding, Reason, Revision, SourceName, SyncResult, TargetUid,
     Timestamp,
@@ -58,6 +59,9 @@ pub struct TargetReport {
     pub approvals: Vec<String>,
     /// The last outcome.
     pub last: Option<(Outcome, Option<String>, Timestamp)>,
+    /// The line of the template that defines the resource which the cause names.
+    #[serde(default)]
+    pub cause_at: Option<String>,
     /// How long the last deployment took, in milliseconds.
     pub took_ms: Option<u64>,
     /// What to do.
@@ -336,6 +340,11 @@ impl Line {
                 .last
                 .as_ref()
                 .map(|(_, s, at)| (s.outcome, s.cause.clone(), *at)),
+            cause_at: history
+                .last
+                .as_ref()
+                .zip(target.as_ref())
+                .and_then(|((_, s, _), target)| cause_at(target, s.cause.as_deref()?)),
             took_ms: took.and_then(|(id, at)| {
                 started(id.as_str()).map(|from| u64::try_from(at.0 - from).unwrap_or(0))
             }),
@@ -666,6 +675,17 @@ fn waits(report: &TargetReport) -> bool {
             report.condition.reason,
             Reason::Dependency | Reason::Rollout
         )
+}
+
+/// Finds the line that defines the resource which a cause names: `Logical: reason`, perhaps after what became of the stack.
+fn cause_at(target: &Target, cause: &str) -> Option<String> {
+    let named = cause
+        .split(": ")
+        .map(|part| part.rsplit(' ').next().unwrap_or(part));
+    let found = named
+        .filter(|word| !word.is_empty() && word.chars().all(char::is_alphanumeric))
+        .find_map(|logical| target.line_of(logical));
+    found.map(|(file, line)| format!("{file}:{line}"))
 }
 
 /// Says how a person gets a stuck stack to move, by where it stands.

@@ -91,6 +91,7 @@ fn every_test_that_is_named_exists() {
         "src/local",
         "src/domain/cfn",
         "src/domain/plan",
+        "src/domain/policy",
     ] {
         functions(&root().join(folder), &mut known);
     }

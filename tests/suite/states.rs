@@ -68,7 +68,10 @@ fn a_first_creation_that_failed() {
     bench.push("a topic");
     bench.becomes("stack/topic", "Failed(StackCreateFailed)");
     let why = proposed(&bench, "stack/topic", 1, "retry", &[]);
-    assert!(why.contains("insufficient capacity"), "{why}");
+    assert!(
+        why.contains("insufficient capacity") && why.contains("topic.yaml:2"),
+        "{why}"
+    );
     bench.becomes("stack/topic", "InSync(Settled)");
 }
 

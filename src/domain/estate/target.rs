@@ -351,6 +351,23 @@ impl Target {
         self.part().map(|(part, path)| (path, part.text.as_str()))
     }
 
+    /// Returns where a resource is defined in the template as it was written: file and line.
+    ///
+    /// By its text: what is not rendered cannot be read. The first line that begins with its name is taken.
+    pub fn line_of(&self, logical: &str) -> Option<(String, usize)> {
+        let (path, text) = match &self.kind {
+            TargetKind::Stack { path, text, .. } => (path.clone(), &**text),
+            _ => self.source()?,
+        };
+        let defines = |line: &str| {
+            let line = line.trim_start().trim_start_matches('"');
+            let rest = line.strip_prefix(logical);
+            rest.is_some_and(|r| r.trim_start_matches('"').trim_start().starts_with(':'))
+        };
+        let at = text.lines().position(defines)?;
+        Some((path, at + 1))
+    }
+
     /// Renders the target and checks what came out.
     pub fn render(&self, context: &Context<'_>) -> Result<Rendering, Vec<Finding>> {
         self.check(self.draft(context, None)?)
