@@ -24,6 +24,7 @@ mod removal;
 mod report;
 mod restore;
 mod root;
+mod settle;
 mod shelf;
 mod ship;
 mod sweep;

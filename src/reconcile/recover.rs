@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::drive::LAG;
+use super::settle::LAG;
 use super::{Error, Line, Snapshot};
 use crate::domain::deployment::{
     Deployment, EventKind, History, Outcome, Pin, Pinned, Remedy, Step,

@@ -641,10 +641,10 @@ impl ObjectStore for Objects {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, Error> {
         self.0.count("HeadObject");
         let world = self.0.world();
-        Ok(world
-            .objects
-            .get(key)
-            .map(|(etag, bytes)| meta(key, etag, bytes.len())))
+        Ok(world.objects.get(key).map(|(etag, bytes)| ObjectMeta {
+            sha256: Some(sha256_hex(bytes)),
+            ..meta(key, etag, bytes.len())
+        }))
     }
 
     async fn list(&self, prefix: &str, _: Option<&str>) -> Result<Page<ObjectMeta>, Error> {

@@ -259,7 +259,8 @@ async fn bundles_that_have_not_changed_are_not_read() {
                 done.calls.get("GetObject"),
                 all.running.stub.take_read()
             ),
-            (None, None, 0)
+            // The one that runs looks whether its bundle and its text are still what was put.
+            (Some(&2), None, 0)
         );
         all.running.stop().await;
     }

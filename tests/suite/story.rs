@@ -409,7 +409,7 @@ fn a_revert_does_not_hide_a_stack_that_is_stuck() {
     bench.cli(&["local", "fail", stack, "Alarm", "--times", "1"], 0);
     bench.cli(
         &[
-            "local", "fail", stack, "Topic", "--on", "rollback", "--times", "1",
+            "local", "fail", stack, "Topic", "--on", "rollback", "--times", "2",
         ],
         0,
     );
