@@ -61,6 +61,20 @@ impl S3Objects {
         }
     }
 
+    /// Deletes one version of an object, and leaves no marker.
+    pub async fn delete_version(&self, key: &str, version: &str) -> Result<(), Error> {
+        self.client
+            .delete_object()
+            .bucket(&self.bucket.name)
+            .key(self.full(key))
+            .expected_bucket_owner(self.bucket.owner.as_str())
+            .version_id(version)
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|e| error::of("DeleteObject", key, e))
+    }
+
     fn full(&self, key: &str) -> String {
         if self.bucket.prefix.is_empty() {
             key.to_owned()

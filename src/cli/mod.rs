@@ -315,8 +315,8 @@ enum Command {
         #[command(subcommand)]
         what: config::ConfigCommand,
     },
-    /// Check credentials, permissions, buckets, keys and the clock, and say how to mend what is wrong. Writes nothing.
-    Doctor,
+    /// Check credentials, permissions, buckets, keys and the clock, and say how to mend what is wrong. Writes nothing without `--probe`.
+    Doctor(doctor::DoctorArgs),
     /// Print what AWS must allow for this configuration: roles, trusts, and policies of buckets and keys.
     Iam(iam::IamArgs),
     /// Print the JSON Schema of a file format.
@@ -509,7 +509,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Bundle { what } => offline::bundle(&global, what).await,
         Command::Audit { what } => audit::audit(&global, what).await,
         Command::Config { what } => config::config(&global, what),
-        Command::Doctor => doctor::doctor(&global).await,
+        Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Iam(args) => iam::iam(&global, &args),
         Command::Schema { format } => config::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,

@@ -178,7 +178,7 @@ pub async fn open_bucket(store: &config::S3Store) -> Arc<dyn ObjectStore> {
     Arc::new(S3Objects::new(&session, bucket_of(store)))
 }
 
-async fn opened(reached: &Aws, aws: &config::Aws, store: &config::S3Store) -> S3Objects {
+pub(super) async fn opened(reached: &Aws, aws: &config::Aws, store: &config::S3Store) -> S3Objects {
     let session = reached
         .session(&store.region, &chain(aws, store.role.as_ref()))
         .await;

@@ -4,6 +4,7 @@ mod build;
 mod cloud;
 pub mod doctor;
 mod errand;
+pub mod probe;
 mod run;
 
 pub use build::{Built, LocalPorts, build, build_on, open, open_ports, root_key};

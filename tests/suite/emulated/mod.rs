@@ -4,6 +4,7 @@ mod accounts;
 mod chains;
 mod faults;
 mod keys;
+mod probe;
 pub mod proxy;
 mod rebuild;
 mod swaps;
