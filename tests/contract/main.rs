@@ -28,6 +28,7 @@ mod misbehaviour;
 mod nested;
 mod objects;
 mod permissions;
+mod probe;
 mod reach;
 mod replayed;
 mod specification;
