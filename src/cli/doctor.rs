@@ -90,7 +90,9 @@ async fn probe(global: &Global, config: &Config, named: &str) -> anyhow::Result<
             &json!({ "prefix": prefix, "findings": outcome.findings, "not_held": not_held, "left": outcome.left, "stopped": outcome.stopped }),
         )?;
     }
-    let well = not_held == 0 && outcome.left.is_empty() && !outcome.stopped;
+    // Where nothing could be told, as without credentials, nothing is known to be well.
+    let told = with(&outcome, Answer::Held) > 0;
+    let well = told && not_held == 0 && outcome.left.is_empty() && !outcome.stopped;
     Ok(if well { DONE } else { FAILED })
 }
 
