@@ -45,6 +45,7 @@ pub const CALLS: &[Call] = &[
         "DescribeStackEvents",
         &["cloudformation:DescribeStackEvents"],
     ),
+    used("DescribeEvents", &["cloudformation:DescribeEvents"]),
     used("DescribeChangeSet", &["cloudformation:DescribeChangeSet"]),
     used("GetTemplate", &["cloudformation:GetTemplate"]),
     used("GetStackPolicy", &["cloudformation:GetStackPolicy"]),

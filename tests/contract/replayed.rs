@@ -411,6 +411,70 @@ async fn a_failed_change_set_is_read_without_values_too_because_they_hide_the_re
     assert_eq!(service.count("DescribeChangeSet"), 2);
 }
 
+/// What validation before the deployment found, as the API model names it: DescribeEvents, `OperationEvent`.
+#[tokio::test]
+async fn what_early_validation_found_is_told_resource_by_resource() {
+    let early = "<Status>FAILED</Status><ExecutionStatus>UNAVAILABLE</ExecutionStatus><StatusReason>The following hook(s)/validation failed: [AWS::EarlyValidation::PropertyValidation].</StatusReason>";
+    let event = |logical: &str, path: &str| {
+        format!(
+            "<member><EventType>VALIDATION_ERROR</EventType><LogicalResourceId>{logical}</LogicalResourceId><ValidationName>PROPERTY</ValidationName><ValidationStatus>FAILED</ValidationStatus><ValidationStatusReason>not a number</ValidationStatusReason><ValidationPath>{path}</ValidationPath></member>"
+        )
+    };
+    let answers = move |call: &str| {
+        if call.starts_with("DescribeChangeSet") {
+            return result("DescribeChangeSet", early);
+        }
+        assert!(call.contains("Filters.FailedEvents=true"), "{call}");
+        let (events, next) = match call.contains("NextToken=two") {
+            true => (
+                event("Queue", "/Resources/Queue/Properties/DelaySeconds"),
+                "",
+            ),
+            false => (
+                event("Db", "/Resources/Db/Properties/Port"),
+                "<NextToken>two</NextToken>",
+            ),
+        };
+        result(
+            "DescribeEvents",
+            &format!("{next}<OperationEvents>{events}</OperationEvents>"),
+        )
+    };
+    let service = saying(move |call, _| answers(call)).await;
+
+    let read = service.stacks().await.review(SET).await.unwrap();
+
+    assert_eq!(read.status, ChangeSetStatus::Failed);
+    let reason = read.reason.unwrap();
+    assert!(
+        reason
+            .starts_with("Db: not a number at /Resources/Db/Properties/Port; Queue: not a number"),
+        "{reason}"
+    );
+    assert_eq!(service.count("DescribeEvents"), 2);
+}
+
+#[tokio::test]
+async fn who_may_not_read_what_early_validation_found_is_told_that_it_failed() {
+    let service = saying(|call, _| {
+        if call.starts_with("DescribeChangeSet") {
+            let early = "<Status>FAILED</Status><ExecutionStatus>UNAVAILABLE</ExecutionStatus><StatusReason>[AWS::EarlyValidation::NameConflict]</StatusReason>";
+            return result("DescribeChangeSet", early);
+        }
+        refusal("AccessDenied")
+    })
+    .await;
+
+    let read = service.stacks().await.review(SET).await.unwrap();
+
+    assert_eq!(read.status, ChangeSetStatus::Failed);
+    let reason = read.reason.unwrap();
+    assert!(
+        reason.contains("NameConflict") && reason.contains("cannot be read: access denied"),
+        "{reason}"
+    );
+}
+
 #[tokio::test]
 async fn every_page_of_a_change_set_is_read() {
     let service = saying(|call, _| {

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_cloudformation::types::{
-    ChangeAction, EvaluationType, PolicyAction as ApiPolicy, Replacement as ApiReplacement,
-    RequiresRecreation, ResourceAttribute, ResourceChange, ResourceChangeDetail,
+    ChangeAction, EvaluationType, EventFilter, PolicyAction as ApiPolicy,
+    Replacement as ApiReplacement, RequiresRecreation, ResourceAttribute, ResourceChange,
+    ResourceChangeDetail,
 };
 use serde_json::Value;
 
@@ -21,6 +22,10 @@ use crate::port::{ChangeSet, Error};
 /// How the reason begins that says that resources are missing from an answer with property values.
 const WITHHELD: &str =
     "[WARN] --include-property-values option can return incomplete ChangeSet data";
+/// What stands in the reason where validation before the deployment found something: what it found is in the events alone.
+const EARLY: &str = "AWS::EarlyValidation";
+/// A change set has at most 500 resources, and one can have several faults.
+const EVENT_PAGES: usize = 20;
 /// What stands for a value that is known only when the change runs.
 const LATER: &str = "{{changeSet:KNOWN_AFTER_APPLY}}";
 /// A stack has at most 500 resources; a page holds dozens.
@@ -47,7 +52,52 @@ impl Stacks {
         } else {
             None
         };
-        Ok(join(with, plain, withheld))
+        let mut read = join(with, plain, withheld);
+        if read.status == ChangeSetStatus::Failed
+            && let Some(reason) = read.reason.as_mut().filter(|r| r.contains(EARLY))
+        {
+            match self.validated(change_set).await {
+                Ok(found) if found.is_empty() => {}
+                Ok(found) => *reason = format!("{}: {reason}", found.join("; ")),
+                // The verdict stands without them.
+                Err(error) => *reason = format!("{reason} (what it found cannot be read: {error})"),
+            }
+        }
+        Ok(read)
+    }
+
+    /// Returns what validation before the deployment found: all of it, resource by resource.
+    async fn validated(&self, change_set: &str) -> Result<Vec<String>, Error> {
+        let client = self.client().await?;
+        let mut found = Vec::new();
+        let mut token: Option<String> = None;
+        for _ in 0..EVENT_PAGES {
+            let sent = self
+                .read(
+                    "DescribeEvents",
+                    client
+                        .describe_events()
+                        .change_set_name(change_set)
+                        .filters(EventFilter::builder().failed_events(true).build())
+                        .set_next_token(token),
+                    |c| c.send(),
+                )
+                .await?;
+            let answer = sent.map_err(|e| error::of("DescribeEvents", change_set, e))?;
+            for event in answer.operation_events() {
+                let Some(reason) = event.validation_status_reason() else {
+                    continue;
+                };
+                let logical = event.logical_resource_id().unwrap_or("the template");
+                let path = event.validation_path().map(|p| format!(" at {p}"));
+                found.push(format!("{logical}: {reason}{}", path.unwrap_or_default()));
+            }
+            token = answer.next_token().map(str::to_owned);
+            if token.is_none() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     async fn described(&self, change_set: &str, values: bool) -> Result<Described, Error> {

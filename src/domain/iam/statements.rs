@@ -14,6 +14,7 @@ const RENDERED: &str = "rendered/*";
 const EVERYWHERE: &[&str] = &["cloudformation:ListStacks"];
 const LOOK: &[&str] = &[
     "cloudformation:DescribeChangeSet",
+    "cloudformation:DescribeEvents",
     "cloudformation:DescribeStackEvents",
     "cloudformation:DescribeStacks",
     "cloudformation:GetStackPolicy",
