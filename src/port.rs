@@ -335,6 +335,8 @@ pub struct Proposal {
     pub template_url: String,
     /// Parameters.
     pub parameters: BTreeMap<String, String>,
+    /// Names of parameters that keep the values which the stack has: nothing is sent for them.
+    pub kept: BTreeSet<String>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
     /// Acknowledged capabilities.

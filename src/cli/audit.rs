@@ -61,7 +61,7 @@ pub(crate) struct VerifyArgs {
     /// The root key, to check payloads too.
     #[arg(long)]
     root_key: Option<PathBuf>,
-    /// From the bundle store alone, without any state: that of the configuration, or s3://<bucket>/<prefix>.
+    /// From the bundle store alone, without any state: that of the configuration, or `s3://<bucket>/<prefix>`.
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["file", "state", "root_key"])]
     shipped: Option<String>,
     /// Which log, where the bundle store holds several.

@@ -8,7 +8,7 @@ use sqlx::Row;
 use super::engine::{LocalEngine, Tx};
 use super::faults::Faults;
 use super::import::importable;
-use super::model::{Stack, StoredChangeSet};
+use super::model::{Stack, StoredChangeSet, StoredProposal};
 use super::physical::own_name;
 use super::schedule::Goal;
 use super::target::{Around, GoalError};
@@ -202,7 +202,16 @@ impl LocalEngine {
                 "LimitExceededException: too many change sets".into(),
             ));
         }
-        let template = readable(text, &proposal.parameters)?;
+        let mut given = proposal.parameters.clone();
+        for name in &proposal.kept {
+            let Some(value) = stack.form.parameters.get(name) else {
+                return Err(Error::Refused(format!(
+                    "Invalid input for parameter key {name}. Cannot specify usePreviousValue as true for a parameter key not in the previous template"
+                )));
+            };
+            given.insert(name.clone(), value.clone());
+        }
+        let template = readable(text, &given)?;
         capable(&template, &proposal.capabilities)?;
         let delay = self.lag(faults.making_ms);
         let mut set = StoredChangeSet {
@@ -217,12 +226,18 @@ impl LocalEngine {
             failed: None,
             changes: Vec::new(),
             base: stack.operations,
-            proposal: proposal.into(),
+            proposal: StoredProposal {
+                parameters: given,
+                ..proposal.into()
+            },
             executed: false,
             gone_at: None,
         };
         for (name, value) in &mut set.proposal.parameters {
-            if template.parameters.get(name).is_some_and(|p| p.no_echo) {
+            // What is kept is marked already.
+            if !proposal.kept.contains(name)
+                && template.parameters.get(name).is_some_and(|p| p.no_echo)
+            {
                 *value = self.mark(value);
             }
         }

@@ -1,5 +1,6 @@
 //! The only file that changes the world: every step can be done twice.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::announce::Announced;
@@ -193,14 +194,16 @@ impl Line {
         let pinned = &deployment.pinned;
         let pinning: Pinning = self.pinning(&pinned.payload).await?;
         let store = self.ports.store(&target.placement, &target.region)?;
+        let (given, kept) = self.unsaid(announced, &pinning).await?;
         let proposal = Proposal {
             stack: pinned.stack_name.clone(),
             name: name.to_owned(),
             token: format!("{}-p", deployment.token()),
             create: pinned.watermark.is_none() || deployment.cleared,
-            import: std::collections::BTreeMap::new(),
+            import: BTreeMap::new(),
             template_url: store.url(&pinned.rendered, deployment.rendered_version.as_deref()),
-            parameters: pinning.parameters,
+            parameters: given,
+            kept,
             tags: pinning.tags,
             capabilities: pinning.capabilities,
             notification_arns: pinning.notification_arns,
@@ -240,6 +243,36 @@ impl Line {
         Ok(Performed::Events(events))
     }
 
+    /// Takes out of the parameters the secret ones that the stack has as they are: a secret is sent when it is another one, and
+    /// not with every change. Only where nobody has moved the stack since: then it has what was given to it.
+    async fn unsaid(
+        &self,
+        announced: &Announced,
+        pinning: &Pinning,
+    ) -> Result<(BTreeMap<String, String>, BTreeSet<String>), Error> {
+        let (mut given, mut kept) = (pinning.parameters.clone(), BTreeSet::new());
+        let deployment = &announced.deployment;
+        let history = self.history(&announced.uid);
+        let applied = history.as_ref().and_then(|h| h.applied.as_ref());
+        let Some(applied) = applied.filter(|a| {
+            a.watermark.is_some()
+                && a.watermark == deployment.pinned.watermark
+                && !deployment.cleared
+        }) else {
+            return Ok((given, kept));
+        };
+        if !pinning.secrets.is_empty() {
+            let before = self.pinning(&applied.payload).await?;
+            let same = |name: &&String| {
+                before.secrets.contains(name)
+                    && before.parameters.get(*name) == pinning.parameters.get(*name)
+            };
+            kept.extend(pinning.secrets.iter().filter(same).cloned());
+            kept.retain(|name| given.remove(name).is_some());
+        }
+        Ok((given, kept))
+    }
+
     /// Makes a change set only to look at it: under a name of a preview that is in the log already, read back and
     /// discarded, never executed.
     pub(super) async fn preview_change_set(
@@ -263,9 +296,10 @@ impl Line {
             token: format!("{name}-{}", uid.short()),
             name: name.to_owned(),
             create: false,
-            import: std::collections::BTreeMap::new(),
+            import: BTreeMap::new(),
             template_url: store.url(&sent.key, version.as_deref()),
             parameters: desired.parameters.clone(),
+            kept: BTreeSet::new(),
             tags: desired.tags.clone(),
             capabilities: desired.capabilities.clone(),
             notification_arns: desired.notification_arns.clone(),

@@ -168,6 +168,25 @@ pub async fn capabilities_must_be_acknowledged(world: &dyn Harness) {
     assert_eq!(summary.capabilities, ["CAPABILITY_NAMED_IAM"]);
 }
 
+pub async fn a_parameter_that_is_kept_has_the_value_that_the_stack_has(world: &dyn Harness) {
+    let name = world.name("orders");
+    let text = "Parameters: {Secret: {Type: String, NoEcho: true}, Plain: {Type: String}}\nResources:\n  A: {Type: 'AWS::SNS::Topic', Properties: {DisplayName: !Ref Secret}}\n  B: {Type: 'AWS::SNS::Topic', Properties: {DisplayName: !Ref Plain}}\n";
+    let plain = |value: &str| ("Plain".to_owned(), value.to_owned());
+    let mut first = proposal(world, &name, text).await;
+    first.parameters = BTreeMap::from([("Secret".into(), "hunter2-hunter2".into()), plain("one")]);
+    let id = begin(world, &first).await;
+    settled(world, &id).await;
+
+    let mut kept = proposal(world, &name, text).await;
+    kept.parameters = BTreeMap::from([plain("two")]);
+    kept.kept = ["Secret".to_owned()].into();
+    let (_, read) = propose(world, &kept).await;
+
+    assert_eq!(read.status, C::Available, "{read:?}");
+    let touched: Vec<&str> = read.changes.iter().map(|c| c.logical.as_str()).collect();
+    assert_eq!(touched, ["B"], "{read:?}");
+}
+
 pub async fn a_secret_parameter_reads_as_stars(world: &dyn Harness) {
     let name = world.name("orders");
     let text = "Parameters: {Secret: {Type: String, NoEcho: true}, Plain: {Type: String, Default: p}}\nResources:\n  Db: {Type: 'AWS::RDS::DBInstance', Properties: {MasterUserPassword: !Ref Secret}}\n";

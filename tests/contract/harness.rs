@@ -101,6 +101,7 @@ pub async fn proposal(world: &dyn Harness, stack: &str, template: &str) -> Propo
         import: BTreeMap::new(),
         template_url: world.put(template).await,
         parameters: BTreeMap::new(),
+        kept: std::collections::BTreeSet::new(),
         tags: BTreeMap::new(),
         capabilities: vec![
             "CAPABILITY_NAMED_IAM".into(),

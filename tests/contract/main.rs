@@ -140,6 +140,7 @@ contract! {
         a_removed_resource_goes_as_its_policy_says: "user guide: DeletionPolicy attribute";
         a_type_cannot_change_under_its_logical_id: "guess";
         capabilities_must_be_acknowledged: "API CreateChangeSet: Capabilities";
+        a_parameter_that_is_kept_has_the_value_that_the_stack_has: "API Parameter: UsePreviousValue";
         a_secret_parameter_reads_as_stars: "user guide: NoEcho; mapbox/cfn-config #177";
         a_parameter_that_is_not_named_falls_back_to_its_default: "API model: Parameter.UsePreviousValue";
         what_is_outside_ascii_reads_back_as_question_marks: "roadmap #814, #1220; cdk #33285";

@@ -231,6 +231,7 @@ pub fn proposal(create: bool) -> Proposal {
         import: BTreeMap::new(),
         template_url: "https://s3.eu-west-1.amazonaws.com/b/t".into(),
         parameters: BTreeMap::new(),
+        kept: std::collections::BTreeSet::new(),
         tags: BTreeMap::new(),
         capabilities: Vec::new(),
         notification_arns: Vec::new(),

@@ -64,6 +64,7 @@ fn by_hand(bench: &Bench, template: &str) {
             import: [].into(),
             template_url: store.url("t.yaml", None),
             parameters: [("Word".to_owned(), "hunter2-hunter2".to_owned())].into(),
+            kept: std::collections::BTreeSet::new(),
             tags: [("proton:service".to_owned(), "orders".to_owned())].into(),
             capabilities: Vec::new(),
             notification_arns: Vec::new(),

@@ -65,12 +65,19 @@ fn triggers(proposal: &Proposal) -> RollbackConfiguration {
 impl Stacks {
     pub(super) async fn create_change_set(&self, proposal: &Proposal) -> Result<Proposed, Error> {
         let create = proposal.create;
-        let parameters = proposal.parameters.iter().map(|(key, value)| {
+        let given = proposal.parameters.iter().map(|(key, value)| {
             Parameter::builder()
                 .parameter_key(key)
                 .parameter_value(value)
                 .build()
         });
+        let kept = proposal.kept.iter().map(|key| {
+            Parameter::builder()
+                .parameter_key(key)
+                .use_previous_value(true)
+                .build()
+        });
+        let parameters = given.chain(kept);
         let tags = proposal
             .tags
             .iter()
@@ -374,6 +381,7 @@ mod tests {
             import: BTreeMap::new(),
             template_url: String::new(),
             parameters: BTreeMap::new(),
+            kept: std::collections::BTreeSet::new(),
             tags: BTreeMap::new(),
             capabilities: Vec::new(),
             notification_arns: Vec::new(),

@@ -197,6 +197,7 @@ impl Bench {
             import: BTreeMap::new(),
             template_url,
             parameters: BTreeMap::new(),
+            kept: std::collections::BTreeSet::new(),
             tags: BTreeMap::new(),
             capabilities: capabilities.into_iter().collect(),
             notification_arns: Vec::new(),
