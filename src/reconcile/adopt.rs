@@ -262,7 +262,7 @@ impl Line {
             ));
         }
         match self.owner(stack).await? {
-            Some(owner) if owner != uid.as_str() => refuse(format!(
+            Some(owner) if owner != adopting(uid) => refuse(format!(
                 "the stack is claimed by the target {} in the bundle store",
                 owner.escape_debug()
             )),
@@ -387,7 +387,7 @@ impl Line {
         let digest = rendering.desired.digest(hasher);
         let (pinned, payload) =
             self.pin(history, newest, target, rendering, &digest, Some(observed))?;
-        if let Err(owner) = self.claim(uid, &observed.stack_id).await? {
+        if let Err(owner) = self.claim(&adopting(uid), &observed.stack_id).await? {
             return Err(OperatorError::NotNow(format!(
                 "the stack is claimed by the target {} in the bundle store",
                 owner.escape_debug()
@@ -423,6 +423,12 @@ impl Line {
         self.enqueue_waiting(uid);
         Ok(proved)
     }
+}
+
+/// The claim of a stack that is taken over. Not the one of a stack that isoform makes: where only the claim is left of it, it
+/// was not proved, and has to be again.
+fn adopting(uid: &TargetUid) -> String {
+    format!("{uid} adopted")
 }
 
 /// Everything that was compared, as it is kept.

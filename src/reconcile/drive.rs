@@ -367,7 +367,7 @@ impl Line {
         };
         if deployment.change_set.is_some() {
             let engine = self.engine_of(target, Some(&deployment))?;
-            self.step(guard, target, engine.as_ref(), Step::Discard)
+            self.discard(guard, target, engine.as_ref(), &deployment)
                 .await?;
         }
         self.settle(
@@ -675,6 +675,7 @@ impl Line {
             };
             let wait = both.iter().find_map(|(s, t)| self.may_begin(uid, s, t));
             if let Some(wait) = wait {
+                self.close_policy(guard, target, engine).await?;
                 return self.wait(uid, wait).await.map(Some);
             }
             return self

@@ -700,6 +700,11 @@ impl Shared {
                         .passes
                         .push(Pass::at(deployment.pinned.snapshot, event.at));
                 }
+                if let EventKind::RollbackAsked { .. } = &event.kind {
+                    // Whoever stands behind it is not let through by what is taken back.
+                    known.passes.clear();
+                    self.through.get_mut().clear();
+                }
                 let (before, reason) = (known.history.address.clone(), known.condition.reason);
                 Arc::make_mut(&mut known.history).record(&event)?;
                 known.stream_seq = entry.stream_seq;

@@ -229,7 +229,10 @@ impl Line {
             .as_ref()
             != Some(&proposed.stack_id)
         {
-            if let Err(owner) = self.claim(&announced.uid, &proposed.stack_id).await? {
+            if let Err(owner) = self
+                .claim(announced.uid.as_str(), &proposed.stack_id)
+                .await?
+            {
                 return Ok(Performed::NotOurs(owner));
             }
             events.push(EventKind::Owned {
@@ -244,7 +247,7 @@ impl Line {
     }
 
     /// Takes out of the parameters the secret ones that the stack has as they are: a secret is sent when it is another one, and
-    /// not with every change. Only where nobody has moved the stack since: then it has what was given to it.
+    /// not with every change. Only what was executed counts as given, and only where nobody has moved the stack since.
     async fn unsaid(
         &self,
         announced: &Announced,
@@ -253,16 +256,18 @@ impl Line {
         let (mut given, mut kept) = (pinning.parameters.clone(), BTreeSet::new());
         let deployment = &announced.deployment;
         let history = self.history(&announced.uid);
-        let applied = history.as_ref().and_then(|h| h.applied.as_ref());
-        let Some(applied) = applied.filter(|a| {
-            a.watermark.is_some()
-                && a.watermark == deployment.pinned.watermark
+        let found = history
+            .as_ref()
+            .and_then(|h| Some((h.applied.as_ref()?, h.sent.as_ref()?)));
+        let Some((_, sent)) = found.filter(|(applied, _)| {
+            applied.watermark.is_some()
+                && applied.watermark == deployment.pinned.watermark
                 && !deployment.cleared
         }) else {
             return Ok((given, kept));
         };
         if !pinning.secrets.is_empty() {
-            let before = self.pinning(&applied.payload).await?;
+            let before = self.pinning(sent).await?;
             let same = |name: &&String| {
                 before.secrets.contains(name)
                     && before.parameters.get(*name) == pinning.parameters.get(*name)
@@ -349,17 +354,17 @@ impl Line {
     /// Claims a stack for a target: the first who puts the object owns it.
     pub(super) async fn claim(
         &self,
-        uid: &TargetUid,
+        whose: &str,
         stack: &StackId,
     ) -> Result<Result<(), String>, Error> {
         let home = self.ports.home();
         match home
-            .put(&owner_key(stack), body(uid.as_str()), &Put::default())
+            .put(&owner_key(stack), body(whose), &Put::default())
             .await
         {
             Ok(_) => Ok(Ok(())),
             Err(port::Error::Exists(_)) => Ok(match self.owner(stack).await? {
-                Some(owner) if owner != uid.as_str() => Err(owner),
+                Some(owner) if owner != whose => Err(owner),
                 _ => Ok(()),
             }),
             Err(error) => Err(error.into()),

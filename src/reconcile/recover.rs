@@ -214,9 +214,42 @@ impl Line {
             self.show(uid, SyncResult::Held, reason, what).await?;
             return Ok(Some(Duration::from_secs(3)));
         }
+        if self.mode(target) == Mode::Observe {
+            let what = "the mode is observe: its stack is to be moved, and nothing is done";
+            self.show(uid, SyncResult::Held, Reason::Observe, what)
+                .await?;
+            return Ok(Some(Duration::from_secs(3)));
+        }
         let (Some(stack), Some(remedy)) = (&deployment.stack, &deployment.pinned.remedy) else {
-            return Err(Error::Broken("no stack to move".into()));
+            let gone = Some("the stack is gone".to_owned());
+            self.settle(guard, Outcome::Stuck, Reason::StackStuck, gone, None)
+                .await?;
+            return Ok(None);
         };
+        // It may have waited for days: what was asked for was about the stack as it was then, and about a target that nobody
+        // wanted, where it deletes what was deployed.
+        let now = engine.describe(&StackRef::Id(stack.clone())).await?;
+        let moved = now.as_ref().and_then(Observed::watermark) != deployment.pinned.watermark;
+        let history = self.history(uid);
+        let deployed = history.as_ref().is_some_and(|h| h.applied.is_some());
+        let wanted = history
+            .as_ref()
+            .and_then(|h| h.address.as_ref())
+            .is_some_and(|a| {
+                let newest = self.newest();
+                newest.is_some_and(|s| s.uids.get(a) == Some(uid))
+            });
+        let deletes = matches!(remedy, Remedy::Delete { .. });
+        if moved || (deletes && deployed && wanted) {
+            let why = match moved {
+                true => "the stack moved since that was asked for",
+                false => "Git asks for it again: it is not deleted",
+            };
+            let (outcome, why) = (Outcome::Superseded, Some(why.to_owned()));
+            self.settle(guard, outcome, Reason::StackMoved, why, None)
+                .await?;
+            return Ok(None);
+        }
         let step = Step::Remedy {
             stack: stack.clone(),
             token: deployment.token(),
@@ -319,6 +352,18 @@ impl Line {
     ) -> Result<Option<Option<Duration>>, Error> {
         let uid = guard.key();
         let digest = &pin.to.digest;
+        let here = format!(":{}:{}:stack/", target.region, target.placement.account);
+        if let Some(stack) = history
+            .owned
+            .as_ref()
+            .filter(|s| !s.as_str().contains(&here))
+        {
+            let name = &target.placement.name;
+            let what = format!("its stack is {stack}, and the placement `{name}` is elsewhere");
+            self.show(uid, SyncResult::Failed, Reason::Invalid, what)
+                .await?;
+            return Ok(Some(None));
+        }
         if history
             .applied
             .as_ref()
@@ -366,13 +411,17 @@ impl Line {
             if let Some(after) = self.unfit(uid, history, &observed).await? {
                 return Ok(Some(after));
             }
+            let then = pin.to.placed.clone();
             let pinned = Pinned {
                 rollback: true,
                 placed: Some(Placed {
                     source: target.source.clone(),
                     placement: target.placement.name.clone(),
-                    uses: target.needs(),
-                    used: None,
+                    // Whom that deployment used, whatever the newest commit says.
+                    uses: then
+                        .as_ref()
+                        .map_or_else(|| target.needs(), |p| p.uses.clone()),
+                    used: then.as_ref().and_then(|p| p.used.clone()),
                     prune: target.options.prune,
                     gate: target.options.gate,
                     windows: target.options.windows.clone(),

@@ -62,7 +62,10 @@ impl Shared {
     /// Returns whom a target uses, as the log tells it.
     fn uses(&self, history: &History) -> BTreeSet<TargetUid> {
         if let Some(uses) = &history.uses {
-            return uses.clone();
+            // From the word on, for the rollback itself may wait for an approval.
+            let pinned = history.pin.as_ref().and_then(|p| p.to.placed.as_ref());
+            let pinned = pinned.and_then(|p| p.used.clone()).unwrap_or_default();
+            return uses.iter().cloned().chain(pinned).collect();
         }
         // From before there were uids in it: whoever has the address now, or had it.
         let addresses = history.placed.iter().flat_map(|p| &p.uses);
@@ -378,7 +381,9 @@ impl Line {
                 let address = known.history.address.as_ref()?;
                 Some((known, newest.compiled.targets.get(address)?))
             });
-            let Some((known, target)) = asked.filter(|(k, _)| k.history.owned.is_some()) else {
+            // Who is held at an earlier deployment uses what that one used.
+            let free = |k: &Known| k.history.owned.is_some() && k.history.pin.is_none();
+            let Some((known, target)) = asked.filter(|(k, _)| free(k)) else {
                 return Ok(());
             };
             let before = shared.uses(&known.history);
@@ -618,7 +623,7 @@ impl Line {
 
 /// Names what would be removed: this target's stack. As it is, says the review; a deletion that failed moves the stack,
 /// and it is still the same that failed.
-fn removal_digest(uid: &TargetUid, stack: &StackId) -> Digest {
+pub(super) fn removal_digest(uid: &TargetUid, stack: &StackId) -> Digest {
     let body = json!({ "stack": stack, "target": uid });
     Digest::of("x1", &canonical_json(&body))
 }

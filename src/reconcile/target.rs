@@ -222,10 +222,18 @@ impl Line {
         // Before anything else of Git: it is brought back exactly when what Git asks for is no good.
         let history = match &history.pin {
             None => history,
-            Some(pin) => match self.held_at(guard, &history, pin, target, newest).await? {
-                Some(after) => return Ok(after),
-                None => self.history(uid).unwrap_or(history.clone()),
-            },
+            Some(pin) => {
+                // What cannot be read does not say where it belongs: then it is where it was deployed.
+                let sound = !target.faults.iter().any(Finding::is_error)
+                    && !matches!(target.kind, TargetKind::Broken);
+                let placed = (!sound).then(|| self.departed(&history).map(Arc::new));
+                let target = placed.flatten().unwrap_or_else(|| target.clone());
+                let held = self.held_at(guard, &history, pin, &target, newest).await?;
+                match held {
+                    Some(after) => return Ok(after),
+                    None => self.history(uid).unwrap_or(history.clone()),
+                }
+            }
         };
         if target.faults.iter().any(Finding::is_error) || matches!(target.kind, TargetKind::Broken)
         {

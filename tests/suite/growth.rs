@@ -38,13 +38,19 @@ struct Done {
 
 impl Running {
     pub async fn start(config: &Path, stub: &Stub) -> Self {
-        let built = daemon::build_on(
-            Config::load(config).unwrap(),
-            Clock::system(),
-            Some(Arc::new(stub.clone())),
-        )
-        .await
-        .unwrap();
+        // A program that another test was just starting may still hold the lock of the daemon before.
+        let mut tries = 0;
+        let built = loop {
+            let ports = Some(Arc::new(stub.clone()) as _);
+            let config = Config::load(config).unwrap();
+            match daemon::build_on(config, Clock::system(), ports).await {
+                Err(error) if tries < 40 && error.to_string().contains("holds") => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                built => break built.unwrap(),
+            }
+        };
         let (line, stop) = (built.line.clone(), built.stop.clone());
         let task = tokio::spawn(daemon::run(built, std::future::pending()));
         let stub = stub.clone();

@@ -362,3 +362,28 @@ fn a_kill_around_an_opened_stack_policy_leaves_it_closed() {
         bench.cli(&["audit", "verify"], 0);
     }
 }
+
+#[test]
+fn who_stands_behind_what_is_taken_back_is_not_let_through() {
+    let mut bench = Bench::empty(PLACEMENTS);
+    bench.write("topic.yaml", &topic("one"));
+    let sync = "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta, stack_name: topic }\n  later: { template: topic.yaml, placement: beta, after: [stack/topic] }\n";
+    bench.write("isoform.yaml", sync);
+    bench.push("both");
+    bench.start();
+    bench.settle();
+    // The later one waits for a person; what it stands behind is taken back before anybody says yes.
+    bench.write(
+        "isoform.yaml",
+        &sync.replace("after:", "gate: approve, after:"),
+    );
+    push_topic(&bench, "two");
+    bench.becomes("stack/later", "Pending(Approval)");
+    say(&bench, &["rollback"], 0);
+    bench.becomes("stack/topic", "Held(Pinned)");
+    bench.becomes("stack/later", "Pending(Dependency)");
+    bench.cli(&["approve", "stack/later"], 1);
+    assert_eq!(bench.calls("ExecuteChangeSet"), 4);
+    bench.cli(&["resume", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+}

@@ -188,6 +188,8 @@ pub struct History {
     pub over_budget: bool,
     /// What was applied last.
     pub applied: Option<Applied>,
+    /// The payload of the last deployment that CloudFormation executed and that stands: what the stack was really given.
+    pub sent: Option<Digest>,
     /// The last deployment that ended, with what was pinned.
     pub last: Option<(Pinned, Settlement, Timestamp)>,
     /// The digest whose failure must not be repeated until something changes.
@@ -244,6 +246,7 @@ impl History {
             uses: None,
             over_budget: false,
             applied: None,
+            sent: None,
             last: None,
             failed: None,
             removed: Vec::new(),
@@ -310,6 +313,7 @@ impl History {
                     pinned,
                     stack,
                     outputs,
+                    output_names,
                     kept_tags,
                     ..
                 },
@@ -334,6 +338,18 @@ impl History {
                     event.at,
                 ));
                 self.failed = None;
+                self.sent = None;
+                let settled = Settlement {
+                    outcome: Outcome::Applied,
+                    status: pinned.watermark.as_ref().map(|w| w.status.clone()),
+                    watermark: pinned.watermark.clone(),
+                    outputs: outputs.clone(),
+                    output_names: output_names.clone(),
+                    cause: None,
+                    reason: Reason::Settled,
+                    stuck_on: Vec::new(),
+                };
+                self.last = Some(((**pinned).clone(), settled, event.at));
             }
             (EventKind::Begun(pinned), None) if pinned.generation > self.generation => {
                 self.generation = pinned.generation;
@@ -397,7 +413,7 @@ impl History {
                 (Step::ClosePolicy, _) if deployment.opened.is_some() => {}
                 (Step::Cancel { .. }, Phase::Executed) if deployment.cancel.is_some() => {}
                 // Announced and never done: what was to run is taken away.
-                (Step::Discard, Phase::Executing) if deployment.cancel.is_some() => {}
+                (Step::Discard, Phase::Executing) => {}
                 (Step::Delete { .. }, Phase::Reviewed | Phase::Executing)
                     if deployment.pinned.removal && !deployment.is_refused() =>
                 {
@@ -524,6 +540,7 @@ impl History {
             }
             (EventKind::Retried, _) => {
                 self.failed = None;
+                self.remedy = None;
                 self.resumed = Some(event.at);
             }
             (EventKind::Suspended { reason, until }, _) => {
@@ -531,6 +548,7 @@ impl History {
             }
             (EventKind::Resumed, _) => {
                 self.pin = None;
+                self.remedy = None;
                 self.suspended = None;
                 self.resumed = Some(event.at);
             }
@@ -561,9 +579,13 @@ impl History {
         let Some(deployment) = self.current.take() else {
             return;
         };
+        let executed = deployment.phase == Phase::Executed;
         let pinned = deployment.pinned;
         match settlement.outcome {
             Outcome::Applied | Outcome::NoEffect => {
+                if executed && settlement.outcome == Outcome::Applied {
+                    self.sent = Some(pinned.payload.clone());
+                }
                 self.applied = Some(Applied::new(
                     &pinned,
                     settlement.watermark.clone(),
@@ -612,6 +634,7 @@ impl History {
             }
             Outcome::Removed => {
                 self.applied = None;
+                self.sent = None;
                 self.owned = None;
                 self.kept_tags = None;
                 self.failed = None;

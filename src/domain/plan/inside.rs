@@ -45,6 +45,7 @@ pub fn hidden_losses(
     let replaces = |c: &Change| c.replacement != Replacement::Never || c.action == Action::Dynamic;
     let given =
         changes.iter().any(replaces) || before.map(|w| w.parameters) != after.map(|w| w.parameters);
+    let touches: BTreeSet<String> = changes.iter().map(|c| c.logical.clone()).collect();
     let mut out = Vec::new();
     for change in touched {
         let logical = &change.logical;
@@ -56,6 +57,8 @@ pub fn hidden_losses(
                 old: whole.nested,
                 new: after.map(|w| w.nested),
             };
+            // What is changed in place may give another value to whoever asks for its attributes.
+            let given = given || is.is_some_and(|is| refers_to(is, &touches));
             below.lost(was, is, given)
         });
         match held {
@@ -98,12 +101,12 @@ impl Below<'_> {
             let moves = moved.as_ref().is_none_or(|m| m.contains(logical));
             if resource.kind == NESTED {
                 let next = new.as_ref().and_then(|t| t.resources.get(logical));
-                let refers = next.zip(moved.as_ref()).is_none_or(|(next, moved)| {
-                    let mut refers = false;
-                    references(&next.properties, &mut |name, _| {
-                        refers |= moved.contains(name);
-                    });
-                    refers
+                let refers = next.zip(moved.as_ref());
+                let refers = refers.is_none_or(|(next, moved)| {
+                    refers_to(next, moved)
+                        || new
+                            .as_ref()
+                            .is_none_or(|new| refers_to(next, &changed(&old, new)))
                 });
                 lost.extend(self.lost(resource, next, refers)?);
             } else if moves && stateful(&resource.kind).is_some() {
@@ -112,6 +115,22 @@ impl Below<'_> {
         }
         Some(lost)
     }
+}
+
+/// Tells whether the properties of a resource refer to one of these.
+fn refers_to(resource: &Resource, names: &BTreeSet<String>) -> bool {
+    let mut refers = false;
+    references(&resource.properties, &mut |name, _| {
+        refers |= names.contains(name);
+    });
+    refers
+}
+
+/// Returns the resources that are not written as they were: what they give back may be another value.
+fn changed(old: &Template, new: &Template) -> BTreeSet<String> {
+    let resources = new.resources.iter();
+    let differs = resources.filter(|(l, r)| old.resources.get(*l) != Some(r));
+    differs.map(|(l, _)| l.clone()).collect()
 }
 
 /// Reads the template of a nested stack.
@@ -142,24 +161,41 @@ fn moved(old: &Template, new: &Template, given: bool) -> BTreeSet<String> {
     let parameters = old.parameters.iter();
     let names = parameters.filter(|(name, p)| given || new.parameters.get(*name) != Some(p));
     let mut moved: BTreeSet<String> = names.map(|(name, _)| name.clone()).collect();
+    // A condition that may turn out otherwise makes, takes away or replaces whatever it stands on.
+    let mut turns = false;
+    for condition in old.conditions.values() {
+        references(condition, &mut |name, _| turns |= moved.contains(name));
+    }
+    if turns {
+        return old.resources.keys().cloned().collect();
+    }
     let gone = old.resources.keys();
     moved.extend(gone.filter(|l| !new.resources.contains_key(*l)).cloned());
+    let mut changed = changed(old, new);
     loop {
-        let before = moved.len();
+        let before = moved.len() + changed.len();
         for (logical, is) in &new.resources {
+            if refers_to(is, &moved) || refers_to(is, &changed) {
+                changed.insert(logical.clone());
+            }
             let was = old.resources.get(logical);
-            if was.is_none_or(|was| is_replaced(was, is, &moved)) {
+            if was.is_none_or(|was| is_replaced(was, is, &moved, &changed)) {
                 moved.insert(logical.clone());
             }
         }
-        if moved.len() == before {
+        if moved.len() + changed.len() == before {
             return moved;
         }
     }
 }
 
 /// Tells whether a resource may be another one afterwards, by its own properties and by what they refer to.
-fn is_replaced(was: &Resource, is: &Resource, moved: &BTreeSet<String>) -> bool {
+fn is_replaced(
+    was: &Resource,
+    is: &Resource,
+    moved: &BTreeSet<String>,
+    changed: &BTreeSet<String>,
+) -> bool {
     if was.kind != is.kind || was.condition != is.condition {
         return true;
     }
@@ -170,7 +206,9 @@ fn is_replaced(was: &Resource, is: &Resource, moved: &BTreeSet<String>) -> bool 
         .flat_map(|o| o.values_mut())
     {
         let mut refers = false;
-        references(value, &mut |name, _| refers |= moved.contains(name));
+        references(value, &mut |name, attribute| {
+            refers |= moved.contains(name) || (attribute && changed.contains(name));
+        });
         if refers {
             *value = json!({ "moved": value.take() });
         }

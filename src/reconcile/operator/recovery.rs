@@ -8,6 +8,7 @@ use crate::domain::plan::{StackStatus, StatusClass};
 use crate::domain::policy::Mode;
 use crate::port::StackRef;
 use crate::reconcile::Error;
+use crate::reconcile::removal::removal_digest;
 
 impl Line {
     /// Stops the deployment in motion: one that waits is discarded, an update that runs is rolled back by CloudFormation.
@@ -106,8 +107,16 @@ impl Line {
         let Some(observed) = observed else {
             return Err(OperatorError::NotNow(format!("{stack} is gone")));
         };
-        let remedy =
-            remedy(&observed.status, &history, skip, &address).map_err(OperatorError::NotNow)?;
+        let asked = self
+            .newest()
+            .is_some_and(|s| s.uids.get(&address) == Some(&uid));
+        if history.last.is_none() {
+            return Err(OperatorError::NotNow(format!(
+                "{address} was never deployed by isoform: mend its stack by hand"
+            )));
+        }
+        let remedy = remedy(&observed.status, &history, skip, &address, asked)
+            .map_err(OperatorError::NotNow)?;
         let said = match &remedy {
             Remedy::Continue { skip } if skip.is_empty() => "its rollback goes on".to_owned(),
             Remedy::Continue { skip } => {
@@ -259,9 +268,16 @@ fn remedy(
     history: &History,
     skip: &[String],
     address: &Address,
+    asked: bool,
 ) -> Result<Remedy, String> {
     use StackStatus as S;
-    let removal = history.last.as_ref().is_some_and(|(p, _, _)| p.removal);
+    // What failed is a removal of this very stack, and nobody has asked for the target again since.
+    let failed = history.failed.as_ref().map(|(digest, _, _)| digest);
+    let removal = history
+        .owned
+        .as_ref()
+        .map(|s| removal_digest(&history.uid, s));
+    let removal = failed.is_some() && failed == removal.as_ref() && !asked;
     let may_go = history.applied.is_none() || removal;
     let remedy = match status {
         S::UpdateRollbackFailed => Remedy::Continue {
@@ -275,7 +291,7 @@ fn remedy(
         },
         S::RollbackFailed | S::DeleteFailed => {
             return Err(format!(
-                "the stack is {status}, and only deleting it can move it; {address} is deployed, so isoform does not: mend it by hand"
+                "the stack is {status}, and only deleting it can move it; {address} is deployed and asked for, so isoform does not: mend it by hand"
             ));
         }
         S::RollbackComplete => {
@@ -314,7 +330,8 @@ mod tests {
     fn what_moves_a_stack_follows_from_its_status() {
         let history = History::new("0".repeat(32).parse().unwrap());
         let address = Address::stack("a");
-        let of = |status: &StackStatus, skip: &[String]| remedy(status, &history, skip, &address);
+        let of =
+            |status: &StackStatus, skip: &[String]| remedy(status, &history, skip, &address, true);
         let names = ["Db".to_owned()];
         let mut lines = Vec::new();
         for status in StackStatus::ALL {
