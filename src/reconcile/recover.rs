@@ -220,44 +220,69 @@ impl Line {
                 .await?;
             return Ok(Some(Duration::from_secs(3)));
         }
-        let (Some(stack), Some(remedy)) = (&deployment.stack, &deployment.pinned.remedy) else {
-            let gone = Some("the stack is gone".to_owned());
-            self.settle(guard, Outcome::Stuck, Reason::StackStuck, gone, None)
-                .await?;
-            return Ok(None);
+        let Some(remedy) = &deployment.pinned.remedy else {
+            return Err(Error::Broken("nothing was asked for".into()));
         };
         // It may have waited for days: what was asked for was about the stack as it was then, and about a target that nobody
         // wanted, where it deletes what was deployed.
-        let now = engine.describe(&StackRef::Id(stack.clone())).await?;
-        let moved = now.as_ref().and_then(Observed::watermark) != deployment.pinned.watermark;
-        let history = self.history(uid);
-        let deployed = history.as_ref().is_some_and(|h| h.applied.is_some());
-        let wanted = history
-            .as_ref()
-            .and_then(|h| h.address.as_ref())
-            .is_some_and(|a| {
-                let newest = self.newest();
-                newest.is_some_and(|s| s.uids.get(a) == Some(uid))
-            });
+        let now = match &deployment.stack {
+            Some(stack) => engine.describe(&StackRef::Id(stack.clone())).await?,
+            None => None,
+        };
+        let class = now.as_ref().map_or(StatusClass::Gone, |o| o.status.class());
         let deletes = matches!(remedy, Remedy::Delete { .. });
-        if moved || (deletes && deployed && wanted) {
-            let why = match moved {
-                true => "the stack moved since that was asked for",
-                false => "Git asks for it again: it is not deleted",
-            };
-            let (outcome, why) = (Outcome::Superseded, Some(why.to_owned()));
-            self.settle(guard, outcome, Reason::StackMoved, why, None)
-                .await?;
-            return Ok(None);
-        }
+        let verdict = match (class, &now) {
+            (StatusClass::Gone, _) | (_, None) if deletes => Err((
+                Outcome::Removed,
+                Reason::Removed,
+                "the stack is gone already".to_owned(),
+            )),
+            (StatusClass::Gone, _) | (_, None) => Err((
+                Outcome::Stuck,
+                Reason::StackStuck,
+                "the stack is gone".to_owned(),
+            )),
+            (_, Some(now)) if now.watermark() != deployment.pinned.watermark => {
+                let why = "the stack moved since that was asked for".to_owned();
+                Err((Outcome::Superseded, Reason::StackMoved, why))
+            }
+            (StatusClass::Stuck | StatusClass::Dead, Some(_)) if deletes && self.is_wanted(uid) => {
+                let why = "Git asks for it again: it is not deleted".to_owned();
+                Err((Outcome::Superseded, Reason::StackMoved, why))
+            }
+            (StatusClass::Stuck | StatusClass::Dead, Some(now)) => Ok(now.stack_id.clone()),
+            (_, Some(now)) => {
+                let why = format!("the stack is {} already", now.status);
+                Err((Outcome::Remedied, Reason::StackRolledBack, why))
+            }
+        };
+        let stack = match verdict {
+            Ok(stack) => stack,
+            Err((outcome, reason, why)) => {
+                let seen = now.as_ref().filter(|_| outcome == Outcome::Remedied);
+                self.settle(guard, outcome, reason, Some(why), seen).await?;
+                return Ok(None);
+            }
+        };
         let step = Step::Remedy {
-            stack: stack.clone(),
+            stack,
             token: deployment.token(),
             remedy: remedy.clone(),
             watermark: deployment.pinned.watermark.clone(),
         };
         self.step(guard, target, engine, step).await?;
         Ok(None)
+    }
+
+    /// Tells whether Git asks for a target that is deployed.
+    fn is_wanted(&self, uid: &TargetUid) -> bool {
+        let (history, newest) = (self.history(uid), self.newest());
+        let address = history
+            .filter(|h| h.applied.is_some())
+            .and_then(|h| h.address.clone());
+        address
+            .zip(newest)
+            .is_some_and(|(a, s)| s.uids.get(&a) == Some(uid))
     }
 
     /// Begins to move a stack that is stuck, where an operator asked for that. Returns false where there is nothing to move.
@@ -292,28 +317,6 @@ impl Line {
             ..self.anew(history, before, observed.as_ref())?
         };
         self.begin_pinned(guard, actor.clone(), pinned).await?;
-        // Asked for when the stack was stuck; it may be at rest by now, and then there is nothing to do about it.
-        let stuck = observed
-            .as_ref()
-            .is_some_and(|o| matches!(o.status.class(), StatusClass::Stuck | StatusClass::Dead));
-        if !stuck {
-            let outcome = match &observed {
-                Some(_) => Outcome::Remedied,
-                None => Outcome::Stuck,
-            };
-            let cause = observed.as_ref().map_or_else(
-                || "the stack is gone".to_owned(),
-                |o| format!("the stack is {} already", o.status),
-            );
-            self.settle(
-                guard,
-                outcome,
-                Reason::StackStuck,
-                Some(cause),
-                observed.as_ref(),
-            )
-            .await?;
-        }
         Ok(true)
     }
 

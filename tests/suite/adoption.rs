@@ -247,3 +247,31 @@ fn what_cannot_be_taken_over_says_why() {
         "{said}"
     );
 }
+
+#[test]
+fn what_is_left_of_an_adoption_that_did_not_end_is_no_claim() {
+    let bench = left_behind(PLACEMENTS);
+    bench.becomes("stack/topic", "Foreign(NotOurs)");
+    let checked = bench.cli(&["adopt", "stack/topic", "--check", "--output", "json"], 0);
+    let checked: serde_json::Value = serde_json::from_str(&checked).unwrap();
+    let stack = checked["stack"].as_str().unwrap().replace(['/', ':'], "_");
+    let estate = bench.estate();
+    let uid = estate["targets"][0]["uid"].as_str().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let cloud = bench.root.join("cloud");
+        let world = World::open(&cloud, Clock::system(), 1.0).await.unwrap();
+        let store = LocalObjects::new(world, "bundles");
+        let claim = body(format!("{uid} adopted"));
+        store
+            .put(&format!("owners/{stack}"), claim, &Put::default())
+            .await
+            .unwrap();
+    });
+    // Nothing was proved: it is not taken for ours, and can be proved again.
+    bench.push("a look");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "Foreign(NotOurs)");
+    bench.cli(&["adopt", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+}

@@ -387,3 +387,193 @@ fn who_stands_behind_what_is_taken_back_is_not_let_through() {
     bench.cli(&["resume", "stack/topic"], 0);
     bench.becomes("stack/topic", "InSync(Settled)");
 }
+
+#[test]
+fn a_push_that_comes_while_a_stack_policy_is_being_opened_closes_it() {
+    let bench = denied("");
+    bench.cli(&["local", "faults", "--throttle", "SetStackPolicy=1"], 0);
+    bench.cli(&["approve", "stack/topic", "--open-policy"], 0);
+    bench.until(|_| {
+        bench
+            .cli(&["history", "stack/topic"], 0)
+            .contains("will open-policy")
+    });
+    bench.write("topic.yaml", PAIR);
+    bench.push("one again");
+    bench.until(|e| e["snapshot"] == 3);
+    bench.cli(&["local", "faults", "--off"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    let history = bench.cli(&["history", "stack/topic"], 0);
+    assert!(
+        history.contains("the stack policy is as it was"),
+        "{history}"
+    );
+    assert_eq!(bench.calls("ExecuteChangeSet"), 1);
+}
+
+#[test]
+fn a_rival_after_a_crash_takes_the_place_of_what_was_announced() {
+    let mut bench = one(&topic("one"));
+    bench.stop();
+    bench.environment = vec![("ISOFORM_CRASH".into(), "execute.before-effect".into())];
+    bench.start();
+    bench.write("topic.yaml", &topic("two"));
+    bench.push("two");
+    assert!(bench.ended(std::time::Duration::from_secs(60)));
+    bench.environment.clear();
+    bench.cli(&["local", "meddle", "topic"], 0);
+    bench.start();
+    bench.becomes("stack/topic", "Drifted(OutOfBand)");
+    assert_eq!(bench.calls("ExecuteChangeSet"), 1);
+    bench.cli(
+        &["drift", "overwrite", "stack/topic", "--reason", "ours"],
+        0,
+    );
+    bench.becomes("stack/topic", "InSync(Settled)");
+}
+
+#[test]
+fn what_was_asked_for_about_a_stuck_stack_is_not_done_to_one_that_moved() {
+    let bench = stuck();
+    std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
+    say(&bench, &["continue", "--skip", "Topic"], 0);
+    bench.becomes("stack/topic", "Held(Frozen)");
+    bench.cli(&["local", "continue", "topic"], 0);
+    bench.until(|_| {
+        bench
+            .cli(&["logs", "stack/topic"], 0)
+            .contains("UPDATE_ROLLBACK_COMPLETE")
+    });
+    std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
+    bench.until(|_| {
+        bench
+            .cli(&["history", "stack/topic"], 0)
+            .contains("settled: Superseded")
+    });
+    // By itself and by hand, and not a third time.
+    assert_eq!(bench.calls("ContinueUpdateRollback"), 2);
+}
+
+/// A bench in which a stack could not be deleted after Git had dropped it, and is to go under `prune: auto`.
+fn undeletable() -> Bench {
+    let placements = PLACEMENTS.replace(
+        "mode: auto,",
+        "mode: auto, prune: { policy: auto, percent: 100 },",
+    );
+    let mut bench = Bench::empty(&placements);
+    bench.write("topic.yaml", HANDLE);
+    bench.write("isoform.yaml", SYNC);
+    bench.push("a handle");
+    bench.start();
+    bench.settle();
+    let fail = ["local", "fail", "topic", "Handle", "--on", "delete"];
+    bench.cli(&[&fail[..], &["--times", "1"]].concat(), 0);
+    bench.write("isoform.yaml", "isoform: 1\nstacks: {}\n");
+    bench.push("without it");
+    bench.becomes("stack/topic", "Stuck(StackStuck)");
+    bench
+}
+
+const HANDLE: &str = "Resources: { Handle: { Type: AWS::CloudFormation::WaitConditionHandle } }\n";
+
+#[test]
+fn what_git_asks_for_again_is_not_deleted_to_get_it_out_of_a_failure() {
+    let bench = undeletable();
+    bench.write("isoform.yaml", SYNC);
+    bench.push("again");
+    bench.settle();
+    let refused = say(&bench, &["continue"], 1);
+    assert!(refused.contains("take it out of Git first"), "{refused}");
+    assert_eq!(bench.calls("DeleteStack"), 1);
+    bench.write("isoform.yaml", "isoform: 1\nstacks: {}\n");
+    bench.push("without it once more");
+    bench.settle();
+    say(&bench, &["continue"], 0);
+    bench.becomes("stack/topic", "absent");
+    assert_eq!(bench.calls("DeleteStack"), 2);
+}
+
+#[test]
+fn a_deletion_that_waits_is_dropped_when_git_asks_for_its_stack_again() {
+    let bench = undeletable();
+    std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
+    say(&bench, &["continue"], 0);
+    bench.becomes("stack/topic", "Held(Frozen)");
+    bench.write("isoform.yaml", SYNC);
+    bench.push("again");
+    bench.until(|e| e["snapshot"] == 3);
+    std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
+    bench.becomes("stack/topic", "Stuck(StackStuck)");
+    assert_eq!(bench.calls("DeleteStack"), 1);
+}
+
+#[test]
+fn what_an_earlier_deployment_uses_stays_while_it_is_brought_back() {
+    let placements = PLACEMENTS.replace(
+        "mode: auto,",
+        "mode: auto, prune: { policy: auto, percent: 100 },",
+    );
+    let mut bench = Bench::empty(&placements);
+    let sync = |bench: &Bench, stacks: &str| {
+        bench.write("isoform.yaml", &format!("isoform: 1\nstacks:\n{stacks}"))
+    };
+    let base = "  base: { template: base.yaml, placement: beta }\n";
+    let topic_of = |more: &str| {
+        format!("  topic: {{ template: topic.yaml, placement: beta, stack_name: topic{more} }}\n")
+    };
+    bench.write("base.yaml", HANDLE);
+    bench.write("topic.yaml", &topic("one"));
+    sync(
+        &bench,
+        &format!("{base}{}", topic_of(", after: [stack/base]")),
+    );
+    bench.push("both");
+    bench.start();
+    bench.settle();
+    sync(&bench, &format!("{base}{}", topic_of("")));
+    push_topic(&bench, "two");
+    say(&bench, &["rollback"], 0);
+    bench.becomes("stack/topic", "Held(Pinned)");
+    sync(&bench, &topic_of(""));
+    bench.push("without base");
+    bench.until(|e| e["snapshot"] == 3);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(bench.calls("DeleteStack"), 0);
+    // Let go, it does not use it any more.
+    bench.cli(&["resume", "stack/topic"], 0);
+    bench.becomes("stack/base", "absent");
+}
+
+#[test]
+fn a_rollback_goes_to_where_the_target_is_while_git_is_broken() {
+    // The first of the placements is another account.
+    let placements = PLACEMENTS.replace(
+        "placements:\n",
+        "placements:\n  aaa: { account: t, regions: [us-east-1], mode: observe }\n",
+    );
+    let mut bench = Bench::example_with(&placements);
+    bench.push("Initial layout");
+    bench.start();
+    bench.settle();
+    bench.edit(
+        "services/orders.yaml",
+        "desired_count: 2",
+        "desired_count: 3",
+    );
+    bench.push("three");
+    bench.settle();
+    std::fs::write(bench.root.join("state/FREEZE"), "").unwrap();
+    bench.cli(&["rollback", "svc/orders/beta", "--reason", "it must"], 0);
+    bench.becomes("svc/orders/beta", "Held(Frozen)");
+    bench.edit(
+        "services/orders.yaml",
+        "environment: beta",
+        "environment: nowhere",
+    );
+    bench.push("broken");
+    bench.until(|e| e["snapshot"] == 3);
+    std::fs::remove_file(bench.root.join("state/FREEZE")).unwrap();
+    bench.becomes("svc/orders/beta", "Held(Pinned)");
+    let why = bench.cli(&["history", "svc/orders/beta"], 0);
+    assert_eq!(why.matches("settled: Applied").count(), 3, "{why}");
+}

@@ -1,8 +1,9 @@
 //! The worst states that a stack can be in: what `status` and `why` say, what they propose, and that the proposal works.
 
 use isoform::clock::Clock;
-use isoform::local::{LocalEngine, World};
-use isoform::port::StackEngine;
+use isoform::domain::plan::ChangeSetStatus;
+use isoform::local::{LocalEngine, LocalObjects, World};
+use isoform::port::{ObjectStore, OnFailure, Proposal, Put, StackEngine, StackRef, body};
 
 use crate::support::{Bench, PLACEMENTS};
 use crate::world::{one, stuck, topic};
@@ -31,17 +32,17 @@ fn proposed(bench: &Bench, target: &str, code: i32, choose: &str, more: &[&str])
     why
 }
 
-fn by_hand<T>(bench: &Bench, work: impl AsyncFnOnce(LocalEngine) -> T) -> T {
+fn by_hand<T>(bench: &Bench, work: impl AsyncFnOnce(LocalEngine, LocalObjects) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let cloud = bench.root.join("cloud");
     runtime.block_on(async {
         let world = World::open(&cloud, Clock::system(), 0.3).await.unwrap();
         let account = "000000000001".parse().unwrap();
-        work(LocalEngine::new(
-            world,
-            account,
-            "us-east-1".parse().unwrap(),
-        ))
+        let store = LocalObjects::new(world.clone(), "asked");
+        work(
+            LocalEngine::new(world, account, "us-east-1".parse().unwrap()),
+            store,
+        )
         .await
     })
 }
@@ -132,7 +133,7 @@ fn a_change_set_that_somebody_deleted() {
     let log = bench.cli(&["audit", "list"], 0);
     let name = log.rsplit("will make the change set ").next().unwrap();
     let name = name.split_whitespace().next().unwrap().to_owned();
-    by_hand(&bench, async |engine| {
+    by_hand(&bench, async |engine, _| {
         let stack = "topic".parse().unwrap();
         let found = engine.find(&stack, &name).await.unwrap().unwrap();
         engine.discard(&found.change_set).await.unwrap();
@@ -240,4 +241,76 @@ fn an_export_in_use() {
     bench.push("without the export");
     bench.settle();
     assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+}
+
+#[test]
+fn a_secret_that_was_never_executed_does_not_count_as_given() {
+    let mut bench = Bench::empty(PLACEMENTS);
+    let template = |on: bool| {
+        format!(
+            "Parameters: {{ Word: {{ Type: String, NoEcho: true }} }}\nConditions: {{ On: !Equals [ '{on}', 'true' ] }}\nResources:\n  H: {{ Type: AWS::CloudFormation::WaitConditionHandle }}\n  T: {{ Type: AWS::SNS::Topic, Condition: On, Properties: {{ DisplayName: !Ref Word }} }}\n"
+        )
+    };
+    let write = |bench: &Bench, on: bool, word: &str| {
+        bench.write("topic.yaml", &template(on));
+        bench.write(
+            "isoform.yaml",
+            &SYNC.replace(
+                "stack_name",
+                &format!("parameters: {{ Word: {word} }}, stack_name"),
+            ),
+        );
+    };
+    write(&bench, false, "first-secret");
+    bench.push("one");
+    bench.start();
+    bench.settle();
+    write(&bench, false, "second-secret");
+    bench.push("nothing uses it");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "NoEffect(NoChanges)");
+    write(&bench, true, "second-secret");
+    bench.push("now something does");
+    bench.settle();
+    assert_eq!(bench.condition("stack/topic"), "InSync(Settled)");
+    // CloudFormation itself says which one it has.
+    let same = |word: &'static str| {
+        by_hand(&bench, async move |engine, store| {
+            let key = format!("{word}.yaml");
+            store
+                .put(&key, body(template(true)), &Put::default())
+                .await
+                .unwrap();
+            let proposal = Proposal {
+                stack: "topic".parse().unwrap(),
+                name: format!("ask-{word}"),
+                token: word.to_owned(),
+                create: false,
+                import: [].into(),
+                template_url: store.url(&key, None),
+                parameters: [("Word".to_owned(), word.to_owned())].into(),
+                kept: [].into(),
+                tags: engine
+                    .describe(&StackRef::Name("topic".parse().unwrap()))
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .tags,
+                capabilities: Vec::new(),
+                notification_arns: Vec::new(),
+                rollback_triggers: Vec::new(),
+                monitoring_minutes: 0,
+                on_failure: OnFailure::Rollback,
+            };
+            let made = engine.propose(&proposal).await.unwrap();
+            loop {
+                let status = engine.review(&made.change_set).await.unwrap().status;
+                if status != ChangeSetStatus::Creating {
+                    return status;
+                }
+            }
+        })
+    };
+    assert_eq!(same("second-secret"), ChangeSetStatus::NoChanges);
+    assert_eq!(same("first-secret"), ChangeSetStatus::Available);
 }

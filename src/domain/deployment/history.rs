@@ -510,7 +510,9 @@ impl History {
                     None => return illegal(&phase),
                 }
             }
-            (EventKind::RemedyAsked { remedy, reason }, None) if self.owned.is_some() => {
+            (EventKind::RemedyAsked { remedy, reason }, None)
+                if self.owned.is_some() && self.last.is_some() =>
+            {
                 self.remedy = Some((remedy.clone(), event.actor.clone(), reason.clone()));
             }
             (EventKind::Remedied { refused }, Some(deployment)) => {

@@ -291,7 +291,7 @@ fn remedy(
         },
         S::RollbackFailed | S::DeleteFailed => {
             return Err(format!(
-                "the stack is {status}, and only deleting it can move it; {address} is deployed and asked for, so isoform does not: mend it by hand"
+                "the stack is {status}, and only deleting it can move it; {address} is deployed and asked for, so isoform does not: take it out of Git first, or mend it by hand"
             ));
         }
         S::RollbackComplete => {
