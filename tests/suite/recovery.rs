@@ -515,7 +515,7 @@ fn what_an_earlier_deployment_uses_stays_while_it_is_brought_back() {
     );
     let mut bench = Bench::empty(&placements);
     let sync = |bench: &Bench, stacks: &str| {
-        bench.write("isoform.yaml", &format!("isoform: 1\nstacks:\n{stacks}"))
+        bench.write("isoform.yaml", &format!("isoform: 1\nstacks:\n{stacks}"));
     };
     let base = "  base: { template: base.yaml, placement: beta }\n";
     let topic_of = |more: &str| {
