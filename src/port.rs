@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::domain::cfn::Reference;
 use crate::domain::estate::Placement;
 use crate::domain::model::{
     AccountId, Address, Region, Revision, SourceName, StackId, StackName, Timestamp,
@@ -530,6 +531,16 @@ pub trait HintQueue: Send + Sync {
     async fn remove(&self, receipts: &[String]) -> Result<(), Error>;
 }
 
+/// Which versions values have that templates refer to, in one account and region. Values themselves are never returned.
+#[async_trait]
+pub trait Versions: Send + Sync {
+    /// Returns the version that each reference names now, of those that there are.
+    async fn versions(
+        &self,
+        of: &BTreeSet<Reference>,
+    ) -> Result<BTreeMap<Reference, String>, Error>;
+}
+
 /// How often a service was called, by account, region and call, and what it refuses.
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
@@ -584,6 +595,14 @@ pub trait Ports: Send + Sync {
         _purpose: &Purpose,
     ) -> Result<Arc<dyn StackEngine>, Error> {
         self.engine_for(placement, region, Urgency::Run)
+    }
+    /// Versions of what templates refer to, in a placement's account in a region.
+    fn versions(
+        &self,
+        _placement: &Placement,
+        _region: &Region,
+    ) -> Result<Arc<dyn Versions>, Error> {
+        Err(Error::Unsupported("looking up versions of references"))
     }
     /// Queues that say which stacks have moved.
     fn hints(&self) -> Vec<Arc<dyn HintQueue>> {

@@ -115,6 +115,9 @@ pub const CALLS: &[Call] = &[
     ),
     used("GenerateDataKey", &["kms:GenerateDataKey"]),
     used("Decrypt", &["kms:Decrypt"]),
+    // Where a placement pins references.
+    used("GetParameters", &["ssm:GetParameters"]),
+    used("DescribeSecret", &["secretsmanager:DescribeSecret"]),
     used("ReceiveMessage", &["sqs:ReceiveMessage"]),
     used("DeleteMessageBatch", &["sqs:DeleteMessage"]),
     // `isoform doctor` looks with the hands of the daemon.

@@ -1,4 +1,4 @@
-//! AWS behind the ports: CloudFormation, S3, KMS and SQS, each for one account and region.
+//! AWS behind the ports: CloudFormation, S3, KMS, SQS, and versions of parameters and secrets, each for one account and region.
 //!
 //! [`Aws`] knows how AWS is reached and takes roles; a [`Session`] is one account and region seen through a chain of them. What an
 //! error of AWS means is said in one place, `error`, how often it is called in another, `budget`, and how large an answer may be in another, `ceiling`. The room knows
@@ -16,6 +16,7 @@ mod probe;
 mod queue;
 mod session;
 mod stacks;
+mod versions;
 
 pub use budget::{Budget, Budgets};
 pub use examine::{BucketFacts, Caller, KeyFacts};
@@ -25,3 +26,4 @@ pub use probe::StackFacts;
 pub use queue::{QueueFacts, SqsQueue};
 pub use session::{Aws, Errand, Reach, Role, Session};
 pub use stacks::{Place, Stacks};
+pub use versions::AwsVersions;

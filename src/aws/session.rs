@@ -283,6 +283,20 @@ impl Session {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
+    pub(super) fn parameters(&self) -> aws_sdk_ssm::Client {
+        let config = aws_sdk_ssm::config::Builder::from(&self.config)
+            .timeout_config(self.timeouts())
+            .interceptor(Ceiling(ANSWER));
+        aws_sdk_ssm::Client::from_conf(config.build())
+    }
+
+    pub(super) fn secrets(&self) -> aws_sdk_secretsmanager::Client {
+        let config = aws_sdk_secretsmanager::config::Builder::from(&self.config)
+            .timeout_config(self.timeouts())
+            .interceptor(Ceiling(ANSWER));
+        aws_sdk_secretsmanager::Client::from_conf(config.build())
+    }
+
     pub(super) fn tokens(&self) -> aws_sdk_sts::Client {
         let config = aws_sdk_sts::config::Builder::from(&self.config)
             .timeout_config(self.timeouts())

@@ -102,6 +102,7 @@ fn placement_json(p: &Placement) -> Value {
         "mode": p.mode,
         "blast_radius": p.blast_radius,
         "critical": p.critical,
+        "pin_references": p.pin_references,
         "gates": { "approve": {
             "count": p.rule.count,
             "from": p.rule.from,
@@ -276,6 +277,13 @@ fn placement_text(p: &Placement) -> String {
             format!("{} from {from}{author}{expires}", p.rule.count),
         ),
         ("prune", prune),
+        (
+            "references",
+            match p.pin_references {
+                true => "pinned to the version that there is, and followed".into(),
+                false => "as they are written".into(),
+            },
+        ),
     ];
     section(
         &format!("placement {}", p.name),
@@ -365,6 +373,7 @@ placements:
     critical: true
     gates: { approve: { count: 2, from: [ana, bo], not_author: true, expires: 24h } }
     prune: { policy: ask, targets: 1 }
+    pin_references: true
   beta: { account: a, regions: [us-east-1], mode: auto }
 sources:
   orders:
@@ -398,11 +407,13 @@ placement beta  000000000001 us-east-1
   blast radius 10
   approval     1 from anybody at the socket
   prune        never
+  references   as they are written
 placement prod  000000000001 us-east-1, eu-west-1
   mode         approve
   blast radius 10 (critical: any change waits for an approval of its list)
   approval     2 from ana, bo, not from the author, for 1d
   prune        ask (at most 1 stack or 20 % in a day without an approval)
+  references   pinned to the version that there is, and followed
 source orders  https://host/orders main
   mode         auto
   force push   approve

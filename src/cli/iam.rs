@@ -120,6 +120,7 @@ fn setup(config: &Config, aws: &config::Aws) -> Setup {
             apply: hands.apply.as_ref().map(taken),
             cloudformation: hands.cloudformation,
             acts: placement.mode != Mode::Observe,
+            pins: placement.pin_references,
         }
     });
     let stores = aws.stores.iter().map(|(name, store)| {

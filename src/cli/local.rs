@@ -12,9 +12,10 @@ use super::show;
 use super::{DONE, Global, Output, usage};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::cfn::Reference;
 use crate::domain::model::parse_duration;
 use crate::domain::plan::{Observed, StatusClass};
-use crate::local::{ByHand, Failure, Faults, LocalEngine, Phase, World};
+use crate::local::{ByHand, Failure, Faults, LocalEngine, LocalVersions, Phase, World};
 use crate::port::{Error, StackEngine, StackRef};
 
 #[derive(Subcommand)]
@@ -99,6 +100,13 @@ pub(crate) enum LocalCommand {
     Unprotect {
         /// The stack's name or ARN.
         stack: String,
+    },
+    /// Give a value that templates refer to another version, the first where there is none.
+    Rotate {
+        /// The placement in whose account and regions it lies.
+        placement: String,
+        /// What it is: ssm:<name>, ssm-secure:<name> or secretsmanager:<name>.
+        reference: Reference,
     },
     /// Show how the world misbehaves, and let it.
     Faults(FaultArgs),
@@ -376,6 +384,28 @@ pub(crate) async fn local(global: &Global, command: LocalCommand) -> anyhow::Res
             let (engine, found) = find(&world, &config, &stack).await?;
             engine.set_protection(&found.stack_id, false).await?;
             said(global, &format!("{} can be deleted", place(&found)))?;
+        }
+        LocalCommand::Rotate {
+            placement,
+            reference,
+        } => {
+            let named = config.placements.values();
+            let mut named = named.filter(|p| p.name.as_str() == placement);
+            let Some(placement) = named.next() else {
+                return Err(usage(format!("there is no placement `{placement}`")));
+            };
+            for region in &placement.regions {
+                let values =
+                    LocalVersions::new(world.clone(), placement.account.clone(), region.clone());
+                let version = values.rotate(&reference).await?;
+                said(
+                    global,
+                    &format!(
+                        "{reference} in {region} of {} has version {version}",
+                        placement.account
+                    ),
+                )?;
+            }
         }
         LocalCommand::Faults(arguments) => {
             let faults = misbehaviour(world.faults().await?, arguments)?;

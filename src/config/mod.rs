@@ -345,6 +345,7 @@ fn placements(
                         blast_radius: raw.blast_radius.unwrap_or(10),
                         rule,
                         prune,
+                        pin_references: raw.pin_references,
                     },
                 );
             }

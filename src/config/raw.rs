@@ -161,6 +161,8 @@ pub struct Placement {
     pub blast_radius: Option<usize>,
     #[serde(default)]
     pub prune: PruneRule,
+    #[serde(default)]
+    pub pin_references: bool,
     #[serde(default, deserialize_with = "by_region")]
     pub bundle_store: BTreeMap<String, String>,
 }

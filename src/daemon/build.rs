@@ -15,8 +15,8 @@ use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
 use crate::domain::model::{Actor, Region, SourceName};
 use crate::domain::policy::Mode;
-use crate::local::{LocalEngine, LocalKeys, LocalObjects, World};
-use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine};
+use crate::local::{LocalEngine, LocalKeys, LocalObjects, LocalVersions, World};
+use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine, Versions};
 use crate::reconcile::{Line, Settings, open_root, restore};
 use crate::store::{RootKey, Store};
 use crate::workqueue::WorkQueue;
@@ -35,6 +35,14 @@ impl Ports for LocalPorts {
         region: &Region,
     ) -> Result<Arc<dyn StackEngine>, Error> {
         Ok(Arc::new(LocalEngine::new(
+            self.world.clone(),
+            placement.account.clone(),
+            region.clone(),
+        )))
+    }
+
+    fn versions(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn Versions>, Error> {
+        Ok(Arc::new(LocalVersions::new(
             self.world.clone(),
             placement.account.clone(),
             region.clone(),

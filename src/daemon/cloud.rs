@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::errand::errand;
 use crate::aws::{
-    Aws, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, Session, SqsQueue, Stacks,
+    Aws, AwsVersions, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, Session, SqsQueue,
+    Stacks,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, Root, ShelfPlace};
@@ -14,7 +15,7 @@ use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::pace::Urgency;
 use crate::domain::policy::Mode;
 use crate::port::{
-    self, Error, HintQueue, KeyService, ObjectStore, Ports, Purpose, StackEngine, Traffic,
+    self, Error, HintQueue, KeyService, ObjectStore, Ports, Purpose, StackEngine, Traffic, Versions,
 };
 
 /// How many deployments have sessions at hand. One that is forgotten is taken anew.
@@ -36,6 +37,7 @@ pub struct AwsPorts {
     aws: config::Aws,
     clock: Clock,
     engines: BTreeMap<(PlacementName, Region, Urgency), Arc<Stacks>>,
+    versions: BTreeMap<Spot, Arc<AwsVersions>>,
     budgets: Budgets,
     queues: Vec<Arc<SqsQueue>>,
     stores: BTreeMap<String, Arc<S3Objects>>,
@@ -53,6 +55,7 @@ impl AwsPorts {
         let mut engines = BTreeMap::new();
         let budgets = Budgets::new(clock.clone());
         let mut apart = BTreeMap::new();
+        let mut versions = BTreeMap::new();
         for placement in config.placements.values() {
             let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
             let last = hand(placement.mode, &hands);
@@ -71,6 +74,10 @@ impl AwsPorts {
                         place: place.clone(),
                     };
                     apart.insert(key, hand);
+                }
+                if placement.pin_references {
+                    let spot = (placement.name.clone(), region.clone());
+                    versions.insert(spot, Arc::new(AwsVersions::new(&session)));
                 }
                 let budget = budgets.of(&placement.account, region);
                 let stacks = Stacks::new(session, place, clock.clone()).within(budget);
@@ -124,6 +131,7 @@ impl AwsPorts {
             root,
             shelves,
             engines,
+            versions,
             budgets,
             queues,
             serves: aws.serves.clone(),
@@ -227,6 +235,15 @@ impl Ports for AwsPorts {
         let key = (placement.name.clone(), region.clone(), urgency);
         match self.engines.get(&key) {
             Some(engine) => Ok(engine.clone()),
+            None => Err(Error::Unsupported(
+                "a region that the configuration gives the placement no more",
+            )),
+        }
+    }
+
+    fn versions(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn Versions>, Error> {
+        match self.versions.get(&(placement.name.clone(), region.clone())) {
+            Some(versions) => Ok(versions.clone()),
             None => Err(Error::Unsupported(
                 "a region that the configuration gives the placement no more",
             )),

@@ -19,6 +19,7 @@ mod reads;
 mod review;
 mod schedule;
 mod target;
+mod versions;
 mod world;
 
 pub use drift::ByHand;
@@ -26,4 +27,5 @@ pub use engine::LocalEngine;
 pub use faults::Faults;
 pub use keys::LocalKeys;
 pub use objects::LocalObjects;
+pub use versions::LocalVersions;
 pub use world::{Failure, Phase, World, WorldError};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Error, Line};
 use crate::config::Encryption;
 use crate::domain::bundle;
-use crate::domain::cfn::{NestedTemplates, locate_nested};
+use crate::domain::cfn::{NestedTemplates, locate_nested, pin_references};
 use crate::domain::deployment::{Deployment, Pinned};
 use crate::domain::estate::Target;
 use crate::domain::model::{Digest, KeyedHasher, sha256_hex};
@@ -36,6 +36,9 @@ pub(super) struct Pinning {
     pub rollback_triggers: Vec<String>,
     pub monitoring_minutes: u64,
     pub consumed: BTreeMap<String, String>,
+    /// The versions that references were pinned to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
     /// Templates that lie below the rendered one, by the hash that stands for each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nested: NestedTemplates,
@@ -59,10 +62,17 @@ impl Pinning {
             rollback_triggers: desired.rollback_triggers.clone(),
             monitoring_minutes: desired.monitoring_minutes,
             consumed: desired.consumed.clone(),
+            versions: desired.versions.clone(),
             nested: desired.nested.clone(),
             stack_policy: desired.stack_policy.clone(),
             termination_protection: desired.termination_protection,
         }
+    }
+
+    /// Pins a text as the one of this deployment was.
+    pub fn pin(&self, text: &str) -> String {
+        let one = |(r, v): (&String, &String)| Some((r.parse().ok()?, v.clone()));
+        pin_references(text, &self.versions.iter().filter_map(one).collect())
     }
 
     /// Returns what people gave: the parameters, and the inputs of every namespace.

@@ -91,20 +91,21 @@ pub(super) struct Memo {
 }
 
 impl Shared {
-    /// Returns the digest of each producer's outputs, as they are deployed; absent where there are none.
+    /// Returns the digest of each producer's outputs, as they are deployed, and at last that of the versions that it is pinned
+    /// to; absent where there are none.
     pub(super) fn fed(&self, snapshot: &Snapshot, target: &Target) -> Vec<Option<Digest>> {
-        target
-            .producers()
-            .iter()
-            .map(|producer| {
-                if let Some(TargetKind::CustomerManaged { outputs }) =
-                    snapshot.compiled.targets.get(producer).map(|t| &t.kind)
-                {
-                    let given = serde_json::json!(outputs);
-                    return Some(Digest::of("o1", &canonical_json(&given)));
-                }
-                self.outputs_of(snapshot, producer).cloned()
-            })
+        let (producers, pinned) = (target.producers(), target.placement.pin_references);
+        let outputs = producers.iter().map(|producer| {
+            if let Some(TargetKind::CustomerManaged { outputs }) =
+                snapshot.compiled.targets.get(producer).map(|t| &t.kind)
+            {
+                let given = serde_json::json!(outputs);
+                return Some(Digest::of("o1", &canonical_json(&given)));
+            }
+            self.outputs_of(snapshot, producer).cloned()
+        });
+        outputs
+            .chain(pinned.then(|| self.versions_of(snapshot, target)))
             .collect()
     }
 
@@ -654,8 +655,12 @@ impl Line {
             return;
         };
         rendering.desired.own(&owner);
-        let digest = rendering.desired.digest(self.store.keyring().hasher());
         let mut shared = self.shared();
+        // What is not known is asked for when the target is looked at by itself.
+        if !shared.pin_known(uid, target, &mut rendering).is_empty() {
+            return;
+        }
+        let digest = rendering.desired.digest(self.store.keyring().hasher());
         let fed = shared.fed(snapshot, target);
         shared.remember(uid, target, fed, digest.clone());
         let Some(history) = shared.targets.get(uid).map(|k| &k.history) else {

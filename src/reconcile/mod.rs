@@ -29,6 +29,7 @@ mod shelf;
 mod ship;
 mod sweep;
 mod target;
+mod versions;
 mod wake;
 mod watch;
 
@@ -284,6 +285,8 @@ struct Shared {
     put: BTreeMap<Digest, String>,
     /// Outputs by payload digest.
     outputs: BTreeMap<Digest, Arc<BTreeMap<String, String>>>,
+    /// Versions of what templates refer to.
+    references: versions::References,
 }
 
 /// The line, with everything that it holds.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ahead::{Ahead, awaits_another};
 use super::{Error, Line, Snapshot};
-use crate::domain::cfn::{Pseudo, Template};
+use crate::domain::cfn::{Pseudo, Template, parse_template_with};
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
@@ -221,10 +221,19 @@ impl Line {
             let draft = target.draft(&context, template);
             draft.and_then(|draft| target.checked(draft))
         };
-        let (rendering, template) = match rendered {
+        let (mut rendering, mut template) = match rendered {
             Ok(both) => both,
             Err(findings) => return Ok(Err(findings)),
         };
+        // What is deployed names versions: as far as they are known, so does what would be.
+        if target.placement.pin_references {
+            self.shared().pin_as_known(target, &mut rendering);
+            let (path, desired) = (&rendering.file.0, &rendering.desired);
+            match parse_template_with(path, &desired.template, &desired.parameters) {
+                Ok(pinned) => template = pinned,
+                Err(findings) => return Ok(Err(findings)),
+            }
+        }
         ahead.expect_new(&target.address, &template);
         let applied = history.as_ref().and_then(|h| h.applied.clone());
         let digest = rendering.desired.digest(self.store.keyring().hasher());

@@ -621,9 +621,10 @@ impl Line {
             let same = again.is_ok_and(|r| {
                 let beside = |path: &str| text_of(&files, path).ok().map(Into::into);
                 match name_nested(&part.file, &r.text, &beside) {
-                    Ok(None) => r.text == pinning.rendered,
+                    Ok(None) => pinning.pin(&r.text) == pinning.rendered,
                     Ok(Some(named)) => {
-                        named.text == pinning.rendered && named.nested == pinning.nested
+                        pinning.pin(&named.text) == pinning.rendered
+                            && named.nested == pinning.nested
                     }
                     Err(_) => false,
                 }

@@ -24,6 +24,7 @@ impl Line {
     /// others were swept then.
     pub async fn sweep(&self) -> Result<(), Error> {
         let mut unlisted = self.sweep_each().await;
+        self.reread_references().await;
         let Some((_, first)) = unlisted.pop_first() else {
             return Ok(());
         };

@@ -492,8 +492,9 @@ impl Line {
             .clone()
             .ok_or_else(|| Error::Broken("the target has no stack name".into()))?;
         let (clock, started) = (self.clock.clone(), self.clock.now());
+        let (uid, asked) = (history.uid.clone(), target.clone());
         // On the blocking pool: its threads have the stack that templates need, and a slow one blocks nobody else.
-        tokio::task::spawn_blocking(move || {
+        let rendered = tokio::task::spawn_blocking(move || {
             let known = |a: &Address| outputs.get(a).map(|o| (**o).clone());
             let expired = move || clock.now().since(started) > Duration::from_secs(10);
             let limits = Limits {
@@ -508,7 +509,13 @@ impl Line {
             })
         })
         .await
-        .map_err(|_| Error::Broken("the renderer failed".into()))
+        .map_err(|_| Error::Broken("the renderer failed".into()))?;
+        let mut rendering = match rendered {
+            Ok(rendering) => rendering,
+            Err(findings) => return Ok(Err(findings)),
+        };
+        let pinned = self.pin_references(&uid, &asked, &mut rendering).await?;
+        Ok(pinned.map(|()| rendering))
     }
 
     /// Returns how far isoform may go with a target: the stricter of its source's and its placement's modes.

@@ -11,10 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use isoform::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Session, Stacks};
+use isoform::aws::{
+    Aws, AwsVersions, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Session, Stacks,
+};
 use isoform::clock::Clock;
+use isoform::domain::cfn::{Keeper, Reference};
 use isoform::domain::model::{AccountId, Region, Timestamp};
-use isoform::port::{Encryption, KeyService, ObjectStore, Put, StackEngine, body};
+use isoform::port::{Encryption, KeyService, ObjectStore, Put, StackEngine, Versions, body};
 use serde_json::Value;
 
 use crate::harness::{During, HEARD, Harness, Heard};
@@ -124,6 +127,8 @@ pub struct Emulated {
     templates: S3Objects,
     keys: Option<(Arc<KmsKeys>, Vec<u8>)>,
     raw: aws_sdk_cloudformation::Client,
+    versions: Arc<AwsVersions>,
+    config: aws_config::SdkConfig,
     turn: AtomicU64,
 }
 
@@ -183,6 +188,8 @@ impl Emulated {
         };
         Self {
             raw: aws_sdk_cloudformation::Client::new(config),
+            versions: Arc::new(AwsVersions::new(&session)),
+            config: config.clone(),
             store: Arc::new(S3Objects::new(&session, bucket("bundles"))),
             templates: S3Objects::new(&session, bucket("templates")),
             keys,
@@ -259,6 +266,39 @@ impl Harness for Emulated {
 
     async fn change(&self, _: &str, _: &str, _: Option<Value>) -> bool {
         false
+    }
+
+    fn versions(&self) -> Arc<dyn Versions> {
+        self.versions.clone()
+    }
+
+    async fn rotate(&self, reference: &Reference) {
+        let value = self.turn.fetch_add(1, Ordering::Relaxed).to_string();
+        let name = &reference.name;
+        if reference.keeper == Keeper::Secret {
+            let client = aws_sdk_secretsmanager::Client::new(&self.config);
+            let made = client
+                .create_secret()
+                .name(name)
+                .secret_string(&value)
+                .send()
+                .await;
+            if made.is_err() {
+                let put = client
+                    .put_secret_value()
+                    .secret_id(name)
+                    .secret_string(value);
+                put.send().await.unwrap();
+            }
+            return;
+        }
+        let kind = match reference.keeper {
+            Keeper::SsmSecure => aws_sdk_ssm::types::ParameterType::SecureString,
+            _ => aws_sdk_ssm::types::ParameterType::String,
+        };
+        let client = aws_sdk_ssm::Client::new(&self.config);
+        let put = client.put_parameter().name(name).value(value).r#type(kind);
+        put.overwrite(true).send().await.unwrap();
     }
 
     fn store(&self) -> Arc<dyn ObjectStore> {

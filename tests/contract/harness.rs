@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use isoform::domain::cfn::Reference;
 use isoform::domain::model::{StackId, Timestamp};
 use isoform::domain::plan::{ChangeSetStatus, Observed};
 use isoform::port::{
-    ChangeSet, Error, KeyService, ObjectStore, OnFailure, Proposal, Proposed, StackEngine, StackRef,
+    ChangeSet, Error, KeyService, ObjectStore, OnFailure, Proposal, Proposed, StackEngine,
+    StackRef, Versions,
 };
 use serde_json::Value;
 
@@ -43,6 +45,10 @@ pub trait Harness: Send + Sync {
     fn keys(&self) -> Arc<dyn KeyService>;
     /// Whether a signature of [`Harness::keys`] is one of these bytes.
     fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool;
+    /// What templates can refer to.
+    fn versions(&self) -> Arc<dyn Versions>;
+    /// Gives something that templates refer to another value, the first where there is none.
+    async fn rotate(&self, reference: &Reference);
     /// A time that has not come yet.
     fn later(&self) -> Timestamp;
     /// Whether thousands of calls are nothing here.

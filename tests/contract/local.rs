@@ -7,9 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use isoform::clock::Clock;
+use isoform::domain::cfn::Reference;
 use isoform::domain::model::Timestamp;
-use isoform::local::{ByHand, Failure, LocalEngine, LocalKeys, LocalObjects, Phase, World};
-use isoform::port::{KeyService, ObjectStore, Put, StackEngine, body};
+use isoform::local::{
+    ByHand, Failure, LocalEngine, LocalKeys, LocalObjects, LocalVersions, Phase, World,
+};
+use isoform::port::{KeyService, ObjectStore, Put, StackEngine, Versions, body};
 use serde_json::Value;
 
 use crate::harness::{During, Harness};
@@ -40,6 +43,14 @@ impl Local {
     /// The engine itself, for what only it can do.
     pub fn local(&self) -> LocalEngine {
         LocalEngine::new(
+            self.world.clone(),
+            "111111111111".parse().unwrap(),
+            "eu-west-1".parse().unwrap(),
+        )
+    }
+
+    fn values(&self) -> LocalVersions {
+        LocalVersions::new(
             self.world.clone(),
             "111111111111".parse().unwrap(),
             "eu-west-1".parse().unwrap(),
@@ -103,6 +114,14 @@ impl Harness for Local {
         let name = stack.parse().unwrap();
         self.local().by_hand(&name, logical, &change).await.unwrap();
         true
+    }
+
+    fn versions(&self) -> Arc<dyn Versions> {
+        Arc::new(self.values())
+    }
+
+    async fn rotate(&self, reference: &Reference) {
+        self.values().rotate(reference).await.unwrap();
     }
 
     fn store(&self) -> Arc<dyn ObjectStore> {

@@ -30,6 +30,7 @@ mod objects;
 mod permissions;
 mod probe;
 mod reach;
+mod references;
 mod replayed;
 mod specification;
 mod transitions;
@@ -190,6 +191,11 @@ contract! {
         a_changed_wrapped_key_does_not_open: "KMS API Decrypt: InvalidCiphertextException";
         the_key_of_another_service_is_passed_over: "AWS Encryption SDK: encrypted data keys of several providers";
         a_key_is_described_and_signs: "KMS API DescribeKey, Sign";
+    }
+    references {
+        another_value_is_another_version: "SSM API Parameter: Version; Secrets Manager API DescribeSecret: VersionIdsToStages";
+        what_is_not_there_has_no_version: "SSM API GetParameters: InvalidParameters; Secrets Manager API DescribeSecret: ResourceNotFoundException";
+        many_are_told_together: "SSM API GetParameters: at most 10 names";
     }
     nested {
         a_nested_stack_lives_with_its_parent: "user guide: nested stacks";

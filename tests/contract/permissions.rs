@@ -27,6 +27,7 @@ fn setup() -> Setup {
         apply: Some(taken("333333333333", "isoform-apply")),
         cloudformation: Some("arn:aws:iam::333333333333:role/isoform-cfn".into()),
         acts: true,
+        pins: true,
     };
     let beta = Place {
         account: "111111111111".parse().unwrap(),
@@ -35,6 +36,7 @@ fn setup() -> Setup {
         apply: None,
         cloudformation: None,
         acts: true,
+        pins: false,
     };
     let key = |region: &str| format!("arn:aws:kms:{region}:333333333333:key/k");
     let us = Store {

@@ -17,6 +17,7 @@ mod hints;
 mod nested;
 mod probe;
 mod recovery;
+mod references;
 mod removal;
 mod sealed;
 mod sec;

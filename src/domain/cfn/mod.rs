@@ -7,6 +7,7 @@ mod evaluate;
 mod extensions;
 mod nested;
 mod parameters;
+mod references;
 mod resource_types;
 mod template;
 
@@ -25,6 +26,7 @@ pub use evaluate::{
 };
 pub use nested::{NestedTemplates, locate_nested, name_nested, nested_files, nested_name};
 pub use parameters::{ParameterError, bind_parameters};
+pub use references::{Keeper, Reference, pin as pin_references, unpinned};
 pub(crate) use resource_types::Mutability;
 pub use resource_types::{ResourceType, StatefulType, resource_type, stateful};
 pub use template::{

@@ -49,6 +49,8 @@ pub struct Placement {
     pub rule: ApprovalRule,
     /// What happens to stacks that are no longer asked for.
     pub prune: PruneRule,
+    /// Whether dynamic references without a version are deployed with the one that there is, and followed.
+    pub pin_references: bool,
 }
 
 /// What a source may do.

@@ -1,12 +1,15 @@
 //! One target, and its rendering.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::{Placement, TemplateVersion};
-use crate::domain::cfn::{Template, bind_parameters, name_nested, parse_template_with};
+use crate::domain::cfn::{
+    Reference, Template, bind_parameters, name_nested, parse_template_with, pin_references,
+    unpinned,
+};
 use crate::domain::model::{Address, Finding, Place, Region, SourceName, StackName, closest};
 use crate::domain::plan::Desired;
 use crate::domain::render::{
@@ -157,8 +160,21 @@ pub struct Rendering {
     pub data: Value,
     /// Names of the template's outputs.
     pub outputs: Vec<String>,
+    /// Dynamic references that name no version.
+    pub references: BTreeSet<Reference>,
     /// Warnings.
     pub notes: Vec<Finding>,
+}
+
+impl Rendering {
+    /// Writes down the version of every reference whose version is known. What was written stays.
+    pub fn pin(&mut self, versions: &BTreeMap<Reference, String>) {
+        let known = |r: &Reference| Some((r.to_string(), versions.get(r)?.clone()));
+        self.desired.versions = self.references.iter().filter_map(known).collect();
+        if !self.desired.versions.is_empty() {
+            self.desired.template = pin_references(&self.desired.template, versions).into();
+        }
+    }
 }
 
 impl Target {
@@ -428,6 +444,7 @@ impl Target {
             capabilities: Vec::new(),
             nested,
             consumed,
+            versions: BTreeMap::new(),
         };
         desired.own(context.owner);
         Ok(Draft {
@@ -494,11 +511,13 @@ impl Target {
             .map(|(n, _)| n.clone())
             .collect();
         desired.capabilities = needed.into_iter().map(str::to_owned).collect();
+        let references = unpinned(&template, &desired.parameters);
         let rendering = Rendering {
             desired,
             file: (path, source),
             data,
             outputs: template.outputs.keys().cloned().collect(),
+            references,
             notes,
         };
         Ok((rendering, template))

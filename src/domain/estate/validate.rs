@@ -227,6 +227,7 @@ fn guess_placements(files: &Files) -> BTreeMap<PlacementName, Placement> {
             blast_radius: usize::MAX,
             rule: ApprovalRule::default(),
             prune: PruneRule::default(),
+            pin_references: false,
         });
         if !regions.is_empty() {
             entry.regions = regions;

@@ -40,6 +40,8 @@ pub struct Place {
     pub cloudformation: Option<String>,
     /// Whether anything may be executed there.
     pub acts: bool,
+    /// Whether versions of parameters and secrets are looked up there.
+    pub pins: bool,
 }
 
 /// A bundle store.
@@ -124,6 +126,8 @@ struct Draft {
     takes: BTreeSet<String>,
     /// Stacks that it looks at and proposes changes for.
     looks: BTreeMap<AccountId, Stacks>,
+    /// Where it looks up versions of parameters and secrets.
+    pins: BTreeMap<AccountId, BTreeSet<Region>>,
     /// Stacks that it changes.
     acts: BTreeMap<AccountId, Stacks>,
     /// Stores that CloudFormation reads templates from with its rights.
@@ -266,6 +270,10 @@ fn drafts(setup: &Setup) -> BTreeMap<Holder, Draft> {
             let draft = drafts.entry(holder).or_default();
             let stacks = draft.looks.entry(place.account.clone()).or_default();
             stacks.add(place);
+            if place.pins {
+                let regions = draft.pins.entry(place.account.clone()).or_default();
+                regions.extend(place.regions.keys().cloned());
+            }
             if acts {
                 let stacks = draft.acts.entry(place.account.clone()).or_default();
                 stacks.add(place);

@@ -187,6 +187,39 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
             ));
         }
     }
+    if !draft.pins.is_empty() {
+        let places = || {
+            let each = |(account, regions): (_, &BTreeSet<Region>)| {
+                let each = regions.iter().map(move |region| (account, region.clone()));
+                each.collect::<Vec<_>>()
+            };
+            draft.pins.iter().flat_map(each)
+        };
+        let partition = |region: &Region| region.partition().0;
+        // Parameters that AWS publishes belong to no account.
+        let parameters = places().flat_map(|(account, region)| {
+            let at = format!("arn:{}:ssm:{region}", partition(&region));
+            [
+                format!("{at}:{account}:parameter/*"),
+                format!("{at}::parameter/aws/service/*"),
+            ]
+        });
+        let secrets = places().map(|(account, region)| {
+            let partition = partition(&region);
+            format!("arn:{partition}:secretsmanager:{region}:{account}:secret:*")
+        });
+        let parameters: BTreeSet<String> = parameters.collect();
+        statements.push(allow(
+            "SeeParameters",
+            &["ssm:GetParameters"],
+            parameters.into_iter().collect(),
+        ));
+        statements.push(allow(
+            "SeeSecrets",
+            &["secretsmanager:DescribeSecret"],
+            secrets.collect(),
+        ));
+    }
     if !draft.acts.is_empty() {
         statements.push(allow("Act", ACT, stacks(&draft.acts)));
     }

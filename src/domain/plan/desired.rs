@@ -42,6 +42,9 @@ pub struct Desired {
     pub nested: NestedTemplates,
     /// Outputs of other targets that the template really read, by `<address>.<output>`.
     pub consumed: BTreeMap<String, String>,
+    /// The versions that dynamic references were pinned to, by reference: also those that stand in no text, because a
+    /// parameter's type names them.
+    pub versions: BTreeMap<String, String>,
 }
 
 /// The tags that say whose a stack is.
@@ -72,7 +75,7 @@ impl Desired {
             .iter()
             .map(|(name, value)| (name, keyed.digest("parameter", value.as_bytes())))
             .collect();
-        let body = json!([
+        let mut body = json!([
             sha256_hex(self.template.as_bytes()),
             parameters,
             self.tags,
@@ -84,6 +87,9 @@ impl Desired {
             self.prune,
             self.consumed,
         ]);
+        if let (Some(all), false) = (body.as_array_mut(), self.versions.is_empty()) {
+            all.push(json!(self.versions));
+        }
         keyed.digest("given", body.to_string().as_bytes())
     }
 
@@ -122,6 +128,9 @@ impl Desired {
         // Younger than the prefix: where it is not set, the digest is what it was before there was such an option.
         if let Some(prune) = self.prune {
             body["prune"] = json!(prune);
+        }
+        if !self.versions.is_empty() {
+            body["versions"] = json!(self.versions);
         }
         Digest::of("d1", &canonical_json(&body))
     }
@@ -199,6 +208,7 @@ mod tests {
             capabilities: vec![],
             nested: BTreeMap::new(),
             consumed: BTreeMap::new(),
+            versions: BTreeMap::new(),
         }
     }
 
@@ -219,6 +229,7 @@ mod tests {
             |d| d.capabilities = vec!["CAPABILITY_IAM".into()],
             |d| d.consumed = BTreeMap::from([("env/a.X".into(), "y".into())]),
             |d| d.secrets = vec!["P".into()],
+            |d| d.versions = BTreeMap::from([("ssm:/a".into(), "2".into())]),
         ];
         for change in changes {
             let mut other = desired();

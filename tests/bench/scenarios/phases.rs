@@ -92,6 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             blast_radius: 10,
             rule: ApprovalRule::default(),
             prune: PruneRule::default(),
+            pin_references: false,
         };
         placements.insert(name, placement);
     }
