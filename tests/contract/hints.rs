@@ -99,17 +99,23 @@ async fn goes_round(emulator: &str) {
     assert_eq!(queue.facts().await.unwrap().waiting, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn on_ministack_a_hint_goes_round() {
-    goes_round("ministack").await;
+mod on_ministack {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hint_goes_round() {
+        super::goes_round("ministack").await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn on_moto_a_hint_goes_round() {
-    goes_round("moto").await;
+mod on_moto {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hint_goes_round() {
+        super::goes_round("moto").await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn on_localemu_a_hint_goes_round() {
-    goes_round("localemu").await;
+mod on_localemu {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hint_goes_round() {
+        super::goes_round("localemu").await;
+    }
 }
