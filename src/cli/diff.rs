@@ -11,8 +11,8 @@ use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
 use super::{CHANGES, DONE, FAILED, Global, Output, finding, usage};
 use crate::domain::bundle;
 use crate::domain::model::{Prune, counted};
+use crate::domain::plan::DiffReport;
 use crate::domain::template::{Blob, Files};
-use crate::reconcile::DiffReport;
 
 /// Arguments of `diff`.
 #[derive(Args)]
@@ -146,7 +146,7 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
     let faults = report.findings.iter().filter(|f| f.is_error()).count();
     let code = if faults > 0 {
         FAILED
-    } else if report.targets.is_empty() && report.orphaned.is_empty() && report.moved.is_empty() {
+    } else if report.is_empty() {
         DONE
     } else {
         CHANGES

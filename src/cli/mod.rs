@@ -16,6 +16,7 @@ mod init;
 mod local;
 mod offline;
 mod online;
+mod preview;
 mod show;
 
 use std::path::PathBuf;
@@ -279,6 +280,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Write the comment of a pull request: what merging a branch would do, the gravest first. The merge is made in memory.
+    Preview(preview::PreviewArgs),
     /// Hold targets.
     Suspend {
         #[command(flatten)]
@@ -510,6 +513,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Audit { what } => audit::audit(&global, what).await,
         Command::Config { what } => config::config(&global, what),
         Command::Doctor(args) => doctor::doctor(&global, &args).await,
+        Command::Preview(args) => preview::preview(&global, &args).await,
         Command::Iam(args) => iam::iam(&global, &args),
         Command::Schema { format } => config::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,

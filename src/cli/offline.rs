@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::domain::bundle;
 use crate::domain::estate::validate as validate_files;
-use crate::domain::model::{Digest, Finding, counted};
+use crate::domain::model::{Digest, Finding, Revision, counted};
 use crate::domain::render::{self, Limits};
 use crate::domain::template::{Files, load_bundle, load_component};
 use crate::git::Mirror;
@@ -201,6 +201,22 @@ pub(crate) fn render(global: &Global, args: &RenderArgs) -> anyhow::Result<u8> {
     }
 }
 
+/// Finds the commit that a word names in a clone.
+pub(crate) fn commit_of(repository: &git2::Repository, name: &str) -> anyhow::Result<Revision> {
+    // libgit2's own words name neither the revision nor what to do.
+    let commit = repository
+        .revparse_single(name)
+        .and_then(|o| o.peel_to_commit())
+        .map_err(|_| {
+            usage(format!(
+                "`{}` is no commit of this clone: `git log --oneline --all` lists what it has, `git fetch` gets what it lacks",
+                name.escape_debug()
+            ))
+        })?;
+    let id = commit.id().to_string();
+    id.parse().map_err(anyhow::Error::msg)
+}
+
 /// `isoform diff A..B`: what two revisions of a repository differ in, target by target, without a daemon.
 pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> anyhow::Result<u8> {
     let (from, to) = range
@@ -208,22 +224,7 @@ pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> any
         .ok_or_else(|| usage("write two revisions, as in HEAD~1..HEAD"))?;
     let repository = git2::Repository::discover(folder)
         .map_err(|_| usage(format!("{} lies in no Git repository", folder.display())))?;
-    let resolve = |name: &str| -> anyhow::Result<_> {
-        let name = if name.is_empty() { "HEAD" } else { name };
-        // libgit2's own words name neither the revision nor what to do.
-        let commit = repository
-            .revparse_single(name)
-            .and_then(|o| o.peel_to_commit())
-            .map_err(|_| {
-                usage(format!(
-                    "`{}` is no commit of this clone: `git log --oneline --all` lists what it has, `git fetch` gets what it lacks",
-                    name.escape_debug()
-                ))
-            })?;
-        let id = commit.id().to_string();
-        id.parse::<crate::domain::model::Revision>()
-            .map_err(anyhow::Error::msg)
-    };
+    let resolve = |name: &str| commit_of(&repository, if name.is_empty() { "HEAD" } else { name });
     let (from, to) = (resolve(from)?, resolve(to)?);
     let mirror = Mirror::of(repository.path())?;
     let (old, new) = (mirror.read(&from)?, mirror.read(&to)?);

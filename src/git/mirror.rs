@@ -31,7 +31,7 @@ const TIP: &str = "refs/isoform/tip";
 
 /// A bare repository that belongs to isoform.
 pub struct Mirror {
-    repository: Repository,
+    pub(super) repository: Repository,
 }
 
 /// The files of a commit, and what was wrong with some of them.
@@ -173,7 +173,7 @@ impl Mirror {
         self.tree_of(wanted).map(drop)
     }
 
-    fn oid(revision: &Revision) -> Result<Oid, Error> {
+    pub(super) fn oid(revision: &Revision) -> Result<Oid, Error> {
         Oid::from_str(revision.as_str()).map_err(git("reading a commit id"))
     }
 
@@ -253,6 +253,10 @@ impl Mirror {
 
     /// Reads the files of a commit from the object database.
     pub fn read(&self, revision: &Revision) -> Result<Tree, Error> {
+        self.read_tree(self.tree_of(revision)?.id())
+    }
+
+    pub(super) fn read_tree(&self, root: Oid) -> Result<Tree, Error> {
         let mut out = Tree::default();
         let mut folded: BTreeMap<String, String> = BTreeMap::new();
         let mut total = 0usize;
@@ -264,8 +268,7 @@ impl Mirror {
             .repository
             .odb()
             .map_err(git("opening the object database"))?;
-        let mut open: Vec<(String, Oid, usize)> =
-            vec![(String::new(), self.tree_of(revision)?.id(), 0)];
+        let mut open: Vec<(String, Oid, usize)> = vec![(String::new(), root, 0)];
         let mut seen = 0usize;
         while let Some((prefix, id, depth)) = open.pop() {
             if depth > DEPTH {

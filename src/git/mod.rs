@@ -7,10 +7,12 @@
 mod difference;
 pub mod errand;
 mod lsrefs;
+mod merge;
 mod mirror;
 mod remote;
 
 pub use lsrefs::Client;
+pub use merge::Merged;
 pub use mirror::{CommitInfo, Mirror, Tree};
 pub use remote::{Auth, Patience, Remote, UrlError};
 

@@ -37,7 +37,6 @@ pub use adopt::Adoption;
 pub use bundles::{open_bundle, put_bundle};
 pub use memo::Counts;
 pub use operator::{ApproveWhat, OperatorError, Selector};
-pub use preview::{DiffReport, Move, Orphan, TargetDiff};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
 pub use restore::{Shipped, restore};
 pub use root::open_root;

@@ -3,75 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::ahead::{Ahead, awaits_another};
 use super::{Error, Line, Snapshot};
 use crate::domain::cfn::{Pseudo, Template, parse_template_with};
 use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
-use crate::domain::model::{Actor, Address, Finding, Prune, SourceName, StackId, TargetUid};
-use crate::domain::plan::{Change, Deployed, Desired, owner_tags, preview, preview_name};
+use crate::domain::model::{Actor, Address, Finding, SourceName, StackId, TargetUid};
+use crate::domain::plan::{
+    Change, Deployed, Desired, DiffReport, Move, Orphan, TargetDiff, owner_tags, preview,
+    preview_name,
+};
 use crate::domain::render::{Compiled, Limits, Prepared, line_map};
 use crate::domain::template::{Engine, Files};
 use crate::port::ChangeSet;
-
-/// What would change for one target.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TargetDiff {
-    /// Its address.
-    pub address: Address,
-    /// Whether it would be created.
-    pub create: bool,
-    /// Its placement.
-    pub placement: String,
-    /// What would change.
-    pub changes: Vec<Change>,
-    /// For each property path `<logical>.<path>`: the file and line that it comes from.
-    pub places: BTreeMap<String, String>,
-    /// Differences of the rendered text, unified.
-    pub text: String,
-    /// Targets that are planned again if its outputs change.
-    pub then: Vec<Address>,
-    /// What keeps it from being exact.
-    pub problems: Vec<String>,
-}
-
-/// What would change for the estate.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DiffReport {
-    /// Version of this shape.
-    pub v: u32,
-    /// What changes.
-    pub targets: Vec<TargetDiff>,
-    /// How many do not change.
-    pub unchanged: usize,
-    /// Targets that keep their stacks under another address.
-    #[serde(default)]
-    pub moved: Vec<Move>,
-    /// Targets that Git would no longer ask for.
-    pub orphaned: Vec<Orphan>,
-    /// Faults.
-    pub findings: Vec<Finding>,
-}
-
-/// A target that would have another address, and keep its stack and its history.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Move {
-    /// Its address until now.
-    pub from: Address,
-    /// The one that it would have.
-    pub to: Address,
-}
-
-/// A target that Git would no longer ask for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Orphan {
-    /// Its address.
-    pub address: Address,
-    /// What would become of its stack, where it has one.
-    pub prune: Prune,
-}
 
 impl Line {
     /// Compares files that are not pushed with what is deployed. Nothing is written and no engine is asked.

@@ -15,6 +15,7 @@ mod emulated;
 mod growth;
 mod hints;
 mod nested;
+mod preview;
 mod probe;
 mod recovery;
 mod references;

@@ -2,15 +2,21 @@
 //!
 //! Start at [`Desired`] and [`compare()`]. Nothing here renders and nothing here knows how a change set is made.
 
+mod comment;
 mod compare;
+mod concern;
 mod desired;
+mod diff;
 mod inside;
 mod observed;
 mod preview;
 mod review;
 
+pub use comment::{About, comment, conflict};
 pub use compare::{ResourceState, compare, removal, replacement_of};
+pub use concern::{Concern, Worry, concerns};
 pub use desired::{Desired, OWNER_TAGS, change_set_name, generation_of, owner_tags, preview_name};
+pub use diff::{DiffReport, Move, Orphan, TargetDiff};
 pub use inside::{Whole, hidden_losses};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, Read, preview, preview_read};
