@@ -32,6 +32,9 @@ pub enum Error {
     /// The service refused the content of the call.
     #[error("refused: {0}")]
     Refused(String),
+    /// What is asked for needs capabilities that were not acknowledged.
+    #[error("capabilities are missing: {0}")]
+    Incapable(String),
     /// The service refused the caller.
     #[error("access denied: {0}")]
     Denied(String),
@@ -80,9 +83,11 @@ impl Error {
             }
             // Nobody is told when somebody enables it again.
             Self::KeyUnavailable(_) => Disposition::WaitFor(Duration::from_secs(60)),
-            Self::Refused(_) | Self::Denied(_) | Self::Unsupported(_) | Self::Untrusted(_) => {
-                Disposition::Stall
-            }
+            Self::Refused(_)
+            | Self::Incapable(_)
+            | Self::Denied(_)
+            | Self::Unsupported(_)
+            | Self::Untrusted(_) => Disposition::Stall,
         }
     }
 }
@@ -372,6 +377,8 @@ pub struct ChangeSet {
     pub changes: Vec<Change>,
     /// Whether every property value was shown.
     pub complete: bool,
+    /// The capabilities that it acknowledges.
+    pub capabilities: Vec<String>,
 }
 
 /// An event of a stack.
@@ -402,6 +409,8 @@ pub struct StackEvent {
 pub struct TemplateSummary {
     /// Capabilities to acknowledge.
     pub capabilities: Vec<String>,
+    /// Why these, in the service's words.
+    pub reason: Option<String>,
     /// Names of parameters with whether they are secret.
     pub parameters: BTreeMap<String, bool>,
 }

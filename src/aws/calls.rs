@@ -68,10 +68,14 @@ pub const CALLS: &[Call] = &[
         "UpdateTerminationProtection",
         &["cloudformation:UpdateTerminationProtection"],
     ),
-    spare(
+    used(
         "GetTemplateSummary",
-        "summary",
-        &["cloudformation:GetTemplateSummary"],
+        &[
+            "cloudformation:GetTemplateSummary",
+            "kms:Decrypt",
+            "s3:GetObject",
+            "s3:GetObjectVersion",
+        ],
     ),
     used("CancelUpdateStack", &["cloudformation:CancelUpdateStack"]),
     used(

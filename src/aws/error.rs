@@ -176,6 +176,7 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
             Error::Busy(said)
         }
         "TokenAlreadyExistsException" => Error::AlreadyAccepted,
+        "InsufficientCapabilitiesException" => Error::Incapable(said),
         // It always comes with a text, and says by it whether a stack is there: without one it was garbled on the way.
         "ValidationError" if text.is_empty() => Error::Unavailable(said),
         "InternalFailure"
@@ -308,6 +309,11 @@ mod tests {
                 Error::Exists("a thing".into()),
             ),
             ("TokenAlreadyExistsException", 400, Error::AlreadyAccepted),
+            (
+                "InsufficientCapabilitiesException",
+                400,
+                Error::Incapable("Call: InsufficientCapabilitiesException: text".into()),
+            ),
         ] {
             assert_eq!(meant(code, status), expected, "{code}");
         }

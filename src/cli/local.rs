@@ -132,6 +132,9 @@ pub(crate) struct FaultArgs {
     /// Glob of logical ids whose property values change sets do not show.
     #[arg(long, value_name = "GLOB")]
     withhold: Vec<String>,
+    /// Let types need a capability that no template shows.
+    #[arg(long, value_name = "TYPE=CAPABILITY")]
+    needs: Vec<String>,
     /// Items on a page of a listing.
     #[arg(long)]
     page: Option<usize>,
@@ -184,6 +187,12 @@ fn misbehaviour(before: Faults, arguments: FaultArgs) -> anyhow::Result<Faults> 
     }
     if !arguments.withhold.is_empty() {
         faults.withhold = arguments.withhold;
+    }
+    for one in &arguments.needs {
+        let (kind, capability) = one.split_once('=').with_context(|| {
+            format!("`{one}` is not TYPE=CAPABILITY, such as AWS::SNS::*=CAPABILITY_IAM")
+        })?;
+        faults.needs.insert(kind.to_owned(), capability.to_owned());
     }
     if let Some(page) = arguments.page {
         if page == 0 {

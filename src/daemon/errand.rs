@@ -74,6 +74,8 @@ fn policy(
         "Version": "2012-10-17",
         "Statement": [
             { "Effect": "Allow", "Action": "cloudformation:*", "Resource": resources },
+            // It names a template and no stack.
+            { "Effect": "Allow", "Action": "cloudformation:GetTemplateSummary", "Resource": "*" },
             { "Effect": "Allow", "NotAction": "cloudformation:*", "Resource": "*" },
         ],
     })

@@ -15,7 +15,7 @@ use super::target::{Around, GoalError};
 use super::world::{WorldError, get, put, remove};
 use crate::domain::cfn::{Template, as_read_back, parse_template_with};
 use crate::domain::model::{StackId, StackName, sha256_hex};
-use crate::domain::plan::{Action, StackStatus, StatusClass};
+use crate::domain::plan::{Action, StackStatus, StatusClass, covers};
 use crate::port::{Error, Proposal, Proposed, StackRef};
 
 /// Why a change set failed that would change nothing.
@@ -212,7 +212,7 @@ impl LocalEngine {
             given.insert(name.clone(), value.clone());
         }
         let template = readable(text, &given)?;
-        capable(&template, &proposal.capabilities)?;
+        capable(&template, faults, &proposal.capabilities)?;
         let delay = self.lag(faults.making_ms);
         let mut set = StoredChangeSet {
             arn: arn.clone(),
@@ -438,20 +438,25 @@ fn readable(text: &str, given: &BTreeMap<String, String>) -> Result<Template, Er
     })
 }
 
-fn capable(template: &Template, capabilities: &[String]) -> Result<(), Error> {
-    let missing: Vec<&str> = template
-        .capabilities()
-        .into_iter()
-        .filter(|c| {
-            !capabilities
-                .iter()
-                .any(|have| have == c || (*c == "CAPABILITY_IAM" && have == "CAPABILITY_NAMED_IAM"))
-        })
+/// What a template needs: what it shows, and what this world knows of its types beyond that.
+pub(super) fn needed(template: &Template, faults: &Faults) -> Vec<String> {
+    let shown = template.capabilities().into_iter().map(str::to_owned);
+    let kinds = template.resources.values().map(|r| &r.kind);
+    let mut all: Vec<String> = shown
+        .chain(kinds.filter_map(|kind| faults.need_of(kind)))
         .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn capable(template: &Template, faults: &Faults, capabilities: &[String]) -> Result<(), Error> {
+    let mut missing = needed(template, faults);
+    missing.retain(|c| !covers(capabilities, c));
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Refused(format!(
+    Err(Error::Incapable(format!(
         "Requires capabilities : [{}]",
         missing.join(", ")
     )))

@@ -1,4 +1,5 @@
-//! What a world can be told to do badly: answer late, answer with what was, refuse for too many calls, withhold values.
+//! What a world can be told to do badly: answer late, answer with what was, refuse for too many calls, withhold values,
+//! need capabilities that no template shows.
 //!
 //! Everything is off until an operator says otherwise (`isoform local faults`). The settings are a row of the world, so
 //! they hold for every process that uses it.
@@ -26,6 +27,8 @@ pub struct Faults {
     pub making_ms: u64,
     /// Globs of logical ids whose property values change sets do not show.
     pub withhold: Vec<String>,
+    /// What this world knows and no template shows: glob of a type → the capability that it needs.
+    pub needs: BTreeMap<String, String>,
     /// Items on a page; absent for the service's own number.
     pub page: Option<usize>,
 }
@@ -34,6 +37,12 @@ impl Faults {
     /// Tells whether the property values of a resource are withheld.
     pub(super) fn withholds(&self, logical: &str) -> bool {
         self.withhold.iter().any(|g| glob_matches(g, logical))
+    }
+
+    /// Returns the capability that a type needs beyond what a template shows.
+    pub(super) fn need_of(&self, kind: &str) -> Option<String> {
+        let found = self.needs.iter().find(|(glob, _)| glob_matches(glob, kind));
+        found.map(|(_, capability)| capability.clone())
     }
 }
 

@@ -157,6 +157,8 @@ pub(super) struct StoredProposal {
     /// Logical id → type and identifier.
     #[serde(default)]
     pub import: BTreeMap<String, (String, BTreeMap<String, String>)>,
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 impl From<&Proposal> for StoredProposal {
@@ -169,6 +171,7 @@ impl From<&Proposal> for StoredProposal {
             monitoring_minutes: p.monitoring_minutes,
             on_failure: p.on_failure,
             import: p.import.clone(),
+            capabilities: p.capabilities.clone(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Reading: listings, descriptions, templates and events.
 
+use std::collections::BTreeSet;
+
 use sqlx::Row;
 
+use super::changesets::needed;
 use super::engine::LocalEngine;
 use super::model::Stack;
 use super::objects::LocalObjects;
@@ -83,17 +86,22 @@ impl LocalEngine {
         &self,
         template_url: &str,
     ) -> Result<TemplateSummary, Error> {
-        self.world.call("GetTemplateSummary").await?;
+        let faults = self.world.call("GetTemplateSummary").await?;
         let template =
             parse_template("template", &self.body_of(template_url).await?).map_err(|f| {
                 Error::Refused(f.first().map(|f| f.message.clone()).unwrap_or_default())
             })?;
+        let capabilities = needed(&template, &faults);
+        let kinds: BTreeSet<&str> = template.resources.values().map(|r| &*r.kind).collect();
+        let kinds: Vec<&str> = kinds.into_iter().collect();
         Ok(TemplateSummary {
-            capabilities: template
-                .capabilities()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
+            reason: (!capabilities.is_empty()).then(|| {
+                format!(
+                    "The following resource(s) require capabilities: [{}]",
+                    kinds.join(", ")
+                )
+            }),
+            capabilities,
             parameters: template
                 .parameters
                 .iter()

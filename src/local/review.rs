@@ -92,6 +92,7 @@ pub(super) fn join(with: Described, plain: impl FnOnce() -> Described) -> Change
         reason: with.reason,
         changes: with.changes,
         complete: !withheld,
+        capabilities: Vec::new(),
     };
     if with.status == "FAILED" || withheld {
         let plain = plain();
@@ -155,9 +156,11 @@ impl LocalEngine {
         tx.commit().await.map_err(WorldError::from)?;
         let now = self.world.clock.now();
         let with = describe(&set, stack.as_ref(), now, &faults, true);
-        Ok(join(with, || {
-            describe(&set, stack.as_ref(), now, &faults, false)
-        }))
+        let plain = || describe(&set, stack.as_ref(), now, &faults, false);
+        Ok(ChangeSet {
+            capabilities: set.proposal.capabilities.clone(),
+            ..join(with, plain)
+        })
     }
 }
 
@@ -191,6 +194,7 @@ mod tests {
                 monitoring_minutes: 0,
                 on_failure: OnFailure::Delete,
                 import: BTreeMap::new(),
+                capabilities: Vec::new(),
             },
             executed: false,
             gone_at: None,

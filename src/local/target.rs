@@ -261,6 +261,7 @@ impl LocalEngine {
             monitoring_minutes: 0,
             on_failure: proposal.on_failure,
             import: BTreeMap::new(),
+            capabilities: Vec::new(),
         };
         let template =
             parse_template_with("nested template", text, &inner.parameters).map_err(|f| {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::preview::beyond;
 use super::{Error, Line, OperatorError, Snapshot};
 use crate::domain::cfn::{Pseudo, as_read_back, parse_template_with};
 use crate::domain::deployment::{EventKind, History};
@@ -127,6 +128,9 @@ impl Line {
             notes: notes(&observed, &template),
             evidence: None,
         };
+        report
+            .notes
+            .extend(beyond(&rendering.desired, &read.capabilities));
         match read.status {
             ChangeSetStatus::NoChanges => {}
             ChangeSetStatus::Failed => {

@@ -32,6 +32,9 @@ pub(super) struct Pinning {
     pub secrets: Vec<String>,
     pub tags: BTreeMap<String, String>,
     pub capabilities: Vec<String>,
+    /// The most that may be acknowledged, where the options say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<String>>,
     pub notification_arns: Vec<String>,
     pub rollback_triggers: Vec<String>,
     pub monitoring_minutes: u64,
@@ -58,6 +61,7 @@ impl Pinning {
             secrets: desired.secrets.clone(),
             tags: desired.tags.clone(),
             capabilities: desired.capabilities.clone(),
+            allowed: desired.allowed.clone(),
             notification_arns: desired.notification_arns.clone(),
             rollback_triggers: desired.rollback_triggers.clone(),
             monitoring_minutes: desired.monitoring_minutes,

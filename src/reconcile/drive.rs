@@ -14,11 +14,12 @@ use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Digest, Reason, StackId, SyncResult, TargetUid};
 use crate::domain::pace::Urgency;
 use crate::domain::plan::{
-    Change, ChangeSetStatus, Observed, Review, StatusClass, Whole, generation_of, hidden_losses,
+    Change, ChangeSetStatus, Observed, Review, StatusClass, Unshown, Whole, generation_of,
+    hidden_losses, unforeseen,
 };
 use crate::domain::policy::{GateInput, Hold, gate};
 use crate::domain::render::EPOCH;
-use crate::port::{self, Purpose, StackEngine, StackRef};
+use crate::port::{self, ChangeSet, Purpose, StackEngine, StackRef};
 use crate::testing::{crash_point, guard as guard_stands};
 use crate::workqueue::TargetGuard;
 
@@ -293,6 +294,7 @@ impl Line {
                 Ok(())
             }
             Performed::Refused(text) => {
+                self.close_policy(guard, target, engine).await?;
                 let pinned = &announced.deployment.pinned;
                 let (outcome, reason) = if pinned.removal || pinned.remedy.is_some() {
                     (Outcome::Stuck, Reason::StackStuck)
@@ -466,7 +468,13 @@ impl Line {
                 )
                 .await;
         }
-        self.reviewed(uid, deployment, read.changes, read.complete, false)
+        let ChangeSet {
+            changes,
+            complete,
+            capabilities,
+            ..
+        } = read;
+        self.reviewed(uid, deployment, changes, complete, false, &capabilities)
             .await
     }
 
@@ -496,7 +504,7 @@ impl Line {
         });
         if policy || protection {
             return self
-                .reviewed(guard.key(), deployment, Vec::new(), true, true)
+                .reviewed(guard.key(), deployment, Vec::new(), true, true, &[])
                 .await;
         }
         self.step(guard, target, engine, Step::Discard).await?;
@@ -518,9 +526,22 @@ impl Line {
         changes: Vec<Change>,
         complete: bool,
         settings_only: bool,
+        capabilities: &[String],
     ) -> Result<(), Error> {
         let pinned = &deployment.pinned;
         let hidden = self.hidden(uid, deployment, &changes).await?;
+        // As the change set says it: whichever of two proposals it came from, before or after a crash.
+        let capabilities = match capabilities {
+            [] => Vec::new(),
+            told => {
+                let pinning = self.pinning(&pinned.payload).await?;
+                unforeseen(told, &pinning.capabilities, pinning.allowed.as_deref())
+            }
+        };
+        let unshown = Unshown {
+            hidden,
+            capabilities,
+        };
         let review = Review::new(
             uid,
             pinned.watermark.as_ref().map(|w| &w.stack_id),
@@ -528,7 +549,7 @@ impl Line {
             &pinned.digest,
             changes,
             complete,
-            hidden,
+            unshown,
         );
         let bytes = serde_json::to_vec(&json!(review))
             .map_err(|e| Error::Broken(format!("writing a review: {e}")))?;

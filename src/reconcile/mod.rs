@@ -9,6 +9,7 @@ mod adopt;
 mod ahead;
 mod announce;
 mod bundles;
+mod capable;
 mod drive;
 mod files;
 mod hints;
@@ -282,6 +283,8 @@ struct Shared {
     fresh: BTreeMap<TargetUid, (Digest, Rendering)>,
     /// Bundles that lie in the bundle store, as this process has seen, with the checksums of the objects.
     put: BTreeMap<Digest, String>,
+    /// What CloudFormation said that texts need, for those that it refused.
+    needs: capable::Needs,
     /// Outputs by payload digest.
     outputs: BTreeMap<Digest, Arc<BTreeMap<String, String>>>,
     /// Versions of what templates refer to.

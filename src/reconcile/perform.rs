@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::announce::Announced;
 use super::bundles::{Pinning, Sent};
+use super::capable::{Texts, refusal, unnamed};
 use super::{Error, Line};
 use crate::domain::deployment::{EventKind, History, Remedy, Step};
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, StackId, TargetUid};
-use crate::domain::plan::StatusClass;
+use crate::domain::plan::{StatusClass, acknowledged, grown};
 use crate::domain::policy::opened_for;
 use crate::port::{self, ObjectStore, Proposal, Put, StackEngine, StackRef, body};
 
@@ -79,6 +80,11 @@ impl Line {
                         Ok(Performed::Events(vec![EventKind::Executed]))
                     }
                     Err(port::Error::NotFound(_) | port::Error::Refused(_)) => Ok(Performed::Moved),
+                    // Made again it would be refused again.
+                    Err(port::Error::Incapable(text)) => {
+                        engine.discard(change_set).await?;
+                        Ok(Performed::Refused(unnamed(target, &text)))
+                    }
                     Err(error) => Err(error.into()),
                 }
             }
@@ -205,20 +211,36 @@ impl Line {
             parameters: given,
             kept,
             tags: pinning.tags,
-            capabilities: pinning.capabilities,
+            capabilities: acknowledged(&pinning.capabilities, pinning.allowed.as_deref()),
             notification_arns: pinning.notification_arns,
             rollback_triggers: pinning.rollback_triggers,
             monitoring_minutes: pinning.monitoring_minutes,
             on_failure: port::OnFailure::Delete,
         };
-        let proposed = match engine.propose(&proposal).await {
+        let below = match pinning.nested.is_empty() {
+            true => BTreeMap::new(),
+            false => self.sent(target, pinned).await?.below,
+        };
+        let texts = texts(
+            store.as_ref(),
+            &pinned.rendered,
+            &proposal.template_url,
+            &below,
+        );
+        let allowed = pinning.allowed.as_deref();
+        let proposed = match self
+            .propose_able(engine, target, proposal, &texts, allowed)
+            .await?
+        {
             Ok(proposed) => proposed,
             // A lost answer: the name is ours alone, so what bears it is what we made.
             Err(port::Error::Exists(_)) => match engine.find(&pinned.stack_name, name).await? {
                 Some(found) => found,
                 None => return Ok(Performed::Moved),
             },
-            Err(port::Error::Refused(text)) => return Ok(Performed::Refused(text)),
+            Err(port::Error::Refused(text) | port::Error::Incapable(text)) => {
+                return Ok(Performed::Refused(text));
+            }
             Err(port::Error::NotFound(_)) => return Ok(Performed::Moved),
             Err(error) => return Err(error.into()),
         };
@@ -244,6 +266,44 @@ impl Line {
             stack: proposed.stack_id,
         });
         Ok(Performed::Events(events))
+    }
+
+    /// Makes a change set. Where CloudFormation needs more than the text shows, asks it what, and makes the change set with
+    /// that, as far as the target's options allow.
+    ///
+    /// Done twice it is the same: the first proposal is refused again, or finds the name taken by the second.
+    async fn propose_able(
+        &self,
+        engine: &dyn StackEngine,
+        target: &Target,
+        mut proposal: Proposal,
+        texts: &Texts,
+        allowed: Option<&[String]>,
+    ) -> Result<Result<port::Proposed, port::Error>, Error> {
+        let said = match engine.propose(&proposal).await {
+            Err(port::Error::Incapable(said)) => said,
+            other => return Ok(other),
+        };
+        let needed = self.needs(target, engine, texts).await?;
+        let acknowledged = match grown(&proposal.capabilities, &needed.capabilities, allowed) {
+            Ok(acknowledged) => acknowledged,
+            Err(missing) => {
+                let why = refusal(target, &missing, needed.reason.as_deref());
+                return Ok(Err(port::Error::Incapable(why)));
+            }
+        };
+        if acknowledged == proposal.capabilities {
+            return Ok(Err(port::Error::Incapable(unnamed(target, &said))));
+        }
+        proposal.capabilities = acknowledged;
+        // Another call, and so another token.
+        proposal.token.push('2');
+        Ok(match engine.propose(&proposal).await {
+            Err(port::Error::Incapable(said)) => {
+                Err(port::Error::Incapable(unnamed(target, &said)))
+            }
+            other => other,
+        })
     }
 
     /// Takes out of the parameters the secret ones that the stack has as they are: a secret is sent when it is another one, and
@@ -306,13 +366,22 @@ impl Line {
             parameters: desired.parameters.clone(),
             kept: BTreeSet::new(),
             tags: desired.tags.clone(),
-            capabilities: desired.capabilities.clone(),
+            capabilities: acknowledged(&desired.capabilities, desired.allowed.as_deref()),
             notification_arns: desired.notification_arns.clone(),
             rollback_triggers: desired.rollback_triggers.clone(),
             monitoring_minutes: desired.monitoring_minutes,
             on_failure: port::OnFailure::Delete,
         };
-        let proposed = engine.propose(&proposal).await?;
+        let texts = texts(
+            store.as_ref(),
+            &sent.key,
+            &proposal.template_url,
+            &sent.below,
+        );
+        let allowed = desired.allowed.as_deref();
+        let proposed = self
+            .propose_able(engine.as_ref(), target, proposal, &texts, allowed)
+            .await??;
         if proposed.stack_id != *stack {
             engine.discard(&proposed.change_set).await?;
             return Err(port::Error::Untrusted("the change set is of another stack".into()).into());
@@ -399,6 +468,13 @@ impl Line {
             }
         }
     }
+}
+
+/// Names the texts of a proposal, the rendered one first.
+fn texts(store: &dyn ObjectStore, key: &str, url: &str, below: &BTreeMap<String, String>) -> Texts {
+    let below = below.keys().map(|key| (key.clone(), store.url(key, None)));
+    let first = (key.to_owned(), url.to_owned());
+    std::iter::once(first).chain(below).collect()
 }
 
 /// Puts a text under the key of what it holds; one that is there must be the same. Returns its version.

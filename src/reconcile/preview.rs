@@ -11,7 +11,7 @@ use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, SourceName, StackId, TargetUid};
 use crate::domain::plan::{
     Change, Deployed, Desired, DiffReport, Move, Orphan, TargetDiff, owner_tags, preview,
-    preview_name,
+    preview_name, unforeseen,
 };
 use crate::domain::render::{Compiled, Limits, Prepared, line_map};
 use crate::domain::template::{Engine, Files};
@@ -279,6 +279,8 @@ impl Line {
                     .await?;
                 diff.changes = read.changes;
                 diff.problems
+                    .extend(beyond(&rendering.desired, &read.capabilities));
+                diff.problems
                     .extend(read.reason.filter(|_| diff.changes.is_empty()));
             }
         }
@@ -314,6 +316,17 @@ impl Line {
             .await?;
         Ok(read)
     }
+}
+
+/// Says which capabilities a change set acknowledges that nobody foresaw.
+pub(super) fn beyond(desired: &Desired, acknowledged: &[String]) -> Vec<String> {
+    let allowed = desired.allowed.as_deref();
+    let more = unforeseen(acknowledged, &desired.capabilities, allowed);
+    more.iter()
+        .map(|c| {
+            format!("CloudFormation needs {c}, which the template does not show: a person approves it, or `capabilities` of the target names it")
+        })
+        .collect()
 }
 
 /// Returns the targets that are meant, and whatever gives them values.

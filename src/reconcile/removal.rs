@@ -538,7 +538,7 @@ impl Line {
             // What cannot be read cannot be named: a person is asked.
             Err(_) => (Vec::new(), false),
         };
-        self.reviewed(uid, deployment, changes, complete, false)
+        self.reviewed(uid, deployment, changes, complete, false, &[])
             .await
     }
 

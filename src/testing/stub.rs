@@ -519,6 +519,7 @@ impl StackEngine for Engine {
                 properties: Vec::new(),
             }],
             complete: true,
+            capabilities: Vec::new(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use isoform::domain::plan::{
     Action, ChangeSetStatus as C, PolicyAction, Replacement, StackStatus as S,
 };
-use isoform::port::StackRef;
+use isoform::port::{Error, StackRef};
 
 use crate::harness::*;
 
@@ -160,12 +160,14 @@ pub async fn capabilities_must_be_acknowledged(world: &dyn Harness) {
     let engine = world.engine();
 
     plain.capabilities = vec!["CAPABILITY_IAM".into()];
-    assert!(is_refused(engine.propose(&plain).await));
-    plain.capabilities = vec!["CAPABILITY_NAMED_IAM".into()];
-    assert!(engine.propose(&plain).await.is_ok());
-
+    let refused = engine.propose(&plain).await;
+    assert!(matches!(refused, Err(Error::Incapable(_))), "{refused:?}");
     let summary = engine.summary(&plain.template_url).await.unwrap();
     assert_eq!(summary.capabilities, ["CAPABILITY_NAMED_IAM"]);
+    plain.capabilities = summary.capabilities;
+    let (_, read) = propose(world, &plain).await;
+
+    assert_eq!(read.capabilities, ["CAPABILITY_NAMED_IAM"]);
 }
 
 pub async fn a_parameter_that_is_kept_has_the_value_that_the_stack_has(world: &dyn Harness) {

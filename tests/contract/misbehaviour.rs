@@ -158,3 +158,25 @@ async fn a_page_can_be_small() {
     assert_eq!((first.items.len(), second.items.len()), (2, 1));
     assert_eq!(second.next, None);
 }
+
+#[tokio::test]
+async fn a_type_can_need_what_no_template_shows() {
+    let world = with(Faults {
+        needs: [("AWS::SQS::*".to_owned(), "CAPABILITY_IAM".to_owned())].into(),
+        ..Faults::default()
+    })
+    .await;
+    let mut plain = proposal(&world, "orders", QUEUE).await;
+    plain.capabilities.clear();
+    let engine = world.engine();
+
+    let refused = engine.propose(&plain).await;
+    let summary = engine.summary(&plain.template_url).await.unwrap();
+    plain.capabilities = vec!["CAPABILITY_NAMED_IAM".into()];
+    let (_, read) = propose(&world, &plain).await;
+
+    assert!(matches!(refused, Err(Error::Incapable(_))), "{refused:?}");
+    assert_eq!(summary.capabilities, ["CAPABILITY_IAM"]);
+    assert!(summary.reason.unwrap().contains("AWS::SQS::Queue"));
+    assert_eq!(read.capabilities, ["CAPABILITY_NAMED_IAM"]);
+}

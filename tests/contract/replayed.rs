@@ -293,6 +293,29 @@ async fn what_reads_is_tried_again_and_what_writes_is_not() {
 }
 
 #[tokio::test]
+async fn missing_capabilities_have_an_error_of_their_own() {
+    let service = saying(|call, _| match call.split('&').next().unwrap_or_default() {
+        "GetTemplateSummary" => result("GetTemplateSummary", "<Capabilities><member>CAPABILITY_IAM</member></Capabilities><CapabilitiesReason>because</CapabilitiesReason>"),
+        "DescribeChangeSet" => result("DescribeChangeSet", "<Status>CREATE_COMPLETE</Status><ExecutionStatus>AVAILABLE</ExecutionStatus><Capabilities><member>CAPABILITY_IAM</member></Capabilities>"),
+        _ => refusal("InsufficientCapabilitiesException"),
+    })
+    .await;
+    let stacks = service.stacks().await;
+
+    let answer = stacks.propose(&proposal(true)).await;
+    let summary = stacks
+        .summary("https://s3.eu-west-1.amazonaws.com/b/t")
+        .await;
+    let read = stacks.review(SET).await;
+
+    assert!(matches!(answer, Err(Error::Incapable(_))), "{answer:?}");
+    let summary = summary.unwrap();
+    assert_eq!(summary.capabilities, ["CAPABILITY_IAM"]);
+    assert_eq!(summary.reason.as_deref(), Some("because"));
+    assert_eq!(read.unwrap().capabilities, ["CAPABILITY_IAM"]);
+}
+
+#[tokio::test]
 async fn a_refused_proposal_is_explained_by_the_stack_and_not_by_a_text() {
     for (status, create, expected) in [
         ("CREATE_COMPLETE", true, "exists"),

@@ -9,6 +9,7 @@
 mod adoption;
 mod aws;
 mod canary;
+mod capabilities;
 mod corpus;
 mod crash;
 mod emulated;

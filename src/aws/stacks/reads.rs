@@ -263,6 +263,7 @@ impl Stacks {
                 .iter()
                 .map(|c| c.as_str().to_owned())
                 .collect(),
+            reason: answer.capabilities_reason().map(str::to_owned),
             parameters: answer
                 .parameters()
                 .iter()

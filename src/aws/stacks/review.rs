@@ -38,6 +38,7 @@ struct Described {
     execution: String,
     reason: Option<String>,
     changes: Vec<Change>,
+    capabilities: Vec<String>,
 }
 
 impl Stacks {
@@ -128,6 +129,8 @@ impl Stacks {
                 out.status = word(answer.status().map(|s| s.as_str()));
                 out.execution = word(answer.execution_status().map(|s| s.as_str()));
                 out.reason = answer.status_reason().map(str::to_owned);
+                let given = answer.capabilities().iter();
+                out.capabilities = given.map(|c| c.as_str().to_owned()).collect();
             }
             for change in answer.changes() {
                 let resource = change.resource_change().ok_or_else(|| {
@@ -163,6 +166,7 @@ fn join(with: Described, plain: Option<Described>, withheld: bool) -> ChangeSet 
         reason,
         changes,
         complete: !withheld,
+        capabilities: with.capabilities,
     }
 }
 
@@ -436,7 +440,7 @@ mod tests {
             status: "CREATE_COMPLETE".into(),
             execution: "AVAILABLE".into(),
             changes: vec![told(&resource.build())],
-            reason: None,
+            ..Described::default()
         };
 
         let read = join(Described::default(), Some(plain), true);

@@ -11,7 +11,7 @@ use crate::domain::cfn::{
     unpinned,
 };
 use crate::domain::model::{Address, Finding, Place, Region, SourceName, StackName, closest};
-use crate::domain::plan::Desired;
+use crate::domain::plan::{Desired, covers};
 use crate::domain::render::{
     self, ComponentData, EnvironmentData, InstanceData, Limits, PipelineData, PipelineInstance,
     ServiceData,
@@ -442,6 +442,7 @@ impl Target {
             termination_protection: self.options.termination_protection,
             prune: self.options.prune,
             capabilities: Vec::new(),
+            allowed: self.options.capabilities.clone(),
             nested,
             consumed,
             versions: BTreeMap::new(),
@@ -572,12 +573,6 @@ fn has_word(text: &str, name: &str) -> bool {
             let after = text[at + name.len()..].chars().next();
             !before.is_some_and(part) && !after.is_some_and(part)
         })
-}
-
-fn covers(allowed: &[String], needed: &str) -> bool {
-    allowed
-        .iter()
-        .any(|a| a == needed || (needed == "CAPABILITY_IAM" && a == "CAPABILITY_NAMED_IAM"))
 }
 
 /// Moves findings about a rendered text to the lines of the template that it came from.

@@ -11,7 +11,10 @@ use crate::domain::model::{AccountId, Region};
 const RENDERED: &str = "rendered/*";
 
 /// Calls that name no stack.
-const EVERYWHERE: &[&str] = &["cloudformation:ListStacks"];
+const EVERYWHERE: &[&str] = &[
+    "cloudformation:GetTemplateSummary",
+    "cloudformation:ListStacks",
+];
 const LOOK: &[&str] = &[
     "cloudformation:DescribeChangeSet",
     "cloudformation:DescribeEvents",
@@ -158,7 +161,7 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
     if !draft.looks.is_empty() {
         let regions: BTreeSet<&Region> = draft.looks.values().flat_map(|s| &s.regions).collect();
         statements.push(on(
-            allow("ListStacks", EVERYWHERE, vec!["*".into()]),
+            allow("LookEverywhere", EVERYWHERE, vec!["*".into()]),
             json!({ "StringEquals": { "aws:RequestedRegion": regions } }),
         ));
         statements.push(allow("Look", LOOK, stacks(&draft.looks)));

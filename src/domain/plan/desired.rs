@@ -38,6 +38,8 @@ pub struct Desired {
     pub prune: Option<Prune>,
     /// Capabilities to acknowledge.
     pub capabilities: Vec<String>,
+    /// The most that may be acknowledged, where the options say: a limit and nothing of the stack, so that no digest has it.
+    pub allowed: Option<Vec<String>>,
     /// Templates that lie below it, by the hash that stands for each in the text.
     pub nested: NestedTemplates,
     /// Outputs of other targets that the template really read, by `<address>.<output>`.
@@ -206,6 +208,7 @@ mod tests {
             termination_protection: None,
             prune: None,
             capabilities: vec![],
+            allowed: None,
             nested: BTreeMap::new(),
             consumed: BTreeMap::new(),
             versions: BTreeMap::new(),

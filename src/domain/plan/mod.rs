@@ -2,6 +2,7 @@
 //!
 //! Start at [`Desired`] and [`compare()`]. Nothing here renders and nothing here knows how a change set is made.
 
+mod capabilities;
 mod comment;
 mod compare;
 mod concern;
@@ -12,6 +13,7 @@ mod observed;
 mod preview;
 mod review;
 
+pub use capabilities::{acknowledged, covers, grown, unforeseen};
 pub use comment::{About, comment, conflict};
 pub use compare::{ResourceState, compare, removal, replacement_of};
 pub use concern::{Concern, Worry, concerns};
@@ -20,4 +22,4 @@ pub use diff::{DiffReport, Move, Orphan, TargetDiff};
 pub use inside::{Whole, hidden_losses};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, Read, preview, preview_read};
-pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review};
+pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review, Unshown};

@@ -120,6 +120,18 @@ pub struct Review {
     /// What it may lose without showing it, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<String>,
+    /// Capabilities that it acknowledges although neither the text shows them nor the options name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+}
+
+/// What the changes of a change set do not show.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unshown {
+    /// What it may lose, in words.
+    pub hidden: Vec<String>,
+    /// Capabilities that nobody foresaw.
+    pub capabilities: Vec<String>,
 }
 
 impl Review {
@@ -134,8 +146,12 @@ impl Review {
         desired: &Digest,
         mut changes: Vec<Change>,
         complete: bool,
-        hidden: Vec<String>,
+        unshown: Unshown,
     ) -> Self {
+        let Unshown {
+            hidden,
+            capabilities,
+        } = unshown;
         changes.iter_mut().for_each(|c| c.properties.sort());
         changes.sort();
         let mut body = json!({
@@ -150,11 +166,15 @@ impl Review {
         if !hidden.is_empty() {
             body["hidden"] = json!(hidden);
         }
+        if !capabilities.is_empty() {
+            body["capabilities"] = json!(capabilities);
+        }
         Self {
             digest: Digest::of("r1", &canonical_json(&body)),
             changes,
             complete,
             hidden,
+            capabilities,
         }
     }
 
@@ -177,7 +197,7 @@ impl Review {
     /// Says the counts in words.
     pub fn summary(&self) -> String {
         let (added, changed, replaced, removed) = self.counts();
-        let parts: Vec<String> = [
+        let mut parts: Vec<String> = [
             (added, "added"),
             (changed, "in place"),
             (replaced, "replaced"),
@@ -188,10 +208,10 @@ impl Review {
         .map(|(n, w)| format!("{n} {w}"))
         .collect();
         if parts.is_empty() {
-            "options or outputs only".into()
-        } else {
-            parts.join(", ")
+            parts.push("options or outputs only".into());
         }
+        parts.extend(self.capabilities.iter().cloned());
+        parts.join(", ")
     }
 
     #[cfg(test)]
@@ -218,7 +238,7 @@ impl Review {
             &Digest::of("d1", b""),
             vec![change],
             true,
-            Vec::new(),
+            Unshown::default(),
         )
     }
 }
@@ -306,11 +326,31 @@ mod tests {
                 &Digest::of("d1", b"x"),
                 changes,
                 true,
-                Vec::new(),
+                Unshown::default(),
             )
             .digest
         };
         assert_eq!(make(["A", "B"]), make(["B", "A"]));
         assert_ne!(make(["A", "B"]), make(["A", "C"]));
+    }
+
+    #[test]
+    fn a_capability_that_nobody_foresaw_is_part_of_what_is_reviewed() {
+        let uid: TargetUid = "00000000000000000000000000000001".parse().unwrap();
+        let make = |capabilities: &[&str]| {
+            let unshown = Unshown {
+                capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
+                ..Unshown::default()
+            };
+            let digest = Digest::of("d1", b"");
+            let changes = Review::sample(None).changes;
+            Review::new(&uid, None, None, &digest, changes, true, unshown)
+        };
+
+        let (plain, more) = (make(&[]), make(&["CAPABILITY_IAM"]));
+
+        assert_eq!(plain.digest, Review::sample(None).digest);
+        assert_ne!(plain.digest, more.digest);
+        assert_eq!(more.summary(), "1 in place, CAPABILITY_IAM");
     }
 }

@@ -142,6 +142,9 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
         .map(|c| c.loss())
         .collect();
     asks.extend(input.review.hidden.iter().cloned());
+    asks.extend(input.review.capabilities.iter().map(|c| {
+        format!("CloudFormation needs {c}, which the template does not show; `capabilities` of the target can name it")
+    }));
     if input.mode == Mode::Approve {
         asks.push("the placement is in mode approve".into());
     }
@@ -310,6 +313,21 @@ mod tests {
             ),
             [Reason::Approval]
         );
+    }
+
+    #[test]
+    fn a_capability_that_nobody_foresaw_needs_an_approval() {
+        let review = Review {
+            capabilities: vec!["CAPABILITY_IAM".into()],
+            ..Review::sample(None)
+        };
+        let rule = ApprovalRule::default();
+
+        let held = holds(Mode::Auto, &rule, &review, &[], None);
+        let given = [approval(&review, "bo", 0)];
+        let open = holds(Mode::Auto, &rule, &review, &given, None);
+
+        assert_eq!((held, open), (vec![Reason::Approval], vec![]));
     }
 
     #[test]
