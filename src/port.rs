@@ -500,6 +500,15 @@ pub trait StackEngine: Send + Sync {
     }
 }
 
+/// The roles of one account: who may take them.
+#[async_trait]
+pub trait Roles: Send + Sync {
+    /// Returns the role that CloudFormation is given with every change here; absent where a stack keeps the one that it has.
+    fn given(&self) -> Option<&str>;
+    /// Returns the trust policy of a role, JSON; absent where there is no such role.
+    async fn trust(&self, role: &str) -> Result<Option<String>, Error>;
+}
+
 /// The state that a forge shows on a commit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitStatus {
@@ -612,6 +621,10 @@ pub trait Ports: Send + Sync {
         _region: &Region,
     ) -> Result<Arc<dyn Versions>, Error> {
         Err(Error::Unsupported("looking up versions of references"))
+    }
+    /// The roles of a placement's account; absent where there are none.
+    fn roles(&self, _placement: &Placement, _region: &Region) -> Option<Arc<dyn Roles>> {
+        None
     }
     /// Queues that say which stacks have moved.
     fn hints(&self) -> Vec<Arc<dyn HintQueue>> {

@@ -77,6 +77,8 @@ pub const CALLS: &[Call] = &[
             "s3:GetObjectVersion",
         ],
     ),
+    // Whether a role is there and lets CloudFormation take it, where a stack is taken over; and `isoform doctor`.
+    used("GetRole", &["iam:GetRole"]),
     used("CancelUpdateStack", &["cloudformation:CancelUpdateStack"]),
     used(
         "ContinueUpdateRollback",

@@ -164,9 +164,11 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         }
         // A bucket that is not there says nothing of its objects: it is no empty bucket.
         "NoSuchBucket" => Error::Refused(said),
-        "NoSuchKey" | "NoSuchVersion" | "ChangeSetNotFound" | "ChangeSetNotFoundException" => {
-            Error::NotFound(what.to_owned())
-        }
+        "NoSuchEntity"
+        | "NoSuchKey"
+        | "NoSuchVersion"
+        | "ChangeSetNotFound"
+        | "ChangeSetNotFoundException" => Error::NotFound(what.to_owned()),
         "NotFoundException" => Error::KeyUnavailable(format!(
             "{said}; the key{} may have been deleted",
             of_key(what)

@@ -1,4 +1,5 @@
-//! AWS behind the ports: CloudFormation, S3, KMS, SQS, and versions of parameters and secrets, each for one account and region.
+//! AWS behind the ports: CloudFormation, S3, KMS, SQS, roles of IAM, and versions of parameters and secrets, each for one account
+//! and region.
 //!
 //! [`Aws`] knows how AWS is reached and takes roles; a [`Session`] is one account and region seen through a chain of them. What an
 //! error of AWS means is said in one place, `error`, how often it is called in another, `budget`, and how large an answer may be in another, `ceiling`. The room knows
@@ -14,6 +15,7 @@ mod keys;
 mod objects;
 mod probe;
 mod queue;
+mod roles;
 mod session;
 mod stacks;
 mod versions;
@@ -24,6 +26,7 @@ pub use keys::KmsKeys;
 pub use objects::{Bucket, S3Objects};
 pub use probe::StackFacts;
 pub use queue::{QueueFacts, SqsQueue};
+pub use roles::IamRoles;
 pub use session::{Aws, Errand, Reach, Role, Session};
 pub use stacks::{Place, Stacks};
 pub use versions::AwsVersions;

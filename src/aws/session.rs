@@ -297,6 +297,14 @@ impl Session {
         aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
 
+    /// IAM, which stands once in a partition, whatever the region.
+    pub(super) fn roles(&self) -> aws_sdk_iam::Client {
+        let config = aws_sdk_iam::config::Builder::from(&self.config)
+            .timeout_config(self.timeouts())
+            .interceptor(Ceiling(ANSWER));
+        aws_sdk_iam::Client::from_conf(config.build())
+    }
+
     pub(super) fn tokens(&self) -> aws_sdk_sts::Client {
         let config = aws_sdk_sts::config::Builder::from(&self.config)
             .timeout_config(self.timeouts())

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::errand::errand;
 use crate::aws::{
-    Aws, AwsVersions, Bucket, Budgets, KmsKeys, Place, Reach, Role, S3Objects, Session, SqsQueue,
-    Stacks,
+    Aws, AwsVersions, Bucket, Budgets, IamRoles, KmsKeys, Place, Reach, Role, S3Objects, Session,
+    SqsQueue, Stacks,
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, Root, ShelfPlace};
@@ -15,7 +15,8 @@ use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::pace::Urgency;
 use crate::domain::policy::Mode;
 use crate::port::{
-    self, Error, HintQueue, KeyService, ObjectStore, Ports, Purpose, StackEngine, Traffic, Versions,
+    self, Error, HintQueue, KeyService, ObjectStore, Ports, Purpose, Roles, StackEngine, Traffic,
+    Versions,
 };
 
 /// How many deployments have sessions at hand. One that is forgotten is taken anew.
@@ -38,6 +39,7 @@ pub struct AwsPorts {
     clock: Clock,
     engines: BTreeMap<(PlacementName, Region, Urgency), Arc<Stacks>>,
     versions: BTreeMap<Spot, Arc<AwsVersions>>,
+    roles: BTreeMap<Spot, Arc<IamRoles>>,
     budgets: Budgets,
     queues: Vec<Arc<SqsQueue>>,
     stores: BTreeMap<String, Arc<S3Objects>>,
@@ -56,6 +58,7 @@ impl AwsPorts {
         let budgets = Budgets::new(clock.clone());
         let mut apart = BTreeMap::new();
         let mut versions = BTreeMap::new();
+        let mut known_roles = BTreeMap::new();
         for placement in config.placements.values() {
             let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
             let last = hand(placement.mode, &hands);
@@ -79,6 +82,9 @@ impl AwsPorts {
                     let spot = (placement.name.clone(), region.clone());
                     versions.insert(spot, Arc::new(AwsVersions::new(&session)));
                 }
+                let iam = IamRoles::new(&session, hands.cloudformation.clone());
+                let spot = (placement.name.clone(), region.clone());
+                known_roles.insert(spot, Arc::new(iam));
                 let budget = budgets.of(&placement.account, region);
                 let stacks = Stacks::new(session, place, clock.clone()).within(budget);
                 for urgency in [Urgency::Run, Urgency::Look, Urgency::Sweep] {
@@ -132,6 +138,7 @@ impl AwsPorts {
             shelves,
             engines,
             versions,
+            roles: known_roles,
             budgets,
             queues,
             serves: aws.serves.clone(),
@@ -248,6 +255,12 @@ impl Ports for AwsPorts {
                 "a region that the configuration gives the placement no more",
             )),
         }
+    }
+
+    fn roles(&self, placement: &Placement, region: &Region) -> Option<Arc<dyn Roles>> {
+        let spot = (placement.name.clone(), region.clone());
+        let roles = self.roles.get(&spot)?;
+        Some(roles.clone())
     }
 
     fn hints(&self) -> Vec<Arc<dyn HintQueue>> {

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::cloud::{chain, hint_queue, reach};
 use crate::aws::calls::CALLS;
-use crate::aws::{Aws, BucketFacts, KeyFacts, QueueFacts, Session};
+use crate::aws::{Aws, BucketFacts, IamRoles, KeyFacts, QueueFacts, Session};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::domain::estate::Placement;
-use crate::domain::iam::{refused, refused_of};
+use crate::domain::iam::{Trust, Works, refused, refused_of, trust};
 use crate::domain::model::AccountId;
-use crate::port::{Disposition, Error};
+use crate::port::{Disposition, Error, Roles};
 use crate::store::RootKey;
 
 /// Beyond this AWS begins to refuse signatures; it gives up at five minutes.
@@ -180,6 +180,7 @@ async fn cloud(
         for (word, hop) in hands(aws, placement) {
             hand(aws, reached, placement, word, hop.as_ref(), &own, report).await;
         }
+        service_role(aws, reached, placement, report).await;
     }
     let mut keys = BTreeSet::new();
     for (name, store) in &aws.stores {
@@ -322,6 +323,53 @@ async fn hand(
         }
         if !denied {
             report.good(&subject, "it is taken, and may read stacks");
+        }
+    }
+}
+
+/// Looks at the role that CloudFormation is given in a placement.
+async fn service_role(
+    aws: &config::Aws,
+    reached: &Aws,
+    placement: &Placement,
+    report: &mut Report,
+) {
+    let hands = aws.hands.get(&placement.name).cloned().unwrap_or_default();
+    let (Some(role), Some(region)) = (hands.cloudformation, placement.regions.first()) else {
+        return;
+    };
+    let subject = format!("placement {}, cloudformation ({role})", placement.name);
+    let hop = hands.apply.or(hands.preview);
+    let session = reached.session(region, &chain(aws, hop.as_ref())).await;
+    let mend = "`isoform iam` prints its trust";
+    let policy = match IamRoles::new(&session, None).trust(&role).await {
+        Ok(Some(policy)) => policy,
+        Ok(None) => return report.bad(&subject, "it does not exist", format!("make it: {mend}")),
+        Err(error) => {
+            let says = format!("whether CloudFormation may take it cannot be seen: {error}");
+            return report.unsure(&subject, says, format!("allow iam:GetRole on {role}"));
+        }
+    };
+    for region in &placement.regions {
+        let at = Works {
+            account: &placement.account,
+            region,
+            stack: None,
+        };
+        match trust(&policy, &at) {
+            Trust::Given => {
+                report.good(&subject, format!("CloudFormation may take it in {region}"));
+            }
+            Trust::Unsure(says) => report.unsure(
+                &subject,
+                format!("whether CloudFormation may take it in {region} is not sure: {says}"),
+                mend,
+            ),
+            Trust::Refused(why) => report.bad(
+                &subject,
+                format!("CloudFormation may not take it in {region}: {why}"),
+                mend,
+            ),
         }
     }
 }

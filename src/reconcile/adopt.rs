@@ -104,6 +104,7 @@ impl Line {
             .stack_policy(&observed.stack_id)
             .await
             .map_err(Error::from)?;
+        let roles = self.roles_of(&target, &observed).await?;
         let differences =
             self.differences(&target, &rendering, &observed, &template, policy.as_deref());
         let read = self
@@ -125,7 +126,7 @@ impl Line {
             adopted: false,
             changes: Vec::new(),
             differences,
-            notes: notes(&observed, &template),
+            notes: roles.into_iter().chain(notes(&template)).collect(),
             evidence: None,
         };
         report
@@ -496,13 +497,8 @@ fn in_words(change: &Change) -> String {
     )
 }
 
-fn notes(observed: &Observed, template: &str) -> Vec<String> {
+fn notes(template: &str) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(role) = &observed.role {
-        notes.push(format!(
-            "CloudFormation works on this stack with the role {role} until another one is given: it must exist and trust cloudformation.amazonaws.com"
-        ));
-    }
     if template.contains('?') {
         notes.push("a `?` in the deployed template may stand for a character that reading it back has lost".into());
     }

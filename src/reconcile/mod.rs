@@ -25,6 +25,7 @@ mod removal;
 mod report;
 mod restore;
 mod root;
+mod service_role;
 mod settle;
 mod shelf;
 mod ship;

@@ -20,7 +20,7 @@ use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
     Body, ChangeSet, Drift, Error, HintQueue, KeyService, ObjectMeta, ObjectStore, Page, Ports,
-    Proposal, Proposed, Purpose, Put, StackEngine, StackEvent, StackRef, StackSummary,
+    Proposal, Proposed, Purpose, Put, Roles, StackEngine, StackEvent, StackRef, StackSummary,
     TemplateSummary, Traffic,
 };
 
@@ -291,12 +291,25 @@ async fn effect<T>(
 /// Ports with faults before them.
 pub struct Faulty {
     inner: Arc<dyn Ports>,
+    sticky: Option<(String, Arc<dyn Roles>)>,
 }
 
 impl Faulty {
     /// Puts faults before ports.
     pub fn new(inner: Arc<dyn Ports>) -> Arc<Self> {
-        Arc::new(Self { inner })
+        let sticky = None;
+        Arc::new(Self { inner, sticky })
+    }
+
+    /// Does the same in a world where every stack has a role, which is looked for among these.
+    pub fn with_role(inner: Arc<dyn Ports>, role: &str, roles: Arc<dyn Roles>) -> Arc<Self> {
+        let sticky = Some((role.to_owned(), roles));
+        Arc::new(Self { inner, sticky })
+    }
+
+    fn before(&self, engine: Arc<dyn StackEngine>) -> Arc<dyn StackEngine> {
+        let role = self.sticky.as_ref().map(|(role, _)| role.clone());
+        Arc::new(FaultyEngine(engine, role))
     }
 }
 
@@ -306,9 +319,7 @@ impl Ports for Faulty {
         placement: &Placement,
         region: &Region,
     ) -> Result<Arc<dyn StackEngine>, Error> {
-        Ok(Arc::new(FaultyEngine(
-            self.inner.engine(placement, region)?,
-        )))
+        Ok(self.before(self.inner.engine(placement, region)?))
     }
 
     fn engine_for(
@@ -317,9 +328,7 @@ impl Ports for Faulty {
         region: &Region,
         urgency: Urgency,
     ) -> Result<Arc<dyn StackEngine>, Error> {
-        Ok(Arc::new(FaultyEngine(
-            self.inner.engine_for(placement, region, urgency)?,
-        )))
+        Ok(self.before(self.inner.engine_for(placement, region, urgency)?))
     }
 
     fn deploying(
@@ -329,7 +338,14 @@ impl Ports for Faulty {
         purpose: &Purpose,
     ) -> Result<Arc<dyn StackEngine>, Error> {
         let inner = self.inner.deploying(placement, region, purpose)?;
-        Ok(Arc::new(FaultyEngine(inner)))
+        Ok(self.before(inner))
+    }
+
+    fn roles(&self, placement: &Placement, region: &Region) -> Option<Arc<dyn Roles>> {
+        match &self.sticky {
+            Some((_, roles)) => Some(roles.clone()),
+            None => self.inner.roles(placement, region),
+        }
     }
 
     fn hints(&self) -> Vec<Arc<dyn HintQueue>> {
@@ -364,7 +380,7 @@ impl Ports for Faulty {
     }
 }
 
-struct FaultyEngine(Arc<dyn StackEngine>);
+struct FaultyEngine(Arc<dyn StackEngine>, Option<String>);
 
 #[async_trait]
 impl StackEngine for FaultyEngine {
@@ -385,7 +401,10 @@ impl StackEngine for FaultyEngine {
     async fn describe(&self, stack: &StackRef) -> Result<Option<Observed>, Error> {
         let key = format!("{stack:?}");
         let stale = plan(|p| p.faults.get(&p.calls) == Some(&Kind::Stale));
-        let found = call("describe", self.0.describe(stack)).await?;
+        let mut found = call("describe", self.0.describe(stack)).await?;
+        if let (Some(found), Some(role)) = (&mut found, &self.1) {
+            found.role = Some(role.clone());
+        }
         Ok(plan(|p| {
             let before = p.before.insert(key, found.clone());
             // CloudFormation's reads may lag behind: what was read before is read again.

@@ -16,7 +16,7 @@ const PREVIEW: &str = "arn:aws:iam::111111111111:role/look";
 
 const FILE: &str = r#"
 isoform: 1
-accounts: { prod: { id: "111111111111", external_id: xx, roles: { preview: look }, hints: { queue: "arn:aws:sqs:eu-west-1:111111111111:hints" } } }
+accounts: { prod: { id: "111111111111", external_id: xx, roles: { preview: look, cloudformation: cfn }, hints: { queue: "arn:aws:sqs:eu-west-1:111111111111:hints" } } }
 placements: { prod: { account: prod, regions: [eu-west-1] } }
 sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
 bundle_stores: { main: { url: "s3://bucket/x", owner: "111111111111", encryption: sse-kms, key: "arn:aws:kms:eu-west-1:111111111111:key/k" } }
@@ -30,6 +30,19 @@ const POLICY: &str = r#"{"Statement":[
 fn date(seconds: i64) -> (&'static str, String) {
     let at = DateTime::from_secs(Clock::system().now().0 / 1000 + seconds);
     ("date", at.fmt(Format::HttpDate).unwrap())
+}
+
+/// The role of CloudFormation, which a service may take.
+fn role(service: &str) -> Answer {
+    let trust = format!(
+        "{{\"Statement\":{{\"Effect\":\"Allow\",\"Principal\":{{\"Service\":\"{service}\"}},\"Action\":\"sts:AssumeRole\"}}}}"
+    );
+    result(
+        "GetRole",
+        &format!(
+            "<Role><Path>/</Path><RoleName>cfn</RoleName><RoleId>R</RoleId><Arn>arn:aws:iam::111111111111:role/cfn</Arn><CreateDate>2020-01-01T00:00:00Z</CreateDate><AssumeRolePolicyDocument>{trust}</AssumeRolePolicyDocument></Role>"
+        ),
+    )
 }
 
 /// An account in which everything is as it has to be.
@@ -46,6 +59,7 @@ fn healthy(call: &str) -> Answer {
             word,
             "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>",
         ),
+        "GetRole" => role("cloudformation.amazonaws.com"),
         "ListStacks" => result(word, "<StackSummaries/>"),
         "DescribeChangeSet" => refusal("ChangeSetNotFound"),
         "DescribeStacks" | "DescribeStackEvents" | "GetTemplate" | "GetStackPolicy" => {
@@ -154,8 +168,8 @@ async fn what_is_as_it_has_to_be_is_good_and_nothing_is_written() {
     assert_eq!(unsure, ["calls that write"]);
     assert_eq!(
         service.count("AssumeRole"),
-        3,
-        "for the region, for reading, and for the queue"
+        4,
+        "for the region, for the role of CloudFormation, for reading, and for the queue"
     );
     for call in service.calls.lock().unwrap().iter() {
         let reads = [
@@ -272,6 +286,20 @@ async fn every_fault_is_told_with_how_to_mend_it() {
             "encryption",
             "isoform iam",
         ),
+        (
+            "GetRole",
+            refusal("NoSuchEntity"),
+            "cloudformation",
+            "does not exist",
+            "isoform iam",
+        ),
+        (
+            "GetRole",
+            role("ec2.amazonaws.com"),
+            "cloudformation",
+            "may not take it in eu-west-1: no statement",
+            "isoform iam",
+        ),
         ("DescribeKey", json(disabled), KEY, "Disabled", "enable-key"),
         (
             "AmazonSQS",
@@ -322,4 +350,17 @@ async fn what_cannot_be_seen_is_not_held_against_anybody() {
         let unsure = checks.iter().filter(|c| c.verdict == Verdict::Unsure);
         assert!(unsure.count() > 1, "{word}");
     }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_be_seen_says_what_to_allow() {
+    let (checks, _) = examined("GetRole", refusal("AccessDenied")).await;
+
+    assert!(bad(&checks).is_empty(), "{checks:#?}");
+    let told = checks.iter().find(|c| c.subject.contains("role/cfn"));
+    let mend = told.unwrap().mend.as_deref().unwrap();
+    assert_eq!(
+        mend,
+        "allow iam:GetRole on arn:aws:iam::111111111111:role/cfn"
+    );
 }

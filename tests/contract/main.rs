@@ -32,6 +32,7 @@ mod probe;
 mod reach;
 mod references;
 mod replayed;
+mod roles;
 mod specification;
 mod transitions;
 mod unclear;

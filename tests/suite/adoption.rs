@@ -1,9 +1,18 @@
 //! Taking over stacks that another installation left behind: as Proton did.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use isoform::clock::Clock;
+use isoform::config::Config;
+use isoform::daemon;
+use isoform::domain::model::Actor;
 use isoform::domain::plan::ChangeSetStatus;
 use isoform::local::{LocalEngine, LocalObjects, World};
-use isoform::port::{ObjectStore, OnFailure, Proposal, Put, StackEngine, StackRef, body};
+use isoform::port::{
+    Error, ObjectStore, OnFailure, Proposal, Put, Roles, StackEngine, StackRef, body,
+};
+use isoform::testing::faults::Faulty;
 
 use crate::support::{Bench, PLACEMENTS};
 use crate::world::topic;
@@ -274,4 +283,93 @@ fn what_is_left_of_an_adoption_that_did_not_end_is_no_claim() {
     assert_eq!(bench.condition("stack/topic"), "Foreign(NotOurs)");
     bench.cli(&["adopt", "stack/topic"], 0);
     bench.becomes("stack/topic", "InSync(Settled)");
+}
+
+/// Roles of which one exists, with a trust policy.
+struct Known {
+    given: Option<String>,
+    trust: Result<Option<&'static str>, Error>,
+}
+
+#[async_trait]
+impl Roles for Known {
+    fn given(&self) -> Option<&str> {
+        self.given.as_deref()
+    }
+
+    async fn trust(&self, role: &str) -> Result<Option<String>, Error> {
+        if Some(role) == self.given() {
+            return Ok(Some(TRUSTS.into()));
+        }
+        self.trust.clone().map(|t| t.map(str::to_owned))
+    }
+}
+
+const TRUSTS: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"Service":"cloudformation.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
+const OTHERS: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"Service":"proton.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
+const PROTONS: &str = "arn:aws:iam::000000000001:role/ProtonServiceRole";
+
+#[test]
+fn the_role_that_the_stack_has_must_be_one_that_cloudformation_can_take() {
+    let mut bench = left_behind(PLACEMENTS);
+    bench.becomes("stack/topic", "Foreign(NotOurs)");
+    bench.stop();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ours = || Some("arn:aws:iam::000000000001:role/isoform-cfn".to_owned());
+    let denied = Err(Error::Denied("GetRole: AccessDenied".into()));
+    for (given, trust, expected) in [
+        (
+            None,
+            Ok(Some(TRUSTS)),
+            Ok("it exists and lets CloudFormation take it"),
+        ),
+        (
+            None,
+            denied,
+            Ok("could not be checked: access denied: GetRole"),
+        ),
+        (
+            None,
+            Ok(None),
+            Err("ProtonServiceRole, which does not exist"),
+        ),
+        (
+            None,
+            Ok(Some(OTHERS)),
+            Err("no statement lets cloudformation.amazonaws.com take it"),
+        ),
+        (
+            ours(),
+            Ok(None),
+            Ok("until the first change, which gives it arn:aws:iam::000000000001:role/isoform-cfn"),
+        ),
+    ] {
+        let answer = runtime.block_on(async {
+            let config = Config::load(&bench.root.join("config.yaml")).unwrap();
+            let (_, ports) = daemon::open_ports(&config, &Clock::system()).await.unwrap();
+            let roles = Arc::new(Known { given, trust });
+            let ports = Faulty::with_role(ports, PROTONS, roles);
+            let built = daemon::build_on(config, Clock::system(), Some(ports))
+                .await
+                .unwrap();
+            let actor = Actor::daemon("test");
+            built.line.look("poll", &actor).await.unwrap();
+            built
+                .line
+                .adopt_stack("stack/topic", None, true, &actor)
+                .await
+        });
+
+        match (answer, expected) {
+            (Ok(found), Ok(words)) => {
+                assert_eq!(found.role.as_deref(), Some(PROTONS));
+                let told = found.notes.iter().any(|n| n.contains(words));
+                assert!(told && found.changes.is_empty(), "{words}: {found:#?}");
+            }
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
+            (answer, _) => panic!("{answer:#?}, and not {expected:?}"),
+        }
+    }
+    // What was refused was refused before a change set was made for it.
+    assert_eq!(bench.calls("CreateChangeSet"), 1 + 3);
 }

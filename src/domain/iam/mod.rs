@@ -7,6 +7,7 @@
 mod read;
 mod statements;
 mod template;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use crate::domain::model::{AccountId, Region};
 pub use read::{Refused, refused, refused_of};
 pub use template::template;
+pub use trust::{Trust, Works, trust};
 
 /// A role that is taken, with what its trust policy asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +150,8 @@ struct Stacks {
     regions: BTreeSet<Region>,
     /// Service roles that are passed.
     passes: BTreeSet<String>,
+    /// Whether CloudFormation is given none somewhere.
+    keeps: bool,
 }
 
 /// One role, complete.
@@ -318,6 +322,7 @@ impl Stacks {
     fn add(&mut self, place: &Place) {
         self.regions.extend(place.regions.keys().cloned());
         self.passes.extend(place.cloudformation.clone());
+        self.keeps |= place.cloudformation.is_none();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the policy of a bucket refuses to everybody.
+//! What the policy of a bucket refuses to everybody, and reading policies.
 
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn is_everybody(principal: &Value) -> bool {
 }
 
 /// Tells whether a value, or one of several, is as asked; a truth may be written without quotes.
-fn any(value: Option<&Value>, is: &dyn Fn(&str) -> bool) -> bool {
+pub(super) fn any(value: Option<&Value>, is: &dyn Fn(&str) -> bool) -> bool {
     match value {
         Some(Value::String(one)) => is(one),
         Some(Value::Bool(one)) => is(if *one { "true" } else { "false" }),
@@ -60,7 +60,7 @@ fn any(value: Option<&Value>, is: &dyn Fn(&str) -> bool) -> bool {
     }
 }
 
-fn conditions(statement: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+pub(super) fn conditions(statement: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     let operators = statement.get("Condition").and_then(Value::as_object);
     operators
         .into_iter()

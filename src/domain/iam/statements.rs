@@ -182,6 +182,11 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
         let discard = &["cloudformation:DeleteChangeSet"];
         statements.push(allow("Discard", discard, stacks(&draft.looks)));
         let passes: BTreeSet<&String> = draft.looks.values().flat_map(|s| &s.passes).collect();
+        statements.push(allow(
+            "SeeServiceRoles",
+            &["iam:GetRole"],
+            seen(&draft.looks),
+        ));
         if !passes.is_empty() {
             let passes = passes.into_iter().cloned().collect();
             statements.push(on(
@@ -261,6 +266,20 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
         statements.push(allow("HearHints", HEAR, queues));
     }
     document(statements)
+}
+
+/// Roles whose trust is read: those that CloudFormation is given. Where it is given none, stacks that are taken over keep theirs, which no
+/// configuration names.
+fn seen(all: &BTreeMap<AccountId, Stacks>) -> Vec<String> {
+    let mut roles = BTreeSet::new();
+    for (account, stacks) in all {
+        roles.extend(stacks.passes.iter().cloned());
+        if stacks.keeps {
+            let partition = partition(stacks.regions.first());
+            roles.insert(format!("arn:{partition}:iam::{account}:role/*"));
+        }
+    }
+    roles.into_iter().collect()
 }
 
 /// Nothing but the root key is wrapped with it: the context is in `reconcile/root.rs`.
