@@ -284,7 +284,9 @@ pub trait KeyService: Send + Sync {
     ) -> Result<EncryptedDataKey, Error>;
     /// Describes the key: its id and version.
     async fn describe(&self) -> Result<String, Error>;
-    /// Signs bytes.
+    /// Returns the public half of the key that signs, on P-256: SubjectPublicKeyInfo in DER.
+    async fn public_key(&self) -> Result<Vec<u8>, Error>;
+    /// Signs bytes: ECDSA on P-256 with SHA-256, ASN.1 in DER.
     async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error>;
 }
 
@@ -646,6 +648,10 @@ pub trait Ports: Send + Sync {
     fn sealing(&self) -> Option<Arc<dyn KeyService>>;
     /// The key service that wraps the root key of the daemon's own data; absent where that is a file.
     fn root(&self) -> Option<Arc<dyn KeyService>> {
+        None
+    }
+    /// The key that signs checkpoints of the log beside the log's own, by its name; absent where none is configured.
+    fn signing(&self) -> Option<(String, Arc<dyn KeyService>)> {
         None
     }
     /// Accounts that have an engine, for sweeps.

@@ -192,7 +192,13 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
 }
 
 /// Calls of the key service itself.
-const KEY_CALLS: [&str; 4] = ["GenerateDataKey", "Decrypt", "ReEncrypt", "Sign"];
+const KEY_CALLS: [&str; 5] = [
+    "GenerateDataKey",
+    "Decrypt",
+    "ReEncrypt",
+    "Sign",
+    "GetPublicKey",
+];
 
 /// What a caller must be allowed on a key for a call.
 fn key_action(call: &str) -> &'static str {
@@ -200,6 +206,7 @@ fn key_action(call: &str) -> &'static str {
         "GenerateDataKey" | "PutObject" => "kms:GenerateDataKey",
         "ReEncrypt" => "kms:ReEncryptFrom and kms:ReEncryptTo",
         "Sign" => "kms:Sign",
+        "GetPublicKey" => "kms:GetPublicKey",
         "DescribeKey" => "kms:DescribeKey",
         _ => "kms:Decrypt",
     }

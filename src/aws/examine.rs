@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_kms::types::KeyState;
+use aws_sdk_kms::types::{KeySpec, KeyState, KeyUsageType};
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled, ServerSideEncryption};
 use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -57,6 +57,15 @@ pub struct KeyFacts {
     pub state: Result<String, Error>,
     /// Whether its material is renewed every year.
     pub rotates: Result<bool, Error>,
+}
+
+/// A key that signs, as it is.
+#[derive(Debug)]
+pub struct SigningFacts {
+    /// Its state, kind and use, in the API's words.
+    pub is: Result<[String; 3], Error>,
+    /// Whether its public half can be read.
+    pub public: Result<(), Error>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -287,6 +296,29 @@ impl Session {
         answer
             .map(|_| ())
             .map_err(|e| error::of("GetObject", key, e))
+    }
+
+    /// Looks at a key that signs. Nothing is signed.
+    pub async fn signing_key(&self, arn: &str) -> SigningFacts {
+        let client = self.keys();
+        let described = client.describe_key().key_id(arn).send().await;
+        let public = client.get_public_key().key_id(arn).send().await;
+        SigningFacts {
+            is: described
+                .map(|k| {
+                    let meta = k.key_metadata();
+                    [
+                        meta.and_then(|m| m.key_state()).map(KeyState::as_str),
+                        meta.and_then(|m| m.key_spec()).map(KeySpec::as_str),
+                        meta.and_then(|m| m.key_usage()).map(KeyUsageType::as_str),
+                    ]
+                    .map(|word| word.unwrap_or("unknown").to_owned())
+                })
+                .map_err(|e| error::of("DescribeKey", arn, e)),
+            public: public
+                .map(drop)
+                .map_err(|e| error::of("GetPublicKey", arn, e)),
+        }
     }
 
     /// Looks at a key.

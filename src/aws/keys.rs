@@ -56,6 +56,16 @@ fn data_key(plain: Option<&Blob>) -> Result<DataKey, Error> {
     DataKey::from_slice(&bytes).map_err(|e| Error::Untrusted(format!("a data key: {e}")))
 }
 
+fn is_of(call: &str, asked: &str, used: Option<&str>) -> Result<(), Error> {
+    if used == Some(asked) {
+        return Ok(());
+    }
+    Err(Error::Untrusted(format!(
+        "{call} used the key {}, asked for was {asked}",
+        used.unwrap_or("(none)")
+    )))
+}
+
 #[async_trait]
 impl KeyService for KmsKeys {
     async fn data_key(
@@ -71,13 +81,7 @@ impl KeyService for KmsKeys {
             .send()
             .await
             .map_err(|e| error::of("GenerateDataKey", &self.key, e))?;
-        if answer.key_id() != Some(self.key.as_str()) {
-            return Err(Error::Untrusted(format!(
-                "GenerateDataKey used the key {}, asked for was {}",
-                answer.key_id().unwrap_or("(none)"),
-                self.key
-            )));
-        }
+        is_of("GenerateDataKey", &self.key, answer.key_id())?;
         let wrapped = answer
             .ciphertext_blob()
             .ok_or_else(|| Error::Untrusted("GenerateDataKey gave no ciphertext".into()))?;
@@ -163,6 +167,19 @@ impl KeyService for KmsKeys {
         }
     }
 
+    async fn public_key(&self) -> Result<Vec<u8>, Error> {
+        let Some(key) = &self.signing else {
+            return Err(Error::Unsupported("a public key without a signing key"));
+        };
+        let answer = self.client.get_public_key().key_id(key).send().await;
+        let answer = answer.map_err(|e| error::of("GetPublicKey", key, e))?;
+        is_of("GetPublicKey", key, answer.key_id())?;
+        let public = answer
+            .public_key()
+            .ok_or_else(|| Error::Untrusted("GetPublicKey gave no key".into()))?;
+        Ok(public.as_ref().to_vec())
+    }
+
     /// Signs the SHA-256 of the bytes, so that they may be longer than the 4,096 that KMS takes.
     async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let Some(key) = &self.signing else {
@@ -178,6 +195,7 @@ impl KeyService for KmsKeys {
             .send()
             .await
             .map_err(|e| error::of("Sign", key, e))?;
+        is_of("Sign", key, answer.key_id())?;
         let signature = answer
             .signature()
             .ok_or_else(|| Error::Untrusted("Sign gave no signature".into()))?;

@@ -21,7 +21,7 @@ mod stacks;
 mod versions;
 
 pub use budget::{Budget, Budgets};
-pub use examine::{BucketFacts, Caller, KeyFacts};
+pub use examine::{BucketFacts, Caller, KeyFacts, SigningFacts};
 pub use keys::KmsKeys;
 pub use objects::{Bucket, S3Objects};
 pub use probe::StackFacts;

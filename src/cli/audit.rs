@@ -13,7 +13,10 @@ use super::show::{self, BOLD, DIM, GREEN, RED, RESET, clean};
 use super::{DONE, FAILED, Global, Output, Usage, usage};
 use crate::clock::Clock;
 use crate::config::{Config, Encryption, Root};
-use crate::domain::audit::{Body, Checkpoint, Entry, Stream, verify};
+use crate::domain::audit::{
+    Body, Checkpoint, Entry, Stream, Verified, Vouched, read_public_key, verify,
+    verify_countersigned,
+};
 use crate::domain::deployment::{EventKind, Remedy, Step};
 use crate::domain::model::counted;
 use crate::port::ObjectStore;
@@ -58,6 +61,10 @@ pub(crate) struct VerifyArgs {
     /// The public key to trust, hexadecimal; absent takes the one in the log's first entry.
     #[arg(long)]
     key: Option<String>,
+    /// A public key of KMS to trust, which must have signed checkpoints too: a file with PEM or DER, or hexadecimal; again for
+    /// each key. Absent takes those that the checkpoints name.
+    #[arg(long, value_name = "KEY")]
+    signing_key: Vec<String>,
     /// The root key, to check payloads too.
     #[arg(long)]
     root_key: Option<PathBuf>,
@@ -594,6 +601,7 @@ struct Evident {
 }
 
 async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
+    let signing = signing_keys(&args.signing_key)?;
     let result = match (&args.shipped, &args.file) {
         (Some(url), _) => from_store(global, &args, url).await.map(|e| (e, None)),
         (None, Some(path)) => from_file(path).map(|e| (e, None)),
@@ -607,13 +615,14 @@ async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
         Ok(found) => found,
         // A file that is not there is no log that was tampered with.
         Err(error) if error.is::<Usage>() => return Err(error),
-        Err(error) => return told(global, Err(format!("{error:#}")), &[]),
+        Err(error) => return told(global, Err(format!("{error:#}")), &[], &[]),
     };
     let Some(Body::Created { public_key, .. }) = evident.entries.first().map(|e| e.body.clone())
     else {
         return told(
             global,
             Err("the log does not begin with its creation: it was cut at the beginning".into()),
+            &[],
             &[],
         );
     };
@@ -626,6 +635,7 @@ async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
                 "the log names another public key than the one you trust: it is another log".into(),
             ),
             &[],
+            &[],
         );
     }
     let trusted = key.unwrap_or(public_key);
@@ -636,51 +646,100 @@ async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
         && let Some(home) = copy
     {
         if let Err(error) = shipped(home.as_ref(), &mut evident, &trusted).await {
-            return told(global, Err(format!("{error:#}")), &evident.notes);
+            return told(global, Err(format!("{error:#}")), &evident.notes, &[]);
         }
         result = verify(&evident.entries, &evident.checkpoints, &check);
     }
+    let result = result.and_then(|verified| {
+        let vouched = verify_countersigned(&evident.checkpoints, &signing)?;
+        Ok((verified, vouched))
+    });
     match result {
-        Ok(verified) if verified.unsigned > UNSIGNED => {
+        Ok((verified, _)) if verified.unsigned > UNSIGNED => {
             let said = format!(
                 "the last {} entries are not signed; a running daemon signs at least every 100: checkpoints were removed",
                 verified.unsigned
             );
-            told(global, Err(said), &evident.notes)
+            told(global, Err(said), &evident.notes, &[])
         }
-        Ok(verified) => {
-            let signed = verified
-                .signed_at
-                .map(|at| format!(", signed {}", show::time(at)))
-                .unwrap_or_default();
-            let tail = if verified.unsigned > 0 {
-                format!(
-                    "; the last {} {} not signed yet",
-                    verified.unsigned,
-                    if verified.unsigned == 1 { "is" } else { "are" }
-                )
-            } else {
-                String::new()
-            };
-            told(
-                global,
-                Ok(format!(
-                    "{}, chain verified to checkpoint {}{signed}{tail}",
-                    counted(verified.entries as usize, "entry"),
-                    verified.signed_to
-                )),
-                &evident.notes,
-            )
+        Ok((verified, vouched)) => {
+            if signing.is_empty() {
+                evident.notes.extend(vouched.iter().map(by_itself));
+            }
+            let said = held(&verified, &vouched);
+            told(global, Ok(said), &evident.notes, &vouched)
         }
-        Err(fault) => told(global, Err(fault.to_string()), &evident.notes),
+        Err(fault) => told(global, Err(fault.to_string()), &evident.notes, &[]),
     }
 }
 
-fn told(global: &Global, result: Result<String, String>, notes: &[String]) -> anyhow::Result<u8> {
+/// Reads the public keys that somebody trusts.
+fn signing_keys(given: &[String]) -> anyhow::Result<Vec<String>> {
+    let read = |given: &String| {
+        if let Some(key) = read_public_key(given.as_bytes()) {
+            return Ok(key);
+        }
+        let bytes = std::fs::read(given).map_err(|e| {
+            usage(format!(
+                "--signing-key: `{}` is neither a key in hexadecimal nor a file that can be read: {e}",
+                clean(given)
+            ))
+        })?;
+        read_public_key(&bytes).ok_or_else(|| {
+            usage(format!(
+                "--signing-key: {} holds no public key on P-256, in PEM, DER or hexadecimal. aws kms get-public-key --key-id <ARN> --query PublicKey --output text | base64 -d writes one",
+                clean(given)
+            ))
+        })
+    };
+    given.iter().map(read).collect()
+}
+
+/// Says of a key that nobody named what its word is worth.
+fn by_itself(vouched: &Vouched) -> String {
+    format!(
+        "the public key of {} is {}, as the checkpoints themselves say; --signing-key says which one you trust",
+        vouched.key, vouched.public_key
+    )
+}
+
+/// Says how far a chain that holds is vouched for, and by which keys.
+fn held(verified: &Verified, vouched: &[Vouched]) -> String {
+    let signed = verified
+        .signed_at
+        .map(|at| format!(", signed {}", show::time(at)))
+        .unwrap_or_default();
+    let tail = if verified.unsigned > 0 {
+        format!(
+            "; the last {} {} not signed yet",
+            verified.unsigned,
+            if verified.unsigned == 1 { "is" } else { "are" }
+        )
+    } else {
+        String::new()
+    };
+    let too = vouched.iter().map(|v| {
+        let (key, at) = (clean(&v.key), show::time(v.at));
+        format!("; countersigned to {} by {key}, {at}", v.to)
+    });
+    format!(
+        "{}, chain verified to checkpoint {}{signed}{tail}{}",
+        counted(verified.entries as usize, "entry"),
+        verified.signed_to,
+        too.collect::<String>()
+    )
+}
+
+fn told(
+    global: &Global,
+    result: Result<String, String>,
+    notes: &[String],
+    vouched: &[Vouched],
+) -> anyhow::Result<u8> {
     let code = if result.is_ok() { DONE } else { FAILED };
     if global.output == Output::Json {
         show::json(
-            &json!({ "v": 1, "holds": result.is_ok(), "said": result.as_ref().unwrap_or_else(|e| e), "notes": notes }),
+            &json!({ "v": 1, "holds": result.is_ok(), "said": result.as_ref().unwrap_or_else(|e| e), "notes": notes, "countersigned": vouched }),
         )?;
         return Ok(code);
     }

@@ -78,6 +78,7 @@ fn as_json(config: &Config, path: &Path, origin: &str) -> Value {
         "origin": origin,
         "state": config.state,
         "root_key": config.root.to_string(),
+        "signing_key": config.signing.as_ref().map(ToString::to_string),
         "socket": config.socket(),
         "cloud": config.cloud,
         "pace": config.pace,
@@ -191,6 +192,9 @@ fn as_text(config: &Config) -> String {
     };
     row("state", config.state.display().to_string());
     row("root key", config.root.to_string());
+    if let Some(signing) = &config.signing {
+        row("signing", signing.to_string());
+    }
     row("socket", config.socket().display().to_string());
     row(
         "cloud",

@@ -147,6 +147,12 @@ fn setup(config: &Config, aws: &config::Aws) -> Setup {
             config::Root::Kms(root) => Some((root.key.clone(), root.role.as_ref().map(taken))),
             config::Root::File(_) => None,
         },
+        signing: match &config.signing {
+            Some(config::Signing::Kms(key)) => {
+                Some((key.key.clone(), key.role.as_ref().map(taken)))
+            }
+            Some(config::Signing::Local(_)) | None => None,
+        },
         queues: aws
             .queues
             .iter()

@@ -47,6 +47,7 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     }
     refused(&estate);
     throttled(&estate);
+    countersigned(&estate);
     for target in &estate.targets {
         let template = target
             .serving_template
@@ -113,6 +114,19 @@ fn throttled(estate: &EstateReport) {
         if let Some(line) = show::throttled(calls, estate.now) {
             anstream::println!("{YELLOW}throttled{RESET}  {}", clean(&line));
         }
+    }
+}
+
+/// Prints that checkpoints lack their second signature: nothing waits for it, and somebody may want to know.
+fn countersigned(estate: &EstateReport) {
+    if let Some(report) = &estate.countersigned
+        && let Some(failed) = &report.failed
+    {
+        anstream::println!(
+            "{YELLOW}countersigned to entry {} only{RESET}  {}",
+            report.to,
+            clean(failed)
+        );
     }
 }
 

@@ -51,7 +51,25 @@ pub struct S3Store {
     pub lock: Option<raw::ObjectLock>,
 }
 
-/// A key of KMS that wraps the root key.
+/// The key that signs checkpoints of the log beside the log's own.
+#[derive(Clone, Debug)]
+pub enum Signing {
+    /// A key of the embedded engine, by its name.
+    Local(String),
+    /// A key of KMS.
+    Kms(KmsRoot),
+}
+
+impl std::fmt::Display for Signing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(name) => write!(f, "local://{name}"),
+            Self::Kms(key) => f.write_str(&key.key),
+        }
+    }
+}
+
+/// A key of KMS with the role that uses it: one that wraps the root key, or one that signs.
 #[derive(Clone, Debug)]
 pub struct KmsRoot {
     /// Its ARN.
@@ -395,23 +413,33 @@ pub(super) fn root(file: &raw::File, arn: &str, faults: &mut Vec<String>) -> Opt
         faults.push("state.key: a key of KMS is in AWS; beside `local` write file:<path>".into());
         return None;
     }
-    if given.external_id.is_some() && given.role.is_none() {
-        faults.push(
-            "state.external_id: it is given with a role that is taken, and there is no `role`"
-                .into(),
-        );
+    key("state", arn, &given.role, &given.external_id, faults)
+}
+
+/// Gives meaning to a key of KMS and the role that uses it; `at` is the key of the file that names it.
+fn key(
+    at: &str,
+    arn: &str,
+    given: &Option<String>,
+    external_id: &Option<String>,
+    faults: &mut Vec<String>,
+) -> Option<KmsRoot> {
+    if external_id.is_some() && given.is_none() {
+        faults.push(format!(
+            "{at}.external_id: it is given with a role that is taken, and there is no `role`"
+        ));
     }
-    id_fits(given.external_id.as_ref(), "state", faults);
-    let hop = match &given.role {
+    id_fits(external_id.as_ref(), at, faults);
+    let hop = match given {
         Some(name) => Some(Hop {
-            arn: role(name, None, "state.role", faults)?,
-            external_id: given.external_id.clone(),
+            arn: role(name, None, &format!("{at}.role"), faults)?,
+            external_id: external_id.clone(),
         }),
         None => None,
     };
     let Some(region) = key_region(arn) else {
         faults.push(format!(
-            "state.key: `{arn}` is not arn:<partition>:kms:<region>:<account>:key/<id>; an alias can be pointed elsewhere and is not taken"
+            "{at}.key: `{arn}` is not arn:<partition>:kms:<region>:<account>:key/<id>; an alias can be pointed elsewhere and is not taken"
         ));
         return None;
     };
@@ -420,6 +448,40 @@ pub(super) fn root(file: &raw::File, arn: &str, faults: &mut Vec<String>) -> Opt
         region,
         role: hop,
     })
+}
+
+/// Gives meaning to the key that signs checkpoints.
+pub(super) fn signing(file: &raw::File, faults: &mut Vec<String>) -> Option<Signing> {
+    let given = file.signing.as_ref()?;
+    if file.local.is_none() {
+        return key(
+            "signing",
+            &given.key,
+            &given.role,
+            &given.external_id,
+            faults,
+        )
+        .map(Signing::Kms);
+    }
+    for (word, is_given) in [
+        ("role", given.role.is_some()),
+        ("external_id", given.external_id.is_some()),
+    ] {
+        if is_given {
+            faults.push(format!(
+                "signing.{word}: the embedded engine knows no roles"
+            ));
+        }
+    }
+    let name = given.key.strip_prefix("local://").unwrap_or_default();
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+        faults.push(
+            "signing.key: beside `local` write local://<name>, of small letters, digits and `-`: the embedded engine makes that key".into(),
+        );
+        return None;
+    }
+    Some(Signing::Local(name.to_owned()))
 }
 
 fn home(file: &raw::File, faults: &mut Vec<String>) -> Option<String> {
@@ -573,6 +635,65 @@ state: { path: state, key: "file:root.key" }
     fn resolve(text: &str) -> Result<Config, Vec<String>> {
         let file: raw::File = serde_yaml::from_str(text).unwrap();
         Config::resolve(&file, Path::new("/x"))
+    }
+
+    #[test]
+    fn a_signing_key_is_one_of_kms_and_one_of_the_embedded_engine_beside_it() {
+        let with = |text: &str, line: &str| resolve(&format!("{text}signing: {line}\n"));
+        let arn = "arn:aws:kms:us-east-1:333333333333:key/s";
+        let role = "arn:aws:iam::333333333333:role/signs";
+        let whole = format!("{{ key: '{arn}', role: '{role}', external_id: xx }}");
+        let Some(Signing::Kms(key)) = with(GOOD, &whole).unwrap().signing else {
+            panic!("no key of KMS");
+        };
+        assert_eq!((key.key.as_str(), key.region.as_str()), (arn, "us-east-1"));
+        assert_eq!(key.role.unwrap().arn, role);
+        let local = "isoform: 1\nsources: { p: { url: /srv/p.git, may: { services: ['*'] } } }\nstate: { path: state, key: 'file:root.key' }\nlocal: { path: cloud }\n";
+        let config = with(local, "{ key: 'local://signs' }").unwrap();
+        assert_eq!(config.signing.unwrap().to_string(), "local://signs");
+        for (text, line, said) in [
+            (
+                GOOD,
+                "{ key: 'local://signs' }",
+                "signing.key: `local://signs` is not arn:",
+            ),
+            (
+                GOOD,
+                "{ key: 'arn:aws:kms:us-east-1:333333333333:alias/a' }",
+                "an alias can be pointed elsewhere",
+            ),
+            (
+                GOOD,
+                &format!("{{ key: '{arn}', external_id: xx }}"),
+                "signing.external_id",
+            ),
+            (
+                GOOD,
+                &format!("{{ key: '{arn}', role: signs }}"),
+                "signing.role: write the whole ARN",
+            ),
+            (
+                local,
+                &format!("{{ key: '{arn}' }}"),
+                "signing.key: beside `local` write local://<name>",
+            ),
+            (
+                local,
+                "{ key: 'local://../x' }",
+                "signing.key: beside `local`",
+            ),
+            (
+                local,
+                "{ key: 'local://s', role: r }",
+                "signing.role: the embedded engine knows no roles",
+            ),
+        ] {
+            let faults = with(text, line).unwrap_err();
+            assert!(
+                faults.iter().any(|f| f.contains(said)),
+                "{line}: {faults:?}"
+            );
+        }
     }
 
     #[test]

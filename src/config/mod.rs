@@ -16,7 +16,7 @@ use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
 use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
 use crate::git::{Auth, Patience, Remote};
-pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store, bucket};
+pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store, Signing, bucket};
 pub use hints::HintQueue;
 pub use raw::{BundleStore, Deployments, Encryption, ForcePush, LockMode, ObjectLock};
 pub use shelf::{Shelf, ShelfPlace};
@@ -50,6 +50,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where the root key is.
     pub root: Root,
+    /// The key that signs checkpoints of the log beside the log's own.
+    pub signing: Option<Signing>,
     /// AWS; absent where the embedded engine stands in for it.
     pub aws: Option<Aws>,
     /// The folder of the local world; empty on AWS.
@@ -154,6 +156,7 @@ impl Config {
         let shelves = shelf::resolve(file, &mut faults);
         let state = base.join(&file.state.path);
         let root = root(file, base, &state, &mut faults);
+        let signing = aws::signing(file, &mut faults);
         let mut duration = |name: &str, value: &Option<String>, default: u64| match value
             .as_deref()
             .map(parse_duration)
@@ -214,6 +217,7 @@ impl Config {
             shelves,
             state,
             root,
+            signing,
             aws,
             cloud: file
                 .local

@@ -27,6 +27,8 @@ pub struct File {
     pub home: Option<String>,
     pub state: State,
     #[serde(default)]
+    pub signing: Option<Signing>,
+    #[serde(default)]
     pub local: Option<Local>,
     #[serde(default)]
     pub aws: Option<Aws>,
@@ -407,6 +409,18 @@ pub enum Encryption {
 #[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
 pub struct State {
     pub path: String,
+    pub key: String,
+    #[serde(default)]
+    pub role: Option<String>,
+    #[serde(default)]
+    pub external_id: Option<String>,
+}
+
+/// The key that signs checkpoints of the log beside the log's own.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Signing {
     pub key: String,
     #[serde(default)]
     pub role: Option<String>,

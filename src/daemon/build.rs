@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloud::AwsPorts;
 use crate::clock::Clock;
-use crate::config::{Config, Root, ShelfPlace};
+use crate::config::{Config, Root, ShelfPlace, Signing};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
 use crate::domain::model::{Actor, Region, SourceName};
@@ -25,6 +25,7 @@ use crate::workqueue::WorkQueue;
 pub struct LocalPorts {
     world: World,
     keys: Option<Arc<LocalKeys>>,
+    signing: Option<(String, Arc<LocalKeys>)>,
     shelves: BTreeMap<SourceName, String>,
 }
 
@@ -65,6 +66,11 @@ impl Ports for LocalPorts {
     fn sealing(&self) -> Option<Arc<dyn KeyService>> {
         self.keys.clone().map(|k| k as Arc<dyn KeyService>)
     }
+
+    fn signing(&self) -> Option<(String, Arc<dyn KeyService>)> {
+        let (name, keys) = self.signing.clone()?;
+        Some((name, keys))
+    }
 }
 
 /// Opens the ports of the embedded engine.
@@ -78,6 +84,13 @@ pub async fn open_ports(
     // Also where bundles are not sealed any more: those that were must still be opened.
     let keys = LocalKeys::open(&world, "bundles").context("opening the key of the local world")?;
     let keys = Some(Arc::new(keys));
+    let signing = match &config.signing {
+        Some(Signing::Local(name)) => {
+            let keys = LocalKeys::open(&world, name).context("opening the key that signs")?;
+            Some((format!("local://{name}"), Arc::new(keys)))
+        }
+        Some(Signing::Kms(_)) | None => None,
+    };
     let shelves = config.shelves.iter().filter_map(|(name, shelf)| {
         let ShelfPlace::Local(store) = &shelf.place else {
             return None;
@@ -87,6 +100,7 @@ pub async fn open_ports(
     let ports = LocalPorts {
         world: world.clone(),
         keys,
+        signing,
         shelves: shelves.collect(),
     };
     Ok((world, Arc::new(ports)))

@@ -9,7 +9,7 @@ use crate::aws::{
     SqsQueue, Stacks,
 };
 use crate::clock::Clock;
-use crate::config::{self, Config, Root, ShelfPlace};
+use crate::config::{self, Config, Root, ShelfPlace, Signing};
 use crate::domain::estate::Placement;
 use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::pace::Urgency;
@@ -48,6 +48,7 @@ pub struct AwsPorts {
     keys: Option<Arc<KmsKeys>>,
     shelves: BTreeMap<SourceName, Arc<S3Objects>>,
     root: Option<Arc<KmsKeys>>,
+    signing: Option<(String, Arc<KmsKeys>)>,
 }
 
 impl AwsPorts {
@@ -125,6 +126,17 @@ impl AwsPorts {
             }
             Root::File(_) => None,
         };
+        let signing = match &config.signing {
+            Some(Signing::Kms(key)) => {
+                let roles = chain(aws, key.role.as_ref());
+                let session = reached.session(&key.region, &roles).await;
+                let arn = key.key.clone();
+                let signs = Some(arn.clone());
+                let keys = KmsKeys::new(&session, arn.clone(), Vec::new(), signs);
+                Some((arn, Arc::new(keys)))
+            }
+            Some(Signing::Local(_)) | None => None,
+        };
         let mut queues = Vec::new();
         for queue in &aws.queues {
             queues.push(Arc::new(hint_queue(&reached, aws, queue).await));
@@ -135,6 +147,7 @@ impl AwsPorts {
             aws: aws.clone(),
             clock: clock.clone(),
             root,
+            signing,
             shelves,
             engines,
             versions,
@@ -326,6 +339,11 @@ impl Ports for AwsPorts {
 
     fn sealing(&self) -> Option<Arc<dyn KeyService>> {
         self.keys.clone().map(|k| k as Arc<dyn KeyService>)
+    }
+
+    fn signing(&self) -> Option<(String, Arc<dyn KeyService>)> {
+        let (name, keys) = self.signing.clone()?;
+        Some((name, keys))
     }
 }
 

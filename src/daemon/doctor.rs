@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::cloud::{chain, hint_queue, reach};
 use crate::aws::calls::CALLS;
-use crate::aws::{Aws, BucketFacts, IamRoles, KeyFacts, QueueFacts, Session};
+use crate::aws::{Aws, BucketFacts, IamRoles, KeyFacts, QueueFacts, Session, SigningFacts};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::domain::estate::Placement;
@@ -208,6 +208,13 @@ async fn cloud(
         if keys.insert(root.key.clone()) {
             key(&root.key, true, &session.key(&root.key).await, report);
         }
+    }
+    if let Some(config::Signing::Kms(key)) = &config.signing {
+        let roles = chain(aws, key.role.as_ref());
+        let session = reached.session(&key.region, &roles).await;
+        let role = key.role.as_ref().map_or("the daemon", |r| r.arn.as_str());
+        let facts = session.signing_key(&key.key).await;
+        signing(&key.key, role, &facts, report);
     }
     for (name, shelf) in &config.shelves {
         if let config::ShelfPlace::S3(store) = &shelf.place {
@@ -558,6 +565,51 @@ fn key(arn: &str, current: bool, facts: &KeyFacts, report: &mut Report) {
             format!("whether its material is renewed cannot be seen: {error}"),
             "run it as somebody with kms:GetKeyRotationStatus",
         ),
+    }
+}
+
+/// Judges the key that signs checkpoints. Nothing waits for it, and without it nobody but this machine vouches for the log.
+fn signing(arn: &str, role: &str, facts: &SigningFacts, report: &mut Report) {
+    let subject = format!("signing key {arn}");
+    match &facts.is {
+        Ok([state, spec, usage]) => {
+            if spec == "ECC_NIST_P256" && usage == "SIGN_VERIFY" {
+                report.good(&subject, "it is a key on P-256 that signs");
+            } else {
+                report.bad(
+                    &subject,
+                    format!("it is {spec} for {usage}, and checkpoints are signed by ECC_NIST_P256 for SIGN_VERIFY"),
+                    "aws kms create-key --key-spec ECC_NIST_P256 --key-usage SIGN_VERIFY makes one",
+                );
+            }
+            let mend = match state.as_str() {
+                "Enabled" => return readable(&subject, role, facts, report),
+                "Disabled" => format!("aws kms enable-key --key-id {arn}"),
+                "PendingDeletion" => format!(
+                    "aws kms cancel-key-deletion --key-id {arn}, or name another key: what it has signed stays valid"
+                ),
+                _ => "wait, or name another key: what this one has signed stays valid".into(),
+            };
+            report.bad(&subject, format!("it is {state}"), mend);
+        }
+        Err(error @ (Error::Unavailable(_) | Error::Throttled)) => {
+            report.bad(&subject, error.to_string(), "look at the network");
+        }
+        Err(error) => report.bad(
+            &subject,
+            error.to_string(),
+            allow("DescribeKey", role, error),
+        ),
+    }
+}
+
+fn readable(subject: &str, role: &str, facts: &SigningFacts, report: &mut Report) {
+    match &facts.public {
+        Ok(()) => report.good(subject, "it is enabled, and its public half can be read"),
+        Err(error) => {
+            let mend = allow("GetPublicKey", role, error);
+            report.bad(subject, error.to_string(), mend);
+        }
     }
 }
 

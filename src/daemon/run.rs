@@ -21,6 +21,8 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How long a queue that does not answer is left alone.
 const DEAF: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(25);
+/// How long the last checkpoint waits for its second signature.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a daemon until `shutdown` ends, and drains it. Returns whether it drained in time.
 ///
@@ -37,6 +39,9 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     tracker.spawn(looker(line.clone(), inbox, config.poll));
     tracker.spawn(sweeper(line.clone(), config.sweep));
     tracker.spawn(shipper(line.clone()));
+    if line.ports.signing().is_some() {
+        tracker.spawn(countersigner(line.clone()));
+    }
     for queue in line.ports.hints() {
         tracker.spawn(hearer(line.clone(), queue));
     }
@@ -75,6 +80,8 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
             .await?;
         line.checkpoint(1).await?;
         line.ship().await?;
+        // A service that is not there does not keep it from ending.
+        let _ = tokio::time::timeout(FAREWELL, line.countersign()).await;
     } else {
         tracing::warn!(
             "did not drain in {} s; still running: {:?}",
@@ -217,6 +224,18 @@ async fn shipper(line: Arc<Line>) {
         }
         if let Err(error) = line.store.flush().await {
             tracing::warn!("what is shown of targets could not be written: {error}");
+        }
+    }
+}
+
+/// In a task of its own: what a service takes its time over holds up nothing else.
+async fn countersigner(line: Arc<Line>) {
+    loop {
+        line.countersign().await;
+        tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            () = line.clock.sleep(Duration::from_secs(5)) => {}
         }
     }
 }

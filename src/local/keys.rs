@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use zeroize::Zeroizing;
 
 use super::world::{World, WorldError};
+use crate::domain::audit::p256_spki;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext, RawAesKey};
 use crate::port::{Error, KeyService};
 
@@ -18,7 +20,7 @@ pub const NAMESPACE: &str = "isoform-local";
 pub struct LocalKeys {
     key: RawAesKey,
     name: String,
-    signing: Ed25519KeyPair,
+    signing: EcdsaKeyPair,
 }
 
 impl LocalKeys {
@@ -30,19 +32,30 @@ impl LocalKeys {
         let bytes = read_or_make(&path).map_err(|source| WorldError::Folder { path, source })?;
         let key = RawAesKey::new(NAMESPACE, name, &bytes[..]).map_err(|e| broken(&e))?;
         let path = world.folder().join(format!("{name}.signing.key"));
-        let seed = read_or_make(&path).map_err(|source| WorldError::Folder { path, source })?;
-        let signing = Ed25519KeyPair::from_seed_unchecked(&seed[..]).map_err(|e| broken(&e))?;
+        let seed = read_or_make(&path).map_err(|source| WorldError::Folder {
+            path: path.clone(),
+            source,
+        })?;
+        let signing = signing_pair(&seed[..]).ok_or_else(|| {
+            let path = path.display();
+            broken(&format!(
+                "{path} holds no key on P-256: remove it, and another one is made"
+            ))
+        })?;
         Ok(Self {
             key,
             name: name.to_owned(),
             signing,
         })
     }
+}
 
-    /// Returns the public half of the signing key, Ed25519.
-    pub fn public_key(&self) -> &[u8] {
-        self.signing.public_key().as_ref()
-    }
+/// Makes a pair of 32 bytes: of those that chance gives, but one in four thousand million is a key on P-256.
+fn signing_pair(private: &[u8]) -> Option<EcdsaKeyPair> {
+    let public = PrivateKey::from_private_key(&ECDH_P256, private).ok()?;
+    let public = public.compute_public_key().ok()?;
+    let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
+    EcdsaKeyPair::from_private_key_and_public_key(algorithm, private, public.as_ref()).ok()
 }
 
 fn read_or_make(path: &Path) -> std::io::Result<Zeroizing<[u8; 32]>> {
@@ -109,7 +122,13 @@ impl KeyService for LocalKeys {
         Ok(format!("{NAMESPACE}/{}", self.name))
     }
 
+    async fn public_key(&self) -> Result<Vec<u8>, Error> {
+        Ok(p256_spki(self.signing.public_key().as_ref()))
+    }
+
     async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        Ok(self.signing.sign(bytes).as_ref().to_vec())
+        let signature = self.signing.sign(&SystemRandom::new(), bytes);
+        let signature = signature.map_err(|_| Error::Unavailable("signing failed".into()))?;
+        Ok(signature.as_ref().to_vec())
     }
 }

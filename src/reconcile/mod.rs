@@ -10,6 +10,7 @@ mod ahead;
 mod announce;
 mod bundles;
 mod capable;
+mod countersign;
 mod drive;
 mod files;
 mod hints;
@@ -37,6 +38,7 @@ mod watch;
 
 pub use adopt::Adoption;
 pub use bundles::{open_bundle, put_bundle};
+pub use countersign::CountersignReport;
 pub use memo::Counts;
 pub use operator::{ApproveWhat, OperatorError, Selector};
 pub use report::{EstateReport, Evidence, Proof, TargetReport};
@@ -310,6 +312,7 @@ pub struct Line {
     pub counts: Counts,
     watching: watch::Watching,
     doubt: AtomicBool,
+    countersigning: countersign::Held,
     /// From which entry on somebody else has gone on with this log; 0 while nobody has.
     forked: AtomicU64,
     client: crate::git::Client,
@@ -347,6 +350,7 @@ impl Line {
             counts: Counts::default(),
             watching: watch::Watching::default(),
             doubt: AtomicBool::new(false),
+            countersigning: countersign::Held::default(),
             forked: AtomicU64::new(0),
             client,
             shared: Mutex::default(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bundles::Sent;
 use super::ready::Candidate;
-use super::{Error, Known, Line, OperatorError};
+use super::{CountersignReport, Error, Known, Line, OperatorError};
 use crate::domain::audit::{Body, Entry, Stream};
 use crate::domain::cfn::name_nested;
 use crate::domain::deployment::{EventKind, Outcome, Pinned};
@@ -135,6 +135,9 @@ pub struct EstateReport {
     /// How many hints were about stacks of ours, how many about others, and how many messages were no hints.
     #[serde(default)]
     pub hints: [u64; 3],
+    /// How far checkpoints of the log have a second signature, where a key for it is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub countersigned: Option<CountersignReport>,
 }
 
 /// The entries that belong to a question, and what they hold.
@@ -230,6 +233,7 @@ impl Line {
             frozen: self.is_frozen(),
             calls: self.ports.traffic(),
             hints: self.counts.hints(),
+            countersigned: self.countersigned(),
         })
     }
 

@@ -214,6 +214,10 @@ mod tests {
             Err(port::Error::Unsupported("describe"))
         }
 
+        async fn public_key(&self) -> Result<Vec<u8>, port::Error> {
+            Err(port::Error::Unsupported("public_key"))
+        }
+
         async fn sign(&self, _: &[u8]) -> Result<Vec<u8>, port::Error> {
             Err(port::Error::Unsupported("sign"))
         }

@@ -194,6 +194,7 @@ impl Line {
             hash,
             at,
             signature,
+            countersigned: None,
         };
         self.store.add_checkpoint(&checkpoint).await?;
         // Checkpoints lie beside the segments too: a log that is cut here is seen there.

@@ -320,7 +320,7 @@ async fn insert_rows(tx: &mut Tx, entries: &[&Entry]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::audit::verify;
+    use crate::domain::audit::{Checkpoint, Countersignature, verify};
     use crate::store::RootKey;
 
     fn draft(seq: Option<u64>) -> Draft {
@@ -410,6 +410,72 @@ mod tests {
         store.show(&uid, "env/a", &condition("late"), 0).unwrap();
         store.flush().await.unwrap();
         assert_eq!(store.shown().await.unwrap()[0].1.detail, "three");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_takes_the_countersignature_that_it_lacks_and_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = RootKey::from_bytes(&[7; 32]).unwrap();
+        let store = Store::open(folder.path(), &root).await.unwrap();
+        let by = |key: &str| Countersignature {
+            key: key.into(),
+            public_key: "p".into(),
+            signature: "s".into(),
+        };
+        let at = |seq, countersigned| Checkpoint {
+            log: "l".into(),
+            seq,
+            hash: "h".into(),
+            at: Timestamp(1),
+            signature: "e".into(),
+            countersigned,
+        };
+        let stands = async || {
+            let all = store.checkpoints().await.unwrap();
+            let by = all.into_iter().map(|c| c.countersigned.map(|by| by.key));
+            (
+                by.collect::<Vec<_>>(),
+                store.countersigned_to().await.unwrap(),
+            )
+        };
+        for (checkpoint, keys, to) in [
+            (at(1, None), vec![None], 0),
+            (at(2, Some(by("k"))), vec![None, Some("k".into())], 2),
+            (at(3, None), vec![None, Some("k".into()), None], 2),
+            (
+                at(3, Some(by("k"))),
+                vec![None, Some("k".into()), Some("k".into())],
+                3,
+            ),
+            // Neither another one nor one of another checkpoint takes its place.
+            (
+                at(3, Some(by("other"))),
+                vec![None, Some("k".into()), Some("k".into())],
+                3,
+            ),
+            (
+                Checkpoint {
+                    hash: "other".into(),
+                    ..at(1, Some(by("k")))
+                },
+                vec![None, Some("k".into()), Some("k".into())],
+                3,
+            ),
+        ] {
+            store.add_checkpoint(&checkpoint).await.unwrap();
+            assert_eq!(stands().await, (keys, to));
+        }
+        let (_, read, ..) = crate::store::read_log(folder.path()).await.unwrap();
+        assert_eq!(read, store.checkpoints().await.unwrap());
+
+        // What an earlier release has left, read without a daemon.
+        sqlx::query("ALTER TABLE checkpoints DROP COLUMN countersigned")
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        let (_, read, ..) = crate::store::read_log(folder.path()).await.unwrap();
+        assert_eq!(read.len(), 3);
+        assert!(read.iter().all(|c| c.countersigned.is_none()));
     }
 
     #[tokio::test]

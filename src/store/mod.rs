@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{Row, Sqlite, Transaction};
 use tokio::sync::watch;
 
-use crate::domain::audit::{Checkpoint, End, Entry, Stream};
+use crate::domain::audit::{Checkpoint, Countersignature, End, Entry, Stream};
 use crate::domain::model::{Condition, Digest, TargetUid};
 
 /// Why the store cannot do something.
@@ -97,6 +98,30 @@ impl Shown {
 /// entries were shipped.
 pub type RawLog = (Vec<Entry>, Vec<Checkpoint>, BTreeMap<Digest, Vec<u8>>, u64);
 
+fn checkpoint(row: &SqliteRow) -> Result<Checkpoint, Error> {
+    let seq = row.try_get::<i64, _>("seq")?;
+    let countersigned: Option<String> = match row.try_get("countersigned") {
+        Err(sqlx::Error::ColumnNotFound(_)) => None,
+        other => other?,
+    };
+    let countersigned = countersigned.map(|text| serde_json::from_str(&text));
+    Ok(Checkpoint {
+        seq: seq as u64,
+        log: row.try_get("log")?,
+        hash: row.try_get("hash")?,
+        at: crate::domain::model::Timestamp(row.try_get("at")?),
+        signature: row.try_get("signature")?,
+        countersigned: countersigned
+            .transpose()
+            .map_err(|e| Error::Row(format!("checkpoint {seq}"), e))?,
+    })
+}
+
+fn written(countersigned: Option<&Countersignature>) -> Result<Option<String>, Error> {
+    let text = countersigned.map(serde_json::to_string).transpose();
+    text.map_err(|e| Error::Row("checkpoint".into(), e))
+}
+
 async fn read_only(folder: &Path) -> Result<SqlitePool, Error> {
     let options = SqliteConnectOptions::new()
         .filename(folder.join("isoform.db"))
@@ -117,20 +142,11 @@ pub async fn read_log(folder: &Path) -> Result<RawLog, Error> {
     .fetch_all(&pool)
     .await?;
     let entries = rows.iter().map(log::entry).collect::<Result<Vec<_>, _>>()?;
-    let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints ORDER BY seq")
+    // Every column: what an earlier release has left is read as it is, and lacks some.
+    let rows = sqlx::query("SELECT * FROM checkpoints ORDER BY seq")
         .fetch_all(&pool)
         .await?;
-    let mut checkpoints = Vec::new();
-    for r in rows {
-        let at = crate::domain::model::Timestamp(r.try_get(3)?);
-        checkpoints.push(Checkpoint {
-            seq: r.try_get::<i64, _>(0)? as u64,
-            log: r.try_get(1)?,
-            hash: r.try_get(2)?,
-            at,
-            signature: r.try_get(4)?,
-        });
-    }
+    let checkpoints = rows.iter().map(checkpoint).collect::<Result<Vec<_>, _>>()?;
     let rows = sqlx::query("SELECT digest, body FROM payloads")
         .fetch_all(&pool)
         .await?;
@@ -350,38 +366,40 @@ impl Store {
         up_to: u64,
         most: u32,
     ) -> Result<Vec<Checkpoint>, Error> {
-        let rows = sqlx::query("SELECT seq, log, hash, at, signature FROM checkpoints WHERE seq <= $1 ORDER BY seq DESC LIMIT $2")
+        let rows = sqlx::query("SELECT seq, log, hash, at, signature, countersigned FROM checkpoints WHERE seq <= $1 ORDER BY seq DESC LIMIT $2")
             .bind(i64::try_from(up_to).unwrap_or(i64::MAX))
             .bind(i64::from(most))
             .fetch_all(&self.pool)
             .await?;
-        rows.iter()
-            .map(|r| {
-                Ok(Checkpoint {
-                    seq: r.try_get::<i64, _>(0)? as u64,
-                    log: r.try_get(1)?,
-                    hash: r.try_get(2)?,
-                    at: crate::domain::model::Timestamp(r.try_get(3)?),
-                    signature: r.try_get(4)?,
-                })
-            })
-            .collect()
+        rows.iter().map(checkpoint).collect()
     }
 
-    /// Keeps a checkpoint.
+    /// Keeps a checkpoint. One that is known takes a countersignature that it lacks.
     pub async fn add_checkpoint(&self, c: &Checkpoint) -> Result<(), Error> {
         crate::testing::at_store("checkpoint")
             .await
             .map_err(Error::Commit)?;
-        sqlx::query("INSERT INTO checkpoints (seq, log, hash, at, signature) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (seq) DO NOTHING")
+        let countersigned = written(c.countersigned.as_ref())?;
+        sqlx::query("INSERT INTO checkpoints (seq, log, hash, at, signature, countersigned) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (seq) DO UPDATE SET countersigned = excluded.countersigned WHERE checkpoints.countersigned IS NULL AND checkpoints.hash = excluded.hash AND checkpoints.at = excluded.at")
             .bind(c.seq as i64)
             .bind(&c.log)
             .bind(&c.hash)
             .bind(c.at.0)
             .bind(&c.signature)
+            .bind(countersigned)
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    /// Returns the last entry that a countersigned checkpoint stands at; 0 where none is.
+    pub async fn countersigned_to(&self) -> Result<u64, Error> {
+        let row = sqlx::query(
+            "SELECT COALESCE(MAX(seq), 0) FROM checkpoints WHERE countersigned IS NOT NULL",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.try_get::<i64, _>(0)? as u64)
     }
 
     /// Returns the newest entry's number, and the number up to which entries were shipped.

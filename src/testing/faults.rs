@@ -378,6 +378,11 @@ impl Ports for Faulty {
         let inner = self.inner.sealing()?;
         Some(Arc::new(FaultyKeys(inner)))
     }
+
+    fn signing(&self) -> Option<(String, Arc<dyn KeyService>)> {
+        let (name, inner) = self.inner.signing()?;
+        Some((name, Arc::new(FaultyKeys(inner))))
+    }
 }
 
 struct FaultyEngine(Arc<dyn StackEngine>, Option<String>);
@@ -573,6 +578,10 @@ impl KeyService for FaultyKeys {
 
     async fn describe(&self) -> Result<String, Error> {
         call("describe-key", self.0.describe()).await
+    }
+
+    async fn public_key(&self) -> Result<Vec<u8>, Error> {
+        call("public-key", self.0.public_key()).await
     }
 
     async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {

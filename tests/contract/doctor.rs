@@ -21,6 +21,7 @@ placements: { prod: { account: prod, regions: [eu-west-1] } }
 sources: { p: { url: /srv/p.git, may: { services: ["*"], placements: [prod] } } }
 bundle_stores: { main: { url: "s3://bucket/x", owner: "111111111111", encryption: sse-kms, key: "arn:aws:kms:eu-west-1:111111111111:key/k" } }
 state: { path: state, key: "file:root.key" }
+signing: { key: "arn:aws:kms:eu-west-1:111111111111:key/signs" }
 "#;
 
 const POLICY: &str = r#"{"Statement":[
@@ -68,8 +69,9 @@ fn healthy(call: &str) -> Answer {
         "TrentService.DescribeKey" => (
             200,
             Vec::new(),
-            r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Enabled"}}"#.into(),
+            r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Enabled","KeySpec":"ECC_NIST_P256","KeyUsage":"SIGN_VERIFY"}}"#.into(),
         ),
+        "TrentService.GetPublicKey" => (200, Vec::new(), r#"{"PublicKey":"AAAA"}"#.into()),
         "TrentService.GetKeyRotationStatus" => {
             (200, Vec::new(), r#"{"KeyRotationEnabled":true}"#.into())
         }
@@ -301,6 +303,36 @@ async fn every_fault_is_told_with_how_to_mend_it() {
             "isoform iam",
         ),
         ("DescribeKey", json(disabled), KEY, "Disabled", "enable-key"),
+        (
+            "DescribeKey",
+            json(&disabled.replace(
+                "}}",
+                r#","KeySpec":"ECC_NIST_P256","KeyUsage":"SIGN_VERIFY"}}"#,
+            )),
+            "signing key",
+            "it is Disabled",
+            "enable-key",
+        ),
+        (
+            "DescribeKey",
+            json(
+                r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Enabled","KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY"}}"#,
+            ),
+            "signing key",
+            "it is RSA_2048 for SIGN_VERIFY",
+            "--key-spec ECC_NIST_P256",
+        ),
+        (
+            "GetPublicKey",
+            (
+                400,
+                Vec::new(),
+                r#"{"__type":"AccessDeniedException","message":"no"}"#.into(),
+            ),
+            "signing key",
+            "GetPublicKey",
+            "kms:GetPublicKey",
+        ),
         (
             "AmazonSQS",
             (

@@ -10,7 +10,6 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use isoform::aws::{
     Aws, AwsVersions, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Session, Stacks,
 };
@@ -125,7 +124,7 @@ pub struct Emulated {
     engine: Arc<Stacks>,
     store: Arc<S3Objects>,
     templates: S3Objects,
-    keys: Option<(Arc<KmsKeys>, Vec<u8>)>,
+    keys: Option<Arc<KmsKeys>>,
     raw: aws_sdk_cloudformation::Client,
     versions: Arc<AwsVersions>,
     config: aws_config::SdkConfig,
@@ -199,8 +198,8 @@ impl Emulated {
     }
 }
 
-/// A key that wraps and one that signs, with the public half of it.
-async fn keys(session: &Session) -> (Arc<KmsKeys>, Vec<u8>) {
+/// A key that wraps and one that signs.
+async fn keys(session: &Session) -> Arc<KmsKeys> {
     use aws_sdk_kms::types::{KeySpec, KeyUsageType};
     let client = aws_sdk_kms::Client::new(session.config());
     let made = client.create_key().send().await.unwrap();
@@ -213,12 +212,7 @@ async fn keys(session: &Session) -> (Arc<KmsKeys>, Vec<u8>) {
         .await
         .unwrap();
     let signing = made.key_metadata().unwrap().arn().unwrap().to_owned();
-    let public = client.get_public_key().key_id(&signing).send().await;
-    let public = public.unwrap().public_key().unwrap().as_ref().to_vec();
-    // The point stands at the end of the structure.
-    let point = public[public.len() - 65..].to_vec();
-    let keys = KmsKeys::new(session, key, Vec::new(), Some(signing));
-    (Arc::new(keys), point)
+    Arc::new(KmsKeys::new(session, key, Vec::new(), Some(signing)))
 }
 
 #[async_trait]
@@ -306,14 +300,7 @@ impl Harness for Emulated {
     }
 
     fn keys(&self) -> Arc<dyn KeyService> {
-        self.keys.as_ref().unwrap().0.clone()
-    }
-
-    fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        let point = &self.keys.as_ref().unwrap().1;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
-            .verify(bytes, signature)
-            .is_ok()
+        self.keys.clone().unwrap()
     }
 
     fn later(&self) -> Timestamp {

@@ -43,8 +43,6 @@ pub trait Harness: Send + Sync {
     fn store(&self) -> Arc<dyn ObjectStore>;
     /// A key service.
     fn keys(&self) -> Arc<dyn KeyService>;
-    /// Whether a signature of [`Harness::keys`] is one of these bytes.
-    fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool;
     /// What templates can refer to.
     fn versions(&self) -> Arc<dyn Versions>;
     /// Gives something that templates refer to another value, the first where there is none.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use isoform::clock::Clock;
 use isoform::domain::cfn::Reference;
 use isoform::domain::model::Timestamp;
@@ -130,13 +129,6 @@ impl Harness for Local {
 
     fn keys(&self) -> Arc<dyn KeyService> {
         Arc::new(LocalKeys::open(&self.world, "bundles").unwrap())
-    }
-
-    fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        let keys = LocalKeys::open(&self.world, "bundles").unwrap();
-        UnparsedPublicKey::new(&ED25519, keys.public_key())
-            .verify(bytes, signature)
-            .is_ok()
     }
 
     fn later(&self) -> Timestamp {

@@ -11,6 +11,7 @@ mod aws;
 mod canary;
 mod capabilities;
 mod corpus;
+mod countersign;
 mod crash;
 mod emulated;
 mod growth;

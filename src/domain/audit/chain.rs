@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Entry, GENESIS, Stream};
+use super::{Countersignature, Entry, GENESIS, Stream};
 use crate::domain::model::{Room, Timestamp, canonical_json};
 
 /// A signed statement: at this number the chain had this hash.
@@ -21,6 +21,9 @@ pub struct Checkpoint {
     pub at: Timestamp,
     /// Ed25519 over [`checkpoint_bytes`], hexadecimal.
     pub signature: String,
+    /// The same bytes signed by a key of a service, where one is configured and has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub countersigned: Option<Countersignature>,
 }
 
 /// Returns the bytes that a checkpoint's signature is taken over.
@@ -120,6 +123,37 @@ pub enum Fault {
         /// The number of the checkpoint.
         signed: u64,
     },
+    /// A countersignature is wrong.
+    #[error("the countersignature of the checkpoint at entry {seq} is not one of {key}")]
+    Countersignature {
+        /// The entry.
+        seq: u64,
+        /// The name of the key.
+        key: String,
+    },
+    /// A key that countersigns was replaced under its name. A key of KMS never changes.
+    #[error(
+        "the key {key} was swapped: from the checkpoint at entry {seq} on another one countersigns under its name"
+    )]
+    Swapped {
+        /// The entry.
+        seq: u64,
+        /// The name of the key.
+        key: String,
+    },
+    /// Another key than a trusted one countersigns.
+    #[error(
+        "the checkpoint at entry {seq} is countersigned by {key}, which is not a key that you trust"
+    )]
+    Foreign {
+        /// The entry.
+        seq: u64,
+        /// The name of the key.
+        key: String,
+    },
+    /// A key is trusted, and nothing is countersigned.
+    #[error("no checkpoint is countersigned by a key that you trust")]
+    Uncountersigned,
 }
 
 /// A chain that holds.
@@ -273,6 +307,7 @@ mod tests {
             hash,
             at,
             signature,
+            countersigned: None,
         }
     }
 

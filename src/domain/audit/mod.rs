@@ -5,9 +5,13 @@
 //! stores or signs.
 
 mod chain;
+mod countersign;
 mod entry;
 
 pub use chain::{
     Checkpoint, End, Fault, Verified, checkpoint_bytes, segment_bytes, verify, verify_after,
+};
+pub use countersign::{
+    Countersignature, Vouched, p256_point, p256_spki, read_public_key, verify_countersigned,
 };
 pub use entry::{Body, Entry, GENESIS, Look, Stream};

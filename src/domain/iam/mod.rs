@@ -90,6 +90,8 @@ pub struct Setup {
     pub shelves: BTreeMap<String, Store>,
     /// The key that wraps the root key of the daemon's own data, with the role that uses it; absent where that is a file.
     pub root: Option<(String, Option<Taken>)>,
+    /// The key that signs checkpoints of the log, with the role that uses it; absent where none is configured.
+    pub signing: Option<(String, Option<Taken>)>,
     /// Queues of hints.
     pub queues: Vec<Queue>,
     /// Only what looking needs, whatever the placements may do.
@@ -140,6 +142,8 @@ struct Draft {
     fetches: BTreeSet<String>,
     /// The key that it wraps the root key with.
     roots: Option<String>,
+    /// The key that it signs checkpoints with.
+    signs: Option<String>,
     /// Queues that it reads hints from.
     hears: BTreeSet<String>,
 }
@@ -314,6 +318,13 @@ fn drafts(setup: &Setup) -> BTreeMap<Holder, Draft> {
             None => last.clone(),
         };
         drafts.entry(holder).or_default().roots = Some(key.clone());
+    }
+    if let Some((key, role)) = &setup.signing {
+        let holder = match role {
+            Some(role) => take(&mut drafts, &last, role),
+            None => last.clone(),
+        };
+        drafts.entry(holder).or_default().signs = Some(key.clone());
     }
     drafts
 }

@@ -41,6 +41,8 @@ const KEEP: &[&str] = &[
 
 const LOCK: &[&str] = &["s3:PutObjectLegalHold", "s3:PutObjectRetention"];
 const ROOT: &[&str] = &["kms:Decrypt", "kms:GenerateDataKey"];
+/// Whoever signs may see what the key is, for `isoform doctor`, and read its public half, which lies beside what it signed.
+const SIGN: &[&str] = &["kms:DescribeKey", "kms:GetPublicKey"];
 const HEAR: &[&str] = &[
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
@@ -261,6 +263,11 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
         let allow = allow("UseRootKey", ROOT, vec![key.clone()]);
         statements.push(on(allow, for_the_root()));
     }
+    if let Some(key) = &draft.signs {
+        statements.push(allow("KnowSigningKey", SIGN, vec![key.clone()]));
+        let sign = allow("SignCheckpoints", &["kms:Sign"], vec![key.clone()]);
+        statements.push(on(sign, digests_only()));
+    }
     if !draft.hears.is_empty() {
         let queues = draft.hears.iter().cloned().collect();
         statements.push(allow("HearHints", HEAR, queues));
@@ -285,6 +292,11 @@ fn seen(all: &BTreeMap<AccountId, Stacks>) -> Vec<String> {
 /// Nothing but the root key is wrapped with it: the context is in `reconcile/root.rs`.
 fn for_the_root() -> Value {
     json!({ "StringEquals": { "kms:EncryptionContext:isoform:kind": "root-key" } })
+}
+
+/// Checkpoints are signed as SHA-256, and nothing else is asked of the key.
+fn digests_only() -> Value {
+    json!({ "StringEquals": { "kms:MessageType": "DIGEST", "kms:SigningAlgorithm": "ECDSA_SHA_256" } })
 }
 
 /// What reading archives needs. The policies of their bucket and key are somebody else's, and are not written here.
@@ -612,6 +624,17 @@ pub(super) fn keys(setup: &Setup, drafts: &BTreeMap<Holder, Draft>) -> Vec<Resou
                 json!({ "Sid": "UseRootKey", "Effect": "Allow", "Principal": { "AWS": [to] }, "Action": ROOT, "Resource": "*" }),
                 for_the_root(),
             ));
+        }
+    }
+    for (holder, draft) in drafts {
+        let key = draft.signs.as_ref();
+        let region = key.and_then(|k| k.split(':').nth(3)?.parse::<Region>().ok());
+        if let (Some(key), Some(region)) = (key, region) {
+            let to = principal(setup, holder);
+            let give = |sid: &str, actions: &[&str]| json!({ "Sid": sid, "Effect": "Allow", "Principal": { "AWS": [to] }, "Action": actions, "Resource": "*" });
+            let (_, statements) = users_of.entry(key.clone()).or_insert((region, Vec::new()));
+            statements.push(give("KnowSigningKey", SIGN));
+            statements.push(on(give("SignCheckpoints", &["kms:Sign"]), digests_only()));
         }
     }
     users_of
