@@ -35,6 +35,9 @@ pub enum Error {
     /// What is asked for needs capabilities that were not acknowledged.
     #[error("capabilities are missing: {0}")]
     Incapable(String),
+    /// The service refused one more of what there is too much of already.
+    #[error("too many: {0}")]
+    TooMany(String),
     /// The service refused the caller.
     #[error("access denied: {0}")]
     Denied(String),
@@ -85,6 +88,7 @@ impl Error {
             Self::KeyUnavailable(_) => Disposition::WaitFor(Duration::from_secs(60)),
             Self::Refused(_)
             | Self::Incapable(_)
+            | Self::TooMany(_)
             | Self::Denied(_)
             | Self::Unsupported(_)
             | Self::Untrusted(_) => Disposition::Stall,
@@ -383,6 +387,17 @@ pub struct ChangeSet {
     pub capabilities: Vec<String>,
 }
 
+/// A line of a listing of change sets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChangeSetSummary {
+    /// Its ARN.
+    pub change_set: String,
+    /// Its name.
+    pub name: String,
+    /// Its joined status.
+    pub status: ChangeSetStatus,
+}
+
 /// An event of a stack.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct StackEvent {
@@ -464,6 +479,12 @@ pub trait StackEngine: Send + Sync {
     async fn propose(&self, proposal: &Proposal) -> Result<Proposed, Error>;
     /// Finds a change set by stack and name, to recover a lost answer.
     async fn find(&self, stack: &StackName, name: &str) -> Result<Option<Proposed>, Error>;
+    /// Lists the change sets of a stack, whoever made them. Like every listing it may lag behind.
+    async fn change_sets(
+        &self,
+        stack: &StackId,
+        token: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error>;
     /// Reads a change set back, all pages.
     async fn review(&self, change_set: &str) -> Result<ChangeSet, Error>;
     /// Runs a change set.

@@ -47,6 +47,7 @@ pub const CALLS: &[Call] = &[
     ),
     used("DescribeEvents", &["cloudformation:DescribeEvents"]),
     used("DescribeChangeSet", &["cloudformation:DescribeChangeSet"]),
+    used("ListChangeSets", &["cloudformation:ListChangeSets"]),
     used("GetTemplate", &["cloudformation:GetTemplate"]),
     used("GetStackPolicy", &["cloudformation:GetStackPolicy"]),
     // The template is read with the caller's rights, and the service role is passed.

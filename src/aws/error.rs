@@ -177,6 +177,8 @@ fn of_code(call: &str, what: &str, code: Option<&str>, text: &str, status: u16) 
         "ConditionalRequestConflict" | "OperationAborted" | "OperationInProgressException" => {
             Error::Busy(said)
         }
+        // Of the key service it is about keys, of which none is made here.
+        "LimitExceededException" => Error::TooMany(said),
         "TokenAlreadyExistsException" => Error::AlreadyAccepted,
         "InsufficientCapabilitiesException" => Error::Incapable(said),
         // It always comes with a text, and says by it whether a stack is there: without one it was garbled on the way.

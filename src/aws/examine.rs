@@ -145,6 +145,7 @@ impl Session {
             .change_set_name(NOBODYS)
             .send()
             .await;
+        let change_sets = client.list_change_sets().stack_name(NOBODYS).send().await;
         vec![
             (
                 "ListStacks",
@@ -179,6 +180,12 @@ impl Session {
                 change_set
                     .map(|_| ())
                     .map_err(|e| error::of("DescribeChangeSet", "", e)),
+            ),
+            gone(
+                "ListChangeSets",
+                change_sets
+                    .map(|_| ())
+                    .map_err(|e| error::of("ListChangeSets", "", e)),
             ),
         ]
     }

@@ -319,6 +319,11 @@ fn event(kind: &EventKind, by: &str) -> String {
         EventKind::Previewed { change_set } => {
             format!("the change set {change_set} of a preview is gone")
         }
+        EventKind::Tidying { change_sets } => format!(
+            "discarding {} that nothing needs any more: {}",
+            counted(change_sets.len(), "change set"),
+            clean(&change_sets.join(", "))
+        ),
         EventKind::DriftResolved {
             overwrite, reason, ..
         } => format!(

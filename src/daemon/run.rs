@@ -39,6 +39,7 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     tracker.spawn(looker(line.clone(), inbox, config.poll));
     tracker.spawn(sweeper(line.clone(), config.sweep));
     tracker.spawn(shipper(line.clone()));
+    tracker.spawn(janitor(line.clone()));
     if line.ports.signing().is_some() {
         tracker.spawn(countersigner(line.clone()));
     }
@@ -225,6 +226,19 @@ async fn shipper(line: Arc<Line>) {
         if let Err(error) = line.store.flush().await {
             tracing::warn!("what is shown of targets could not be written: {error}");
         }
+    }
+}
+
+/// Looks for leftover change sets, a few stacks at a time.
+async fn janitor(line: Arc<Line>) {
+    let started = line.clock.steady();
+    loop {
+        tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            () = line.clock.sleep(Duration::from_secs(60)) => {}
+        }
+        line.look_for_leftovers(started);
     }
 }
 

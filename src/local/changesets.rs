@@ -26,7 +26,7 @@ const NO_UPDATES: &str = "No updates are to be performed.";
 const MOST: i64 = 1000;
 
 /// Records: change sets, those that are being deleted, and the tokens of the calls that made them.
-const KIND: &str = "change-set";
+pub(super) const KIND: &str = "change-set";
 const LEAVING: &str = "change-set-leaving";
 const TOKEN: &str = "change-set-token";
 
@@ -198,7 +198,7 @@ impl LocalEngine {
             )));
         }
         if self.count_of(&mut tx, &stack.id).await? >= MOST {
-            return Err(Error::Refused(
+            return Err(Error::TooMany(
                 "LimitExceededException: too many change sets".into(),
             ));
         }

@@ -17,8 +17,8 @@ use super::world::{Failure, World, WorldError, all, get, put, remove};
 use crate::domain::model::{AccountId, Region, StackId, StackName, sha256_hex};
 use crate::domain::plan::{Observed, StackStatus, StatusClass};
 use crate::port::{
-    ChangeSet, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent, StackRef,
-    StackSummary, TemplateSummary,
+    ChangeSet, ChangeSetSummary, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent,
+    StackRef, StackSummary, TemplateSummary,
 };
 
 /// CloudFormation of one account and region in a local world.
@@ -422,6 +422,14 @@ impl StackEngine for LocalEngine {
 
     async fn find(&self, stack: &StackName, name: &str) -> Result<Option<Proposed>, Error> {
         self.find_change_set(stack, name).await
+    }
+
+    async fn change_sets(
+        &self,
+        stack: &StackId,
+        token: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error> {
+        self.list_change_sets(stack, token).await
     }
 
     async fn review(&self, change_set: &str) -> Result<ChangeSet, Error> {

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 use sqlx::Row;
 
-use super::changesets::needed;
+use super::changesets::{KIND, needed};
 use super::engine::LocalEngine;
-use super::model::Stack;
+use super::model::{Stack, StoredChangeSet};
 use super::objects::LocalObjects;
+use super::review::describe;
 use super::world::WorldError;
 use crate::domain::cfn::{as_read_back, parse_template};
 use crate::domain::model::StackId;
-use crate::domain::plan::{Observed, StatusClass};
-use crate::port::{Error, Page, StackEvent, StackRef, StackSummary, TemplateSummary, read_all};
+use crate::domain::plan::{ChangeSetStatus, Observed, StatusClass};
+use crate::port::{
+    ChangeSetSummary, Error, Page, StackEvent, StackRef, StackSummary, TemplateSummary, read_all,
+};
 
 const TEMPLATE_LIMIT: u64 = 1 << 20;
 /// Summaries on a page: the service promises up to 1 MB, and gives about this many.
@@ -58,6 +61,45 @@ impl LocalEngine {
             }
         }
         tx.commit().await.map_err(WorldError::from)?;
+        Ok(Page {
+            items,
+            next: last.filter(|_| rows.len() == page),
+        })
+    }
+
+    pub(super) async fn list_change_sets(
+        &self,
+        stack: &StackId,
+        token: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error> {
+        let faults = self.world.call("ListChangeSets").await?;
+        let page = faults.page.unwrap_or(PAGE).max(1);
+        let mut tx = self.world.begin().await?;
+        let found = self.load(&mut tx, &StackRef::Id(stack.clone())).await?;
+        let stack = found.ok_or_else(|| Error::NotFound(stack.to_string()))?;
+        let rows = sqlx::query("SELECT id, body FROM records WHERE kind = $1 AND parent = $2 AND id > $3 ORDER BY id LIMIT $4")
+            .bind(KIND)
+            .bind(stack.id.as_str())
+            .bind(token.unwrap_or_default())
+            .bind(page as i64)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(WorldError::from)?;
+        tx.commit().await.map_err(WorldError::from)?;
+        let mut items = Vec::new();
+        for row in &rows {
+            let body: &str = row.try_get(1).map_err(WorldError::from)?;
+            let set: StoredChangeSet = serde_json::from_str(body).map_err(WorldError::from)?;
+            let now = self.world.clock.now();
+            let said = describe(&set, Some(&stack), now, &faults, false);
+            let status = ChangeSetStatus::of(said.status, said.execution, said.reason.as_deref());
+            items.push(ChangeSetSummary {
+                change_set: set.arn,
+                name: set.name,
+                status,
+            });
+        }
+        let last = items.last().map(|s| s.change_set.clone());
         Ok(Page {
             items,
             next: last.filter(|_| rows.len() == page),

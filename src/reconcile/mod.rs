@@ -14,6 +14,7 @@ mod countersign;
 mod drive;
 mod files;
 mod hints;
+mod janitor;
 mod look;
 mod memo;
 mod operator;
@@ -273,6 +274,9 @@ struct Shared {
     /// What the newest sweep saw of each stack.
     swept: BTreeMap<StackId, Watermark>,
     swept_at: Option<Timestamp>,
+    /// Whose stacks are to be looked at for leftover change sets, and when they were, by the time that only goes forward.
+    untidy: BTreeSet<TargetUid>,
+    tidied: BTreeMap<TargetUid, Timestamp>,
     /// Accounts and regions that a sweep has seen: only there a stack that is not known of is gone.
     listed: BTreeSet<sweep::Spot>,
     /// Approved lists of blast radii.

@@ -12,7 +12,9 @@ use crate::domain::estate::Target;
 use crate::domain::model::{Actor, StackId, TargetUid};
 use crate::domain::plan::{StatusClass, acknowledged, grown};
 use crate::domain::policy::opened_for;
-use crate::port::{self, ObjectStore, Proposal, Put, StackEngine, StackRef, body};
+use crate::port::{
+    self, ChangeSetSummary, ObjectStore, Proposal, Put, StackEngine, StackRef, body,
+};
 
 /// What performing a step came to.
 pub(super) enum Performed {
@@ -229,7 +231,7 @@ impl Line {
         );
         let allowed = pinning.allowed.as_deref();
         let proposed = match self
-            .propose_able(engine, target, proposal, &texts, allowed)
+            .propose_able(&announced.uid, engine, target, proposal, &texts, allowed)
             .await?
         {
             Ok(proposed) => proposed,
@@ -238,7 +240,11 @@ impl Line {
                 Some(found) => found,
                 None => return Ok(Performed::Moved),
             },
-            Err(port::Error::Refused(text) | port::Error::Incapable(text)) => {
+            Err(
+                port::Error::Refused(text)
+                | port::Error::Incapable(text)
+                | port::Error::TooMany(text),
+            ) => {
                 return Ok(Performed::Refused(text));
             }
             Err(port::Error::NotFound(_)) => return Ok(Performed::Moved),
@@ -274,13 +280,14 @@ impl Line {
     /// Done twice it is the same: the first proposal is refused again, or finds the name taken by the second.
     async fn propose_able(
         &self,
+        uid: &TargetUid,
         engine: &dyn StackEngine,
         target: &Target,
         mut proposal: Proposal,
         texts: &Texts,
         allowed: Option<&[String]>,
     ) -> Result<Result<port::Proposed, port::Error>, Error> {
-        let said = match engine.propose(&proposal).await {
+        let said = match self.make(uid, engine, &proposal).await? {
             Err(port::Error::Incapable(said)) => said,
             other => return Ok(other),
         };
@@ -298,7 +305,7 @@ impl Line {
         proposal.capabilities = acknowledged;
         // Another call, and so another token.
         proposal.token.push('2');
-        Ok(match engine.propose(&proposal).await {
+        Ok(match self.make(uid, engine, &proposal).await? {
             Err(port::Error::Incapable(said)) => {
                 Err(port::Error::Incapable(unnamed(target, &said)))
             }
@@ -380,7 +387,7 @@ impl Line {
         );
         let allowed = desired.allowed.as_deref();
         let proposed = self
-            .propose_able(engine.as_ref(), target, proposal, &texts, allowed)
+            .propose_able(uid, engine.as_ref(), target, proposal, &texts, allowed)
             .await??;
         if proposed.stack_id != *stack {
             engine.discard(&proposed.change_set).await?;
@@ -396,6 +403,63 @@ impl Line {
         };
         engine.discard(&proposed.change_set).await?;
         Ok(read)
+    }
+
+    /// Makes a change set. Where the stack has too many, those that nothing needs go first, and it is tried once more.
+    async fn make(
+        &self,
+        uid: &TargetUid,
+        engine: &dyn StackEngine,
+        proposal: &Proposal,
+    ) -> Result<Result<port::Proposed, port::Error>, Error> {
+        let said = match engine.propose(proposal).await {
+            Err(port::Error::TooMany(said)) => said,
+            other => return Ok(other),
+        };
+        let owned = self.history(uid).and_then(|h| h.owned.clone());
+        // Without a stack it is not about its change sets.
+        let named = format!(":stack/{}/", proposal.stack);
+        let Some(stack) = owned.filter(|s| s.as_str().contains(&named)) else {
+            return Ok(Err(port::Error::TooMany(said)));
+        };
+        let tidied = self.tidy(uid, engine, &stack).await?;
+        Ok(match engine.propose(proposal).await {
+            // Deleting takes its time: what is on its way out is counted until then.
+            Err(port::Error::TooMany(said)) if tidied.discarded > 0 => Err(port::Error::Busy(said)),
+            Err(port::Error::TooMany(said)) => {
+                Err(port::Error::TooMany(tidied.in_the_way(&stack, &said)))
+            }
+            other => other,
+        })
+    }
+
+    /// Discards change sets that nothing needs, after the log has said so. Returns how many went.
+    pub(super) async fn discard_leftovers(
+        &self,
+        uid: &TargetUid,
+        engine: &dyn StackEngine,
+        stack: &StackId,
+        left: &[&ChangeSetSummary],
+    ) -> Result<usize, Error> {
+        if left.is_empty() {
+            return Ok(0);
+        }
+        let event = EventKind::Tidying {
+            change_sets: left.iter().map(|s| s.name.clone()).collect(),
+        };
+        self.record(uid, Actor::daemon("janitor"), event, Vec::new())
+            .await?;
+        let mut gone = 0;
+        for set in left {
+            match engine.discard(&set.change_set).await {
+                Ok(()) => gone += 1,
+                // It runs, or is gone: the list was older than that.
+                Err(port::Error::Refused(_) | port::Error::NotFound(_) | port::Error::Busy(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tracing::info!(target.id = %uid, "{gone} of {} leftover change sets of {stack} are discarded", left.len());
+        Ok(gone)
     }
 
     /// Discards the change sets that previews left behind: the answer was lost, or the daemon died in between.

@@ -36,6 +36,7 @@ impl Line {
             Ok(after) => after,
             Err(error) => self.stalled(uid, &error).await,
         };
+        self.tidy_in_turn(uid).await;
         // Whatever it waits for where it stands: what lies before it may become free by time.
         let behind = self.shared().behind.get(uid).and_then(|b| b.after);
         earliest(after, behind)

@@ -19,9 +19,9 @@ use crate::domain::pace::Urgency;
 use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
-    Body, ChangeSet, Drift, Error, HintQueue, KeyService, ObjectMeta, ObjectStore, Page, Ports,
-    Proposal, Proposed, Purpose, Put, Roles, StackEngine, StackEvent, StackRef, StackSummary,
-    TemplateSummary, Traffic,
+    Body, ChangeSet, ChangeSetSummary, Drift, Error, HintQueue, KeyService, ObjectMeta,
+    ObjectStore, Page, Ports, Proposal, Proposed, Purpose, Put, Roles, StackEngine, StackEvent,
+    StackRef, StackSummary, TemplateSummary, Traffic,
 };
 
 /// How a call fails.
@@ -448,6 +448,14 @@ impl StackEngine for FaultyEngine {
 
     async fn find(&self, stack: &StackName, name: &str) -> Result<Option<Proposed>, Error> {
         call("find", self.0.find(stack, name)).await
+    }
+
+    async fn change_sets(
+        &self,
+        stack: &StackId,
+        token: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error> {
+        call("change_sets", self.0.change_sets(stack, token)).await
     }
 
     async fn review(&self, change_set: &str) -> Result<ChangeSet, Error> {

@@ -19,9 +19,9 @@ use crate::domain::model::{
 };
 use crate::domain::plan::{Action, Change, ChangeSetStatus, Observed, Replacement, StackStatus};
 use crate::port::{
-    Body, ChangeSet, Drift, Encryption, Error, KeyService, ObjectMeta, ObjectStore, Page, Ports,
-    Proposal, Proposed, Put, StackEngine, StackEvent, StackRef, StackSummary, TemplateSummary,
-    body,
+    Body, ChangeSet, ChangeSetSummary, Drift, Encryption, Error, KeyService, ObjectMeta,
+    ObjectStore, Page, Ports, Proposal, Proposed, Put, StackEngine, StackEvent, StackRef,
+    StackSummary, TemplateSummary, body,
 };
 
 /// How many stacks a page of a listing has, as CloudFormation's.
@@ -492,6 +492,29 @@ impl StackEngine for Engine {
                 })
             })
             .transpose()
+    }
+
+    async fn change_sets(
+        &self,
+        stack: &StackId,
+        _: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error> {
+        self.stub.count("ListChangeSets");
+        let world = self.stub.world();
+        let here = world.sets.iter().filter(|(_, s)| s.stack == stack.as_str());
+        let items = here.map(|(id, set)| ChangeSetSummary {
+            change_set: id.clone(),
+            name: set.name.clone(),
+            status: if set.executed {
+                ChangeSetStatus::Executed
+            } else {
+                ChangeSetStatus::Available
+            },
+        });
+        Ok(Page {
+            items: items.collect(),
+            next: None,
+        })
     }
 
     async fn review(&self, change_set: &str) -> Result<ChangeSet, Error> {

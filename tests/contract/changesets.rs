@@ -243,15 +243,85 @@ pub async fn a_thousand_are_the_most(world: &dyn Harness) {
     let name = world.name("orders");
     let mut one = proposal(world, &name, TOPIC).await;
     let engine = world.engine();
+    let mut first = None;
     for number in 0..1000 {
         one.name = format!("many-{number}");
         one.token = format!("many-token-{number}");
-        engine.propose(&one).await.unwrap();
+        first = Some(engine.propose(&one).await.unwrap());
     }
     one.name = "one-more".into();
     one.token = "one-more".into();
 
-    assert!(is_refused(engine.propose(&one).await));
+    let refused = engine.propose(&one).await;
+    assert!(matches!(refused, Err(Error::TooMany(_))), "{refused:?}");
+    let stack = look(world, &first.unwrap().stack_id).await.stack_id;
+    let (mut names, mut token, mut pages) = (std::collections::BTreeSet::new(), None, 0);
+    loop {
+        let page = engine.change_sets(&stack, token.as_deref()).await.unwrap();
+        names.extend(page.items.into_iter().map(|s| s.name));
+        pages += 1;
+        token = page.next;
+        if token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names.len(), 1000);
+    assert!(pages > 1);
+}
+
+pub async fn change_sets_of_a_stack_are_listed(world: &dyn Harness) {
+    let (name, other) = (world.name("orders"), world.name("other"));
+    let of_another = apply(world, &other, QUEUE).await.stack_id;
+    let id = apply(world, &name, QUEUE).await.stack_id;
+    let (first, second) = (
+        proposal(world, &name, QUEUE_CHANGED).await,
+        proposal(world, &name, QUEUE_CHANGED).await,
+    );
+    let (made, _) = propose(world, &first).await;
+    propose(world, &second).await;
+    let foreign = proposal(world, &other, QUEUE_CHANGED).await;
+    propose(world, &foreign).await;
+    let engine = world.engine();
+    // What a deletion has left behind for a while counts as gone.
+    let listed = async |stack| {
+        let page = engine.change_sets(stack, None).await.unwrap();
+        let there = page.items.into_iter().filter(|s| s.status != C::Deleted);
+        there
+            .map(|s| (s.name, s.change_set, s.status))
+            .collect::<Vec<_>>()
+    };
+
+    let found = listed(&id).await;
+    let ours = (first.name.clone(), made.change_set.clone(), C::Available);
+    assert!(found.contains(&ours), "{found:?}");
+    assert!(found.iter().any(|(name, ..)| *name == second.name));
+    assert!(found.iter().all(|(name, ..)| *name != foreign.name));
+    assert!(
+        listed(&of_another)
+            .await
+            .iter()
+            .any(|(name, ..)| *name == foreign.name)
+    );
+    engine.discard(&made.change_set).await.unwrap();
+    assert!(
+        listed(&id)
+            .await
+            .iter()
+            .all(|(name, ..)| *name != first.name)
+    );
+}
+
+pub async fn change_sets_of_a_stack_that_is_not_there_are_not_found(world: &dyn Harness) {
+    let name = world.name("orders");
+    let id = apply(world, &name, QUEUE).await.stack_id;
+    let nobody = id.as_str().replace(&name, "nobody");
+
+    let answer = world
+        .engine()
+        .change_sets(&nobody.parse().unwrap(), None)
+        .await;
+
+    assert!(matches!(answer, Err(Error::NotFound(_))), "{answer:?}");
 }
 
 pub async fn listings_come_in_pages(world: &dyn Harness) {

@@ -63,7 +63,8 @@ fn healthy(call: &str) -> Answer {
         "GetRole" => role("cloudformation.amazonaws.com"),
         "ListStacks" => result(word, "<StackSummaries/>"),
         "DescribeChangeSet" => refusal("ChangeSetNotFound"),
-        "DescribeStacks" | "DescribeStackEvents" | "GetTemplate" | "GetStackPolicy" => {
+        "DescribeStacks" | "DescribeStackEvents" | "GetTemplate" | "GetStackPolicy"
+        | "ListChangeSets" => {
             refusal("ValidationError")
         }
         "TrentService.DescribeKey" => (

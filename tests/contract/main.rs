@@ -127,6 +127,8 @@ contract! {
         what_was_executed_last_is_known_by_name: "API model: Stack.ChangeSetId";
         a_stack_that_moves_takes_no_change_set: "Clickstream guidance #573";
         a_thousand_are_the_most: "SAM translator #3807; aws-cli #4534; seed-farmer #441";
+        change_sets_of_a_stack_are_listed: "API ListChangeSets";
+        change_sets_of_a_stack_that_is_not_there_are_not_found: "guess";
         listings_come_in_pages: "API ListStacks: NextToken; aws-nuke #240";
         what_moves_is_listed_while_it_moves: "API ListStacks: StackStatusFilter";
         events_after_a_known_one_are_told: "API DescribeStackEvents: reverse order, all events";

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use isoform::aws::{Reach, Role};
+use isoform::domain::plan::ChangeSetStatus;
 use isoform::port::{
     Disposition, Encryption, Error, ObjectStore, Put, StackEngine, StackRef, body,
 };
@@ -289,4 +290,45 @@ async fn a_refused_read_names_the_bucket_and_what_has_to_be_allowed() {
     }
     assert!(matches!(listed, Error::Denied(_)), "{listed:?}");
     assert!(matches!(disabled, Error::KeyUnavailable(_)), "{disabled:?}");
+}
+
+#[tokio::test]
+async fn a_listing_of_change_sets_keeps_to_its_stack_and_one_without_names_is_not_trusted() {
+    let summary = |stack: &str, name: &str, status: &str| {
+        format!(
+            "<member><StackId>{stack}</StackId><ChangeSetId>{SET}</ChangeSetId><ChangeSetName>{name}</ChangeSetName><Status>{status}</Status><ExecutionStatus>AVAILABLE</ExecutionStatus></member>"
+        )
+    };
+    let other = STACK.replace("orders", "other");
+    let service = saying(move |call, _| {
+        let items = if call.contains("NextToken=more") {
+            summary(STACK, "", "CREATE_COMPLETE").replace("<ChangeSetName></ChangeSetName>", "")
+        } else {
+            summary(STACK, "ours", "CREATE_COMPLETE")
+                + &summary(&other, "theirs", "CREATE_COMPLETE")
+        };
+        let items = format!("<Summaries>{items}</Summaries><NextToken>more</NextToken>");
+        result("ListChangeSets", &items)
+    })
+    .await;
+    let (stacks, stack) = (service.stacks().await, STACK.parse().unwrap());
+
+    let page = stacks.change_sets(&stack, None).await.unwrap();
+    let broken = stacks.change_sets(&stack, page.next.as_deref()).await;
+
+    let names: Vec<&str> = page.items.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!((names, page.next.as_deref()), (vec!["ours"], Some("more")));
+    assert_eq!(page.items[0].status, ChangeSetStatus::Available);
+    assert!(matches!(broken, Err(Error::Untrusted(_))), "{broken:?}");
+}
+
+#[tokio::test]
+async fn one_change_set_too_many_is_told_from_every_other_refusal() {
+    let service = saying(|_, _| refusal("LimitExceededException")).await;
+    let stacks = service.stacks().await;
+
+    let answer = stacks.propose(&proposal(true)).await;
+
+    assert!(matches!(answer, Err(Error::TooMany(_))), "{answer:?}");
+    assert_eq!(service.count("CreateChangeSet"), 1);
 }

@@ -16,6 +16,7 @@ mod crash;
 mod emulated;
 mod growth;
 mod hints;
+mod janitor;
 mod nested;
 mod preview;
 mod probe;

@@ -32,7 +32,7 @@ fn proposed(bench: &Bench, target: &str, code: i32, choose: &str, more: &[&str])
     why
 }
 
-fn by_hand<T>(bench: &Bench, work: impl AsyncFnOnce(LocalEngine, LocalObjects) -> T) -> T {
+pub fn by_hand<T>(bench: &Bench, work: impl AsyncFnOnce(LocalEngine, LocalObjects) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let cloud = bench.root.join("cloud");
     runtime.block_on(async {

@@ -27,8 +27,8 @@ use crate::domain::model::{AccountId, StackId, StackName};
 use crate::domain::pace::Urgency;
 use crate::domain::plan::Observed;
 use crate::port::{
-    ChangeSet, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent, StackRef,
-    StackSummary, TemplateSummary,
+    ChangeSet, ChangeSetSummary, Drift, Error, Page, Proposal, Proposed, StackEngine, StackEvent,
+    StackRef, StackSummary, TemplateSummary,
 };
 
 /// Where an engine works, and with which hands.
@@ -240,6 +240,14 @@ impl StackEngine for Stacks {
 
     async fn find(&self, stack: &StackName, name: &str) -> Result<Option<Proposed>, Error> {
         self.find_change_set(stack, name).await
+    }
+
+    async fn change_sets(
+        &self,
+        stack: &StackId,
+        token: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error> {
+        self.list_change_sets(stack, token).await
     }
 
     async fn review(&self, change_set: &str) -> Result<ChangeSet, Error> {

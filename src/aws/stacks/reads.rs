@@ -9,8 +9,10 @@ use aws_sdk_cloudformation::types::{
 use super::{Stacks, is_absent, text};
 use crate::aws::error;
 use crate::domain::model::{StackId, StackName, Timestamp};
-use crate::domain::plan::{Observed, StackStatus, StatusClass};
-use crate::port::{Error, Page, StackEvent, StackRef, StackSummary, TemplateSummary};
+use crate::domain::plan::{ChangeSetStatus, Observed, StackStatus, StatusClass};
+use crate::port::{
+    ChangeSetSummary, Error, Page, StackEvent, StackRef, StackSummary, TemplateSummary,
+};
 
 /// Pages of events that are read at most: ten thousand events of one stack.
 const PAGES: usize = 100;
@@ -71,6 +73,51 @@ fn name(text: Option<&str>) -> Result<StackName, Error> {
 impl Stacks {
     pub(super) async fn list_live(&self, token: Option<&str>) -> Result<Page<StackSummary>, Error> {
         self.list_stacks(token, live()).await
+    }
+
+    pub(super) async fn list_change_sets(
+        &self,
+        stack: &StackId,
+        token: Option<&str>,
+    ) -> Result<Page<ChangeSetSummary>, Error> {
+        let sent = self
+            .read(
+                "ListChangeSets",
+                self.client()
+                    .await?
+                    .list_change_sets()
+                    .stack_name(stack.as_str())
+                    .set_next_token(token.map(str::to_owned)),
+                |c| c.send(),
+            )
+            .await?;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(failed) if is_absent(&failed) => return Err(Error::NotFound(stack.to_string())),
+            Err(failed) => return Err(error::of("ListChangeSets", stack.as_str(), failed)),
+        };
+        let mut items = Vec::new();
+        for set in answer.summaries() {
+            // Whoever deletes by this list must not reach another stack: not every stand-in for the service keeps to the one named.
+            if set.stack_id() != Some(stack.as_str()) {
+                continue;
+            }
+            let said = (set.change_set_id(), set.change_set_name());
+            let (Some(change_set), Some(name)) = said else {
+                return Err(Error::Untrusted("a change set without a name".into()));
+            };
+            let status = set.status().map_or("", |s| s.as_str());
+            let execution = set.execution_status().map_or("", |s| s.as_str());
+            items.push(ChangeSetSummary {
+                change_set: change_set.to_owned(),
+                name: name.to_owned(),
+                status: ChangeSetStatus::of(status, execution, set.status_reason()),
+            });
+        }
+        Ok(Page {
+            items,
+            next: answer.next_token().map(str::to_owned),
+        })
     }
 
     pub(super) async fn list_in_motion(

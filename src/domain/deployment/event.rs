@@ -386,6 +386,11 @@ pub enum EventKind {
         /// Its name.
         change_set: String,
     },
+    /// Change sets that bear this installation's names and that nothing here needs are about to be discarded.
+    Tidying {
+        /// Their names.
+        change_sets: Vec<String>,
+    },
 }
 
 #[expect(
@@ -443,6 +448,7 @@ impl EventKind {
             Self::Uses { .. } => "uses",
             Self::Previewing { .. } => "previewing",
             Self::Previewed { .. } => "previewed",
+            Self::Tidying { .. } => "tidying",
         }
     }
 

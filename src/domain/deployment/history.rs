@@ -571,6 +571,7 @@ impl History {
             (EventKind::Previewed { change_set }, _) if self.previews.contains_key(change_set) => {
                 self.previews.remove(change_set);
             }
+            (EventKind::Tidying { .. }, _) if self.address.is_some() => {}
             _ => return illegal(&phase),
         }
         self.entries += 1;

@@ -22,6 +22,7 @@ const LOOK: &[&str] = &[
     "cloudformation:DescribeStacks",
     "cloudformation:GetStackPolicy",
     "cloudformation:GetTemplate",
+    "cloudformation:ListChangeSets",
 ];
 const ACT: &[&str] = &[
     "cloudformation:CancelUpdateStack",

@@ -190,6 +190,26 @@ pub fn generation_of(installation: &InstallationId, name: &str) -> Option<Genera
     }
 }
 
+/// What a change set of this installation was made for, by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MadeFor {
+    /// A deployment of this generation.
+    Deployment(Generation),
+    /// A preview.
+    Preview,
+}
+
+/// Tells what a change set was made for; absent where its name is not exactly one that this installation gives.
+pub fn made_for(installation: &InstallationId, name: &str) -> Option<MadeFor> {
+    if let Some(generation) = generation_of(installation, name) {
+        return Some(MadeFor::Deployment(generation));
+    }
+    let rest = name.strip_prefix(&format!("if-{}-p-", installation.short()))?;
+    let (digest, unique) = rest.split_once('-')?;
+    let fine = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    (digest.len() == 12 && fine(digest) && fine(unique)).then_some(MadeFor::Preview)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +275,35 @@ mod tests {
             "if-3fa9c1d0-gx-0123456789ab-a1",
         ] {
             assert_eq!(generation_of(&ours, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_name_that_this_installation_gives_is_ours() {
+        let ours: InstallationId = "3fa9c1d0000000000000000000000000".parse().unwrap();
+        let theirs: InstallationId = "3fa9c1d1000000000000000000000000".parse().unwrap();
+        let digest = Digest::of("d1", b"x");
+        let deployment = change_set_name(&ours, Generation(7), &digest, 1);
+        let preview = preview_name(&ours, &digest, "0198c0de");
+
+        let made = |name: &str| made_for(&ours, name);
+        assert_eq!(made(&deployment), Some(MadeFor::Deployment(Generation(7))));
+        assert_eq!(made(&preview), Some(MadeFor::Preview));
+        for name in [&deployment, &preview] {
+            assert_eq!(made_for(&theirs, name), None, "{name}");
+            assert_eq!(made(&format!("x{name}")), None);
+        }
+        for other in [
+            "",
+            "release-42",
+            "if-3fa9c1d0-",
+            "if-3fa9c1d0-mine",
+            "if-3fa9c1d0-p-mine",
+            "if-3fa9c1d0-p-0123456789ab-",
+            "if-3fa9c1d0-p-0123456789ab-x-y",
+            "if-3fa9c1d0-g7-mine",
+        ] {
+            assert_eq!(made(other), None, "{other}");
         }
     }
 }

@@ -17,7 +17,10 @@ pub use capabilities::{acknowledged, covers, grown, unforeseen};
 pub use comment::{About, comment, conflict};
 pub use compare::{ResourceState, compare, removal, replacement_of};
 pub use concern::{Concern, Worry, concerns};
-pub use desired::{Desired, OWNER_TAGS, change_set_name, generation_of, owner_tags, preview_name};
+pub use desired::{
+    Desired, MadeFor, OWNER_TAGS, change_set_name, generation_of, made_for, owner_tags,
+    preview_name,
+};
 pub use diff::{DiffReport, Move, Orphan, TargetDiff};
 pub use inside::{Whole, hidden_losses};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
