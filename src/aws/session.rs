@@ -312,6 +312,17 @@ impl Session {
         aws_sdk_sts::Client::from_conf(config.build())
     }
 
+    /// Makes sure that the credentials are of the account that a placement names.
+    pub(super) async fn is_of(&self, account: &AccountId) -> Result<(), Error> {
+        let (found, caller) = self.identity().await?;
+        if found == *account {
+            return Ok(());
+        }
+        Err(Error::Denied(format!(
+            "the credentials are of the account {found} ({caller}), the placement is in {account}"
+        )))
+    }
+
     /// Returns whose credentials these are: the account, and the ARN of the user or role.
     pub async fn identity(&self) -> Result<(AccountId, String), Error> {
         let caller = self.caller().await?;

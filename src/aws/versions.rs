@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use super::error;
 use super::session::Session;
 use crate::domain::cfn::{Keeper, Reference};
+use crate::domain::model::AccountId;
 use crate::port::{Error, Versions};
 
 /// The most names that GetParameters takes at once:
@@ -17,14 +19,20 @@ const CURRENT: &str = "AWSCURRENT";
 
 /// What one account and region keep.
 pub struct AwsVersions {
+    session: Session,
+    account: AccountId,
+    checked: OnceCell<()>,
     parameters: aws_sdk_ssm::Client,
     secrets: aws_sdk_secretsmanager::Client,
 }
 
 impl AwsVersions {
-    /// Looks with the rights of a session.
-    pub fn new(session: &Session) -> Self {
+    /// Looks with the rights of a session, which have to be of this account.
+    pub fn new(session: &Session, account: AccountId) -> Self {
         Self {
+            session: session.clone(),
+            account,
+            checked: OnceCell::new(),
             parameters: session.parameters(),
             secrets: session.secrets(),
         }
@@ -86,6 +94,8 @@ impl Versions for AwsVersions {
         &self,
         of: &BTreeSet<Reference>,
     ) -> Result<BTreeMap<Reference, String>, Error> {
+        let check = self.session.is_of(&self.account);
+        self.checked.get_or_try_init(|| check).await?;
         let is_secret = |r: &&Reference| r.keeper == Keeper::Secret;
         let names: BTreeSet<&str> = of
             .iter()

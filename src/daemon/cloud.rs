@@ -81,7 +81,10 @@ impl AwsPorts {
                 }
                 if placement.pin_references {
                     let spot = (placement.name.clone(), region.clone());
-                    versions.insert(spot, Arc::new(AwsVersions::new(&session)));
+                    versions.insert(
+                        spot,
+                        Arc::new(AwsVersions::new(&session, placement.account.clone())),
+                    );
                 }
                 let iam = IamRoles::new(&session, hands.cloudformation.clone());
                 let spot = (placement.name.clone(), region.clone());

@@ -837,14 +837,14 @@ impl Line {
                 .await;
         }
         self.open_policy(guard, target, engine, deployment).await?;
-        self.step(
-            guard,
-            target,
-            engine,
-            Step::Execute {
-                token: deployment.token(),
-            },
-        )
-        .await
+        let token = deployment.token();
+        let executed = self
+            .step(guard, target, engine, Step::Execute { token })
+            .await;
+        // Refused for want of a right, and so not begun: until somebody gives it the policy does not stay open.
+        if let Err(Error::Port(port::Error::Denied(_))) = &executed {
+            self.close_policy(guard, target, engine).await?;
+        }
+        executed
     }
 }

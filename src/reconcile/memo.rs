@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Error, Known, Line, Pass, Shared, Snapshot};
+use crate::domain::cfn::may_refer;
 use crate::domain::deployment::History;
 use crate::domain::estate::{Draft, Filled, Outputs, Rendering, Target, TargetKind};
 use crate::domain::model::{
@@ -613,6 +614,10 @@ impl Line {
         let Some(uid) = snapshot.uids.get(&target.address) else {
             return false;
         };
+        // What it refers to has a version, which the draft does not say.
+        if target.placement.pin_references && may_refer(&draft.desired.template) {
+            return false;
+        }
         let mut desired = draft.desired.clone();
         let Some(owner) = self.owner_tags(uid) else {
             return false;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::announce::Announced;
 use super::bundles::{Pinning, Sent};
 use super::capable::{Texts, refusal, unnamed};
+use super::settle::LAG;
 use super::{Error, Line};
 use crate::domain::deployment::{EventKind, History, Remedy, Step};
 use crate::domain::estate::Target;
@@ -514,11 +515,17 @@ impl Line {
     }
 
     async fn wait_gone(&self, engine: &dyn StackEngine, stack: &StackId) -> Result<(), Error> {
+        // Reads lag behind: for a while it is still what was told to go.
+        let patience = self.clock.steady().plus(LAG);
         loop {
             match engine.describe(&StackRef::Id(stack.clone())).await? {
                 None => return Ok(()),
                 Some(s) if s.status.class() == StatusClass::Gone => return Ok(()),
-                Some(s) if s.status.is_settled() => {
+                Some(s)
+                    if s.status.is_settled()
+                        && (s.status.class() != StatusClass::Dead
+                            || self.clock.steady() >= patience) =>
+                {
                     return Err(port::Error::Refused(format!(
                         "the stack cannot be deleted: {}",
                         s.status

@@ -10,8 +10,8 @@ use crate::domain::deployment::{
 };
 use crate::domain::estate::Target;
 use crate::domain::model::{Actor, Reason, StackId, SyncResult, TargetUid};
-use crate::domain::plan::{Observed, StatusClass};
-use crate::port::{StackEngine, StackEvent, StackRef};
+use crate::domain::plan::{ChangeSetStatus, Observed, StatusClass};
+use crate::port::{self, StackEngine, StackEvent, StackRef};
 use crate::testing::crash_point;
 use crate::workqueue::TargetGuard;
 
@@ -177,6 +177,36 @@ impl Line {
             return Ok(());
         }
         self.close_policy(guard, target, engine).await?;
+        // It shows nothing of what was accepted: only the change set itself can say that it ran.
+        let unmoved = observed.as_ref().is_some_and(|o| o.watermark().is_some())
+            && as_before(observed.as_ref(), deployment);
+        if unmoved && let Some(change_set) = &deployment.change_set {
+            let status = match engine.review(change_set).await {
+                Ok(read) => Some(read.status),
+                Err(port::Error::NotFound(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            match status {
+                Some(ChangeSetStatus::Executed) => {}
+                Some(ChangeSetStatus::Executing) => {
+                    let says = "CloudFormation executes the change set, and the stack does not show it yet";
+                    return Err(port::Error::Unavailable(says.into()).into());
+                }
+                other => {
+                    let cause = format!(
+                        "the execution was accepted, and nothing came of it: {}",
+                        match other {
+                            Some(status) => format!("the change set is {status:?}"),
+                            None => "the change set is gone".to_owned(),
+                        }
+                    );
+                    let (outcome, reason) = (Outcome::Stuck, Reason::StackStuck);
+                    return self
+                        .settle(guard, outcome, reason, Some(cause), observed.as_ref())
+                        .await;
+                }
+            }
+        }
         let class = observed
             .as_ref()
             .map_or(StatusClass::Gone, |o| o.status.class());

@@ -70,13 +70,10 @@ impl Line {
             known.attempts
         };
         let backoff = SHORTEST.saturating_mul(1 << attempts.min(10)).min(LONGEST);
+        let current = self.history(uid).and_then(|h| h.current.clone());
+        let executes = current.is_some_and(|d| d.is_executing());
         // Too many calls say nothing about a deployment that runs: it is shown as it was, and watched on.
-        if matches!(error, Error::Port(port::Error::Throttled))
-            && self
-                .history(uid)
-                .and_then(|h| h.current.clone())
-                .is_some_and(|d| d.is_executing())
-        {
+        if matches!(error, Error::Port(port::Error::Throttled)) && executes {
             tracing::info!(target.id = %uid, "a running deployment waits: too many calls");
             return Some(SHORTEST.max(backoff / 4));
         }
@@ -92,6 +89,10 @@ impl Line {
                     Reason::Unavailable,
                     Some(wait.max(backoff / 4)),
                 ),
+                // What runs goes on, whoever may see it: nothing else would look at it again.
+                Disposition::Stall if executes => {
+                    (SyncResult::Unknown, Reason::Unavailable, Some(backoff))
+                }
                 Disposition::Stall => (SyncResult::Failed, Reason::ChangeSetFailed, None),
             },
             Error::Git(_)

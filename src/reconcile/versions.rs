@@ -14,6 +14,7 @@ use super::{Error, Line, Shared, Snapshot};
 use crate::domain::cfn::Reference;
 use crate::domain::estate::{Rendering, Target};
 use crate::domain::model::{Digest, Finding, Place, Span, TargetUid, canonical_json};
+use crate::port;
 
 /// What is known of references.
 #[derive(Debug, Default)]
@@ -179,6 +180,11 @@ impl Line {
                 Ok(versions) => versions.versions(&what).await,
                 Err(error) => Err(error),
             };
+            let found = match found {
+                // One that may not be read hides no other: each is asked for with the hands of who refers to it.
+                Err(error) if who.len() > 1 => self.reread_each(&newest, &spot, &who, &error).await,
+                found => found,
+            };
             let concerned = match found {
                 Ok(found) => self.shared().reread(&spot, found, &who),
                 Err(error) => {
@@ -194,6 +200,49 @@ impl Line {
                 self.shared().stir(&uid);
                 self.enqueue(&uid, Duration::ZERO);
             }
+        }
+    }
+}
+
+impl Line {
+    /// Asks target by target. For whoever cannot be asked, what was known stays. Fails where nobody can.
+    async fn reread_each(
+        &self,
+        newest: &Snapshot,
+        spot: &Spot,
+        who: &BTreeSet<TargetUid>,
+        first: &port::Error,
+    ) -> Result<BTreeMap<Reference, String>, port::Error> {
+        let (mut found, mut answered) = (BTreeMap::new(), false);
+        for (address, uid) in newest.uids.iter().filter(|(_, uid)| who.contains(*uid)) {
+            let Some(target) = newest.compiled.targets.get(address) else {
+                continue;
+            };
+            let (all, known) = {
+                let shared = self.shared();
+                let all = shared.references.of.get(uid).cloned().unwrap_or_default();
+                let known = shared.references.known(spot, &all);
+                (all, known)
+            };
+            let versions = self.ports.versions(&target.placement, &target.region)?;
+            match versions.versions(&all).await {
+                Ok(now) => {
+                    found.extend(now);
+                    answered = true;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        "what {address} refers to cannot be looked at: {error}; it stays as it is"
+                    );
+                    for (reference, version) in known {
+                        found.entry(reference).or_insert(version);
+                    }
+                }
+            }
+        }
+        match answered {
+            true => Ok(found),
+            false => Err(first.clone()),
         }
     }
 }

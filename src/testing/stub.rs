@@ -44,6 +44,8 @@ struct Inner {
     slow: Mutex<Option<Slow>>,
     /// Whether every description is one too many.
     throttled: AtomicBool,
+    /// Whether nobody may describe a stack.
+    blind: AtomicBool,
 }
 
 /// How long operations take, and how often they may be looked at.
@@ -155,6 +157,11 @@ impl Stub {
             least,
             takes: Box::new(takes),
         });
+    }
+
+    /// Says whether nobody may describe a stack from now on.
+    pub fn deny_descriptions(&self, on: bool) {
+        self.0.blind.store(on, Ordering::Relaxed);
     }
 
     /// Says whether every description is refused for being one too many from now on.
@@ -399,6 +406,9 @@ impl StackEngine for Engine {
         self.stub.count("DescribeStacks");
         if self.stub.0.throttled.load(Ordering::Relaxed) {
             return Err(Error::Throttled);
+        }
+        if self.stub.0.blind.load(Ordering::Relaxed) {
+            return Err(Error::Denied("DescribeStacks".into()));
         }
         let world = self.stub.world();
         let id = match stack {

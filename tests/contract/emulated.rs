@@ -187,7 +187,7 @@ impl Emulated {
         };
         Self {
             raw: aws_sdk_cloudformation::Client::new(config),
-            versions: Arc::new(AwsVersions::new(&session)),
+            versions: Arc::new(AwsVersions::new(&session, account.clone())),
             config: config.clone(),
             store: Arc::new(S3Objects::new(&session, bucket("bundles"))),
             templates: S3Objects::new(&session, bucket("templates")),

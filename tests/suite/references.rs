@@ -100,6 +100,28 @@ fn what_would_change_is_shown_before_it_is_done() {
 }
 
 #[test]
+fn a_stack_that_was_deployed_before_is_pinned_when_it_is_switched_on() {
+    let mut bench = pinning(false);
+    for reference in ["ssm:/image", "secretsmanager:orders", "ssm:/orders/name"] {
+        rotate(&bench, reference);
+    }
+    bench.start();
+    bench.becomes("stack/topic", "InSync(Settled)");
+    bench.stop();
+    let config = bench.root.join("config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let on = text.replacen("mode: auto,", "mode: auto, pin_references: true,", 1);
+    std::fs::write(&config, on).unwrap();
+
+    bench.start();
+    bench.settle();
+
+    assert_eq!(bench.calls("ExecuteChangeSet"), 2);
+    let diff = bench.cli(&["diff"], 0);
+    assert!(diff.contains("0 targets change"), "{diff}");
+}
+
+#[test]
 fn without_it_a_template_is_deployed_as_it_is_written() {
     let mut bench = pinning(false);
     bench.start();

@@ -107,6 +107,45 @@ async fn too_many_calls_change_nothing_of_what_is_shown_of_what_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_found_again_after_nobody_could_see_it() {
+    let mut all = settled(2, 2).await;
+    let (line, stub) = (all.running.line.clone(), all.running.stub.clone());
+    stub.slow(Clock::system(), Duration::from_millis(20), |_| {
+        Duration::from_secs(2)
+    });
+    all.estate.touch(1).unwrap();
+    let push = tokio::spawn({
+        let line = line.clone();
+        async move { line.look("push", &Actor::daemon("test")).await.map(drop) }
+    });
+    let moving = async || {
+        let report = line.estate().await.unwrap();
+        let all = report.targets.iter().map(|t| t.condition.result);
+        all.filter(|r| *r != SyncResult::InSync).collect::<Vec<_>>()
+    };
+    while !stub.take_calls().contains_key("ExecuteChangeSet") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    stub.deny_descriptions(true);
+    while moving().await != [SyncResult::Unknown] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stub.deny_descriptions(false);
+
+    // Nobody pushes, syncs or retries.
+    for _ in 0..3000 {
+        if moving().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(moving().await, []);
+    push.await.unwrap().unwrap();
+    all.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_list_a_place_does() {
     let all = settled(2, 2).await;
     let (stub, config) = (all.running.stub.clone(), all.config.clone());

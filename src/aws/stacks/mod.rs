@@ -85,16 +85,7 @@ impl Stacks {
 
     /// Makes sure, once, that the credentials are of the account that the placement names.
     async fn right_account(&self) -> Result<(), Error> {
-        let check = async {
-            let (account, caller) = self.session.identity().await?;
-            if account == self.place.account {
-                return Ok(());
-            }
-            Err(Error::Denied(format!(
-                "the credentials are of the account {account} ({caller}), the placement is in {}",
-                self.place.account
-            )))
-        };
+        let check = self.session.is_of(&self.place.account);
         self.checked.get_or_try_init(|| check).await.map(|_| ())
     }
 

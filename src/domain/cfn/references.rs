@@ -160,25 +160,45 @@ fn scan(text: &str) -> impl Iterator<Item = (Range<usize>, Found)> {
     })
 }
 
+/// The type of a parameter whose value names what Systems Manager keeps.
+const KEPT: &str = "AWS::SSM::Parameter::Value<";
+
+/// Tells, without reading it, whether a template may refer to values. It never says no where it does.
+pub fn may_refer(text: &str) -> bool {
+    text.contains(OPEN) || text.contains(KEPT)
+}
+
 /// Returns every reference of a template that names no version, and the parameters of it that are read from Systems Manager.
 ///
-/// What stands in a comment is none. References inside of nested templates belong to those.
-pub fn unpinned(template: &Template, given: &BTreeMap<String, String>) -> BTreeSet<Reference> {
+/// Only what stands in the text so that [`pin`] finds it: what a loop or an escape makes of it is not. What stands in a comment
+/// is none, and what the template itself makes under the name that it refers to has no version before. References inside of
+/// nested templates belong to those.
+pub fn unpinned(
+    template: &Template,
+    text: &str,
+    given: &BTreeMap<String, String>,
+) -> BTreeSet<Reference> {
     let mut found = BTreeSet::new();
+    if !may_refer(text) {
+        return found;
+    }
+    let written: BTreeSet<Reference> = scan(text).map(|(_, f)| f.reference).collect();
     let mut open: Vec<&Node> = vec![&template.root];
     while let Some(node) = open.pop() {
         match &node.kind {
             Kind::Scalar(text, _) => {
                 let new = scan(text).filter(|(_, f)| f.version.is_none());
-                found.extend(new.map(|(_, f)| f.reference));
+                let new = new.map(|(_, f)| f.reference);
+                found.extend(new.filter(|r| written.contains(r)));
             }
             Kind::Sequence(items) => open.extend(items),
             Kind::Mapping(entries) => open.extend(entries.iter().flat_map(|(k, v)| [k, v])),
         }
     }
+    found.retain(|r| !makes(template, r));
     for (name, parameter) in &template.parameters {
         let value = given.get(name).or(parameter.default.as_ref());
-        if parameter.kind.starts_with("AWS::SSM::Parameter::Value<")
+        if parameter.kind.starts_with(KEPT)
             && let Some(value) = value
             && let Ok(reference) = format!("ssm:{value}").parse()
         {
@@ -186,6 +206,16 @@ pub fn unpinned(template: &Template, given: &BTreeMap<String, String>) -> BTreeS
         }
     }
     found
+}
+
+/// Tells whether a template makes what it refers to.
+fn makes(template: &Template, reference: &Reference) -> bool {
+    let kind = match reference.keeper {
+        Keeper::Ssm | Keeper::SsmSecure => "AWS::SSM::Parameter",
+        Keeper::Secret => "AWS::SecretsManager::Secret",
+    };
+    let mut all = template.resources.values();
+    all.any(|r| r.kind == kind && r.properties["Name"] == reference.name)
 }
 
 /// Writes the version behind every reference that has none and whose version is known.
@@ -311,6 +341,39 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_pinned_is_not_said_to_be() {
+        let text = r#"
+Transform: AWS::LanguageExtensions
+Resources:
+  Own:
+    Type: AWS::SecretsManager::Secret
+    Properties: { Name: own }
+  Uses:
+    Type: AWS::SNS::Topic
+    Properties: { DisplayName: '{{resolve:secretsmanager:own}}' }
+  Escaped:
+    Type: AWS::SNS::Topic
+    Properties: { DisplayName: "{{resolve:ssm:\x2fescaped}}" }
+  'Fn::ForEach::Topics':
+    - N
+    - [a, b]
+    - 'Topic${N}':
+        Type: AWS::SNS::Topic
+        Properties: { DisplayName: '{{resolve:ssm:/o/${N}}}' }
+"#;
+        let template = parse_template("t.yaml", text).unwrap();
+        assert!(template.resources.contains_key("Topica"));
+        assert_eq!(unpinned(&template, text, &BTreeMap::new()), [].into());
+        for (text, may) in [
+            ("", false),
+            ("{{resolve:x", true),
+            ("Type: AWS::SSM::Parameter::Value<String>", true),
+        ] {
+            assert_eq!(may_refer(text), may, "{text}");
+        }
+    }
+
+    #[test]
     fn what_names_no_version_is_found_and_comments_are_not() {
         let text = r#"
 # {{resolve:ssm:/comment}}
@@ -328,7 +391,7 @@ Resources:
 "#;
         let template = parse_template("t.yaml", text).unwrap();
         let given = BTreeMap::from([("Given".to_owned(), "/given".to_owned())]);
-        let found: Vec<String> = unpinned(&template, &given)
+        let found: Vec<String> = unpinned(&template, text, &given)
             .iter()
             .map(ToString::to_string)
             .collect();

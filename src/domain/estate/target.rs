@@ -512,7 +512,7 @@ impl Target {
             .map(|(n, _)| n.clone())
             .collect();
         desired.capabilities = needed.into_iter().map(str::to_owned).collect();
-        let references = unpinned(&template, &desired.parameters);
+        let references = unpinned(&template, &text, &desired.parameters);
         let rendering = Rendering {
             desired,
             file: (path, source),
