@@ -212,7 +212,7 @@ impl LocalEngine {
             given.insert(name.clone(), value.clone());
         }
         let template = readable(text, &given)?;
-        capable(&template, faults, &proposal.capabilities)?;
+        acknowledges(needed(&template, faults), &proposal.capabilities)?;
         let delay = self.lag(faults.making_ms);
         let mut set = StoredChangeSet {
             arn: arn.clone(),
@@ -329,7 +329,7 @@ impl LocalEngine {
         change_set: &str,
         token: &str,
     ) -> Result<(), Error> {
-        self.world.call("ExecuteChangeSet").await?;
+        let faults = self.world.call("ExecuteChangeSet").await?;
         let mut tx = self.world.begin().await?;
         let mut set = self.change_set(&mut tx, change_set).await?;
         let mut stack = self.stack(&mut tx, &set.stack).await?;
@@ -347,6 +347,7 @@ impl LocalEngine {
             )));
         }
         let template = readable(&set.template, &set.proposal.parameters)?;
+        acknowledges(beyond(&template, &faults), &set.proposal.capabilities)?;
         let goal = match self.goal_of(&mut tx, &stack, &set, &template).await? {
             Ok(goal) => goal,
             Err(GoalError::Evaluate(error)) => return Err(Error::Refused(error.message)),
@@ -440,18 +441,20 @@ fn readable(text: &str, given: &BTreeMap<String, String>) -> Result<Template, Er
 
 /// What a template needs: what it shows, and what this world knows of its types beyond that.
 pub(super) fn needed(template: &Template, faults: &Faults) -> Vec<String> {
-    let shown = template.capabilities().into_iter().map(str::to_owned);
-    let kinds = template.resources.values().map(|r| &r.kind);
-    let mut all: Vec<String> = shown
-        .chain(kinds.filter_map(|kind| faults.need_of(kind)))
-        .collect();
+    let mut all = beyond(template, faults);
+    all.extend(template.capabilities().into_iter().map(str::to_owned));
     all.sort();
     all.dedup();
     all
 }
 
-fn capable(template: &Template, faults: &Faults, capabilities: &[String]) -> Result<(), Error> {
-    let mut missing = needed(template, faults);
+/// What this world knows that a template needs and does not show.
+fn beyond(template: &Template, faults: &Faults) -> Vec<String> {
+    let kinds = template.resources.values().map(|r| &r.kind);
+    kinds.filter_map(|kind| faults.need_of(kind)).collect()
+}
+
+fn acknowledges(mut missing: Vec<String>, capabilities: &[String]) -> Result<(), Error> {
     missing.retain(|c| !covers(capabilities, c));
     if missing.is_empty() {
         return Ok(());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use isoform::domain::plan::{ChangeSetStatus as C, StackStatus as S};
 use isoform::local::Faults;
-use isoform::port::{Error, StackEngine, StackRef};
+use isoform::port::{Error, Proposal, StackEngine, StackRef};
 
 use crate::harness::*;
 use crate::local::{Local, fresh};
@@ -179,4 +179,19 @@ async fn a_type_can_need_what_no_template_shows() {
     assert_eq!(summary.capabilities, ["CAPABILITY_IAM"]);
     assert!(summary.reason.unwrap().contains("AWS::SQS::Queue"));
     assert_eq!(read.capabilities, ["CAPABILITY_NAMED_IAM"]);
+    // What was acknowledged when it was made has to be enough when it runs.
+    let other = proposal(&world, "others", QUEUE).await;
+    let less = Proposal {
+        capabilities: Vec::new(),
+        ..other
+    };
+    world.world().misbehave(&Faults::default()).await.unwrap();
+    let (made, _) = propose(&world, &less).await;
+    let more = Faults {
+        needs: [("AWS::SQS::*".to_owned(), "CAPABILITY_IAM".to_owned())].into(),
+        ..Faults::default()
+    };
+    world.world().misbehave(&more).await.unwrap();
+    let refused = engine.execute(&made.change_set, "x").await;
+    assert!(matches!(refused, Err(Error::Incapable(_))), "{refused:?}");
 }

@@ -114,3 +114,29 @@ fn a_crash_after_the_second_proposal_loses_nothing_of_the_review() {
         bench.stop();
     }
 }
+
+#[test]
+fn an_execution_that_is_refused_for_want_of_capabilities_ends_and_leaves_nothing() {
+    let mut bench = Bench::empty(&PLACEMENTS.replace("mode: auto", "mode: approve"));
+    bench.write("topic.yaml", &topic("one"));
+    sync(&bench, "");
+    bench.push("a topic");
+    bench.start();
+    bench.becomes("stack/topic", "Pending(Approval)");
+    bench.cli(&["local", "faults", "--needs", NEEDS], 0);
+    bench.cli(&["approve", "stack/topic"], 0);
+    bench.becomes("stack/topic", "Failed(ChangeSetFailed)");
+    let why = bench.cli(&["why", "stack/topic"], 1);
+    assert!(
+        why.contains("Requires capabilities : [CAPABILITY_IAM]")
+            && why.contains("under `capabilities` of stack/topic"),
+        "{why}"
+    );
+    assert_eq!(bench.calls("DeleteChangeSet"), 1);
+
+    bench.cli(&["retry", "stack/topic"], 0);
+    bench.becomes("stack/topic", "Pending(Approval)");
+    bench.cli(&["approve", "stack/topic"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    bench.cli(&["audit", "verify"], 0);
+}
