@@ -452,6 +452,22 @@ fn kept_log(emulator: &str) {
             .await;
         made.unwrap();
     });
+    // The key of whoever audits: the daemon may sign with it, and its public half is all that verifying needs.
+    let (signs, public) = runtime.block_on(async {
+        use aws_sdk_kms::types::{KeySpec, KeyUsageType};
+        let keys = aws_sdk_kms::Client::new(operator(&endpoint, ACCOUNT, REGION).await.config());
+        let made = keys.create_key().key_spec(KeySpec::EccNistP256);
+        let made = made.key_usage(KeyUsageType::SignVerify).send().await;
+        let arn = made
+            .unwrap()
+            .key_metadata()
+            .unwrap()
+            .arn()
+            .unwrap()
+            .to_owned();
+        let public = keys.get_public_key().key_id(&arn).send().await.unwrap();
+        (arn, public.public_key().unwrap().as_ref().to_vec())
+    });
     let mut bench = Bench::empty("");
     let configure = |bench: &Bench, bucket: &str| {
         let config = format!(
@@ -462,6 +478,7 @@ placements: {{ beta: {{ account: beta, regions: [{REGION}], mode: auto, blast_ra
 sources: {{ example: {{ url: ./origin.git, may: {{ stacks: ['*'], placements: ['*'] }} }} }}
 bundle_stores: {{ main: {{ url: 's3://{bucket}/isoform', owner: '{ACCOUNT}', region: {REGION}, encryption: sse-s3, role: 'arn:aws:iam::{ACCOUNT}:role/isoform-store', object_lock: {{ mode: governance, days: 1, legal_hold: true }} }} }}
 state: {{ path: state, key: 'file:root.key' }}
+signing: {{ key: '{signs}', role: 'arn:aws:iam::{ACCOUNT}:role/isoform-root' }}
 poll: 1s
 "
         );
@@ -504,6 +521,15 @@ poll: 1s
     std::fs::remove_dir_all(bench.root.join("state")).unwrap();
     let text = bench.cli(&["audit", "verify", "--shipped"], 0);
     assert!(text.contains("from the bundle store alone"), "{text}");
+    let auditor = bench.root.join("auditor.der");
+    std::fs::write(&auditor, &public).unwrap();
+    let auditor = auditor.to_str().unwrap();
+    let trusting = ["audit", "verify", "--shipped", "--signing-key", auditor];
+    let text = bench.cli(&trusting, 0);
+    assert!(
+        text.contains("countersigned to ") && text.contains(&format!("by {signs}")),
+        "{text}"
+    );
     let verified = std::process::Command::new(crate::support::ISOFORM)
         .args([
             "audit",
