@@ -3,6 +3,7 @@
 //! The verdict stands first, then what must be looked at, the gravest first, then each target folded away. Everything that
 //! comes from a repository or an account is written so that it cannot become markup, a mention or another line.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::concern::{Worry, cause, concerns};
@@ -105,7 +106,7 @@ impl<'a> Shown<'a> {
     fn new(diff: &'a TargetDiff) -> Self {
         let of = |c: &'a Change| concerns(c).into_iter().map(move |concern| (c, concern));
         let mut all: Vec<_> = diff.changes.iter().flat_map(of).collect();
-        all.sort_by(|(_, a), (_, b)| b.worry.cmp(&a.worry));
+        all.sort_by_key(|(_, concern)| Reverse(concern.worry));
         Self {
             diff,
             concerns: all,
@@ -359,7 +360,7 @@ fn must_look(out: &mut String, targets: &[Shown<'_>]) {
     if all.is_empty() {
         return;
     }
-    all.sort_by(|(.., a), (.., b)| b.worry.cmp(&a.worry));
+    all.sort_by_key(|(.., concern)| Reverse(concern.worry));
     out.push_str("\n**Must look at**\n\n");
     for (target, change, concern) in all.iter().take(ROWS) {
         let (sign, word) = match concern.worry {

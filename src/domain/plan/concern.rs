@@ -3,6 +3,8 @@
 //! By the values before and after, property by property, as far as they are known. Policies are not evaluated: a change that
 //! grows something for certain is told apart from one that only touches it.
 
+use std::cmp::Reverse;
+
 use serde_json::Value;
 
 use super::{Action, Change, PropertyChange};
@@ -71,7 +73,7 @@ pub fn concerns(change: &Change) -> Vec<Concern> {
             }
         }
     }
-    found.sort_by(|a, b| b.worry.cmp(&a.worry));
+    found.sort_by_key(|concern| Reverse(concern.worry));
     found.dedup();
     found
 }
@@ -232,9 +234,9 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
             text(after),
             was()
         ))
-    } else if matches!(name, "NotAction" | "NotResource" | "NotPrincipal") && after.is_some() {
-        Some(format!("{logical} {name} {} {}", text(after), was()))
-    } else if stars(after) > stars(before) {
+    } else if matches!(name, "NotAction" | "NotResource" | "NotPrincipal") && after.is_some()
+        || stars(after) > stars(before)
+    {
         Some(format!("{logical} {name} {} {}", text(after), was()))
     } else if matches!(
         name,
