@@ -26,7 +26,7 @@ pub use evaluate::{
 };
 pub use nested::{NestedTemplates, locate_nested, name_nested, nested_files, nested_name};
 pub use parameters::{ParameterError, bind_parameters};
-pub use references::{Keeper, Reference, may_refer, pin as pin_references, unpinned};
+pub use references::{Keeper, Reference, has_unpinned, may_refer, pin as pin_references, unpinned};
 pub(crate) use resource_types::Mutability;
 pub use resource_types::{ResourceType, StatefulType, resource_type, stateful};
 pub use template::{

@@ -10,6 +10,8 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use super::Template;
 use crate::domain::yaml::{Kind, Node};
 
@@ -161,7 +163,7 @@ fn scan(text: &str) -> impl Iterator<Item = (Range<usize>, Found)> {
 }
 
 /// The type of a parameter whose value names what Systems Manager keeps.
-const KEPT: &str = "AWS::SSM::Parameter::Value<";
+pub(super) const KEPT: &str = "AWS::SSM::Parameter::Value<";
 
 /// Tells, without reading it, whether a template may refer to values. It never says no where it does.
 pub fn may_refer(text: &str) -> bool {
@@ -198,7 +200,7 @@ pub fn unpinned(
     found.retain(|r| !makes(template, r));
     for (name, parameter) in &template.parameters {
         let value = given.get(name).or(parameter.default.as_ref());
-        if parameter.kind.starts_with(KEPT)
+        if parameter.is_asked_for()
             && let Some(value) = value
             && let Ok(reference) = format!("ssm:{value}").parse()
         {
@@ -216,6 +218,20 @@ fn makes(template: &Template, reference: &Reference) -> bool {
     };
     let mut all = template.resources.values();
     all.any(|r| r.kind == kind && r.properties["Name"] == reference.name)
+}
+
+/// Tells whether a value holds a reference that names no version, or one that cannot be read.
+pub fn has_unpinned(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.match_indices(OPEN).any(|(at, _)| {
+            let inner = &text[at + OPEN.len()..];
+            let found = inner.find(CLOSE).and_then(|end| read(&inner[..end]));
+            found.is_none_or(|f| f.version.is_none())
+        }),
+        Value::Array(items) => items.iter().any(has_unpinned),
+        Value::Object(fields) => fields.values().any(has_unpinned),
+        _ => false,
+    }
 }
 
 /// Writes the version behind every reference that has none and whose version is known.
@@ -319,6 +335,27 @@ mod tests {
             "secretsmanager:a:SecretString:k",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_version_is_found_in_every_value() {
+        for (text, loose) in [
+            ("plain", false),
+            ("{{resolve:ssm:/a}}", true),
+            ("{{resolve:ssm:/a:7}}", false),
+            ("{{resolve:ssm:/a:7}}/{{resolve:ssm:/b}}", true),
+            ("{{resolve:ssm:/${Stage}/a}}", true),
+            ("{{resolve:ssm:", true),
+            ("{{resolve:secretsmanager:db:SecretString:user}}", true),
+            ("{{resolve:secretsmanager:db:SecretString:::v-1}}", false),
+        ] {
+            for value in [
+                serde_json::json!(text),
+                serde_json::json!({ "a": [1, { "b": text }] }),
+            ] {
+                assert_eq!(has_unpinned(&value), loose, "{value}");
+            }
         }
     }
 

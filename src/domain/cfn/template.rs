@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::evaluate::{EvaluateError, Pseudo, Resolver, Scope, evaluate, references};
 use super::extensions::{LANGUAGE_EXTENSIONS, expand};
+use super::references::KEPT;
 use crate::domain::model::{Finding, Place, closest};
 use crate::domain::yaml::{self, Kind, Limits, Node};
 
@@ -26,6 +27,13 @@ pub struct Parameter {
     pub length: (Option<u64>, Option<u64>),
     /// Least and greatest value of a number.
     pub range: (Option<f64>, Option<f64>),
+}
+
+impl Parameter {
+    /// Tells whether CloudFormation asks Systems Manager for the value, under the name that is given.
+    pub fn is_asked_for(&self) -> bool {
+        self.kind.starts_with(KEPT)
+    }
 }
 
 /// What happens to a resource that leaves the stack or is replaced.
@@ -126,6 +134,11 @@ const SECTIONS: &[&str] = &[
 ];
 
 impl Template {
+    /// Tells whether loops may have been written out in it.
+    pub fn is_extended(&self) -> bool {
+        self.transforms.iter().any(|t| t == LANGUAGE_EXTENSIONS)
+    }
+
     /// Returns the logical ids that a resource needs first: declared and by reference.
     pub fn dependencies(&self, logical: &str) -> BTreeSet<String> {
         let Some(resource) = self.resources.get(logical) else {
@@ -327,7 +340,7 @@ impl Check<'_> {
         self.transforms(&root, &mut template);
         self.transforms_inside(&root);
         let mut root = root;
-        if template.transforms.iter().any(|t| t == LANGUAGE_EXTENSIONS) {
+        if template.is_extended() {
             match expand(&root, self.given) {
                 Ok(expanded) => root = expanded,
                 Err(faults) => {

@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 
 use super::{Action, Change, PolicyAction, Replacement, replacement_of};
 use crate::domain::cfn::{
-    NestedTemplates, Resource, Template, nested_name, parse_template, references, stateful,
+    NestedTemplates, Resource, Template, has_unpinned, nested_name, parse_template, references,
+    stateful,
 };
 
 const NESTED: &str = "AWS::CloudFormation::Stack";
+/// A nested stack once the transform has run, of a template that lies elsewhere.
+const APPLICATION: &str = "AWS::Serverless::Application";
 
 /// A template with those below it, and what it was given.
 pub struct Whole<'a> {
@@ -43,9 +46,17 @@ pub fn hidden_losses(
     let read = |whole: Option<&Whole<'_>>| whole.and_then(|w| parse_template("", w.text).ok());
     let (old, new) = (read(before), read(after));
     let replaces = |c: &Change| c.replacement != Replacement::Never || c.action == Action::Dynamic;
-    let given =
-        changes.iter().any(replaces) || before.map(|w| w.parameters) != after.map(|w| w.parameters);
-    let touches: BTreeSet<String> = changes.iter().map(|c| c.logical.clone()).collect();
+    let mut touches: BTreeSet<String> = changes.iter().map(|c| c.logical.clone()).collect();
+    let mut turns = false;
+    if let (Some(old), Some(new)) = (&old, &new) {
+        touches.extend(unsteady(old, new, false));
+        turns = old.mappings != new.mappings
+            || old.conditions != new.conditions
+            || any_refers(new.conditions.values(), &touches);
+    }
+    let given = turns
+        || changes.iter().any(replaces)
+        || before.map(|w| w.parameters) != after.map(|w| w.parameters);
     let mut out = Vec::new();
     for change in touched {
         let logical = &change.logical;
@@ -58,7 +69,7 @@ pub fn hidden_losses(
                 new: after.map(|w| w.nested),
             };
             // What is changed in place may give another value to whoever asks for its attributes.
-            let given = given || is.is_some_and(|is| refers_to(is, &touches));
+            let given = given || is.is_some_and(|is| is_given_by(is, &touches));
             below.lost(was, is, given)
         });
         match held {
@@ -95,18 +106,22 @@ impl Below<'_> {
             _ => None,
         };
         let given = given || is.is_none_or(|is| given_of(was) != given_of(is));
-        let moved = new.as_ref().map(|new| moved(&old, new, given));
+        if is_hidden(&old, given) || new.as_ref().is_some_and(|new| is_hidden(new, given)) {
+            return None;
+        }
+        let effect = new.as_ref().map(|new| effect(&old, new, given));
         let mut lost = BTreeSet::new();
         for (logical, resource) in &old.resources {
-            let moves = moved.as_ref().is_none_or(|m| m.contains(logical));
+            let moves = effect.as_ref().is_none_or(|e| e.moved.contains(logical));
+            if resource.kind == APPLICATION {
+                return None;
+            }
             if resource.kind == NESTED {
+                // What may go or be made anew takes everything in it along.
                 let next = new.as_ref().and_then(|t| t.resources.get(logical));
-                let refers = next.zip(moved.as_ref());
-                let refers = refers.is_none_or(|(next, moved)| {
-                    refers_to(next, moved)
-                        || new
-                            .as_ref()
-                            .is_none_or(|new| refers_to(next, &changed(&old, new)))
+                let next = next.filter(|_| !moves);
+                let refers = next.zip(effect.as_ref()).is_none_or(|(next, effect)| {
+                    is_given_by(next, &effect.moved) || refers_to(next, &effect.changed)
                 });
                 lost.extend(self.lost(resource, next, refers)?);
             } else if moves && stateful(&resource.kind).is_some() {
@@ -117,13 +132,41 @@ impl Below<'_> {
     }
 }
 
+/// Tells whether what a template makes depends on values that nobody here knows: loops are read with the defaults of the
+/// parameters, and what other transforms make of what they are given is theirs.
+fn is_hidden(template: &Template, given: bool) -> bool {
+    let asks = |t: &Template| t.parameters.values().any(|p| p.is_asked_for());
+    (given && !template.transforms.is_empty()) || (template.is_extended() && asks(template))
+}
+
+/// Returns the parameters whose values may be others than they were.
+///
+/// What is asked of Systems Manager may always be: every update of a stack asks again.
+/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-supplied-parameter-types.html>
+fn unsteady(old: &Template, new: &Template, given: bool) -> BTreeSet<String> {
+    let all = old.parameters.iter();
+    let differs =
+        all.filter(|(name, p)| given || p.is_asked_for() || new.parameters.get(*name) != Some(p));
+    differs.map(|(name, _)| name.clone()).collect()
+}
+
+/// Tells whether one of some values refers to one of these.
+fn any_refers<'v>(values: impl Iterator<Item = &'v Value>, names: &BTreeSet<String>) -> bool {
+    let mut refers = false;
+    for value in values {
+        references(value, &mut |name, _| refers |= names.contains(name));
+    }
+    refers
+}
+
 /// Tells whether the properties of a resource refer to one of these.
 fn refers_to(resource: &Resource, names: &BTreeSet<String>) -> bool {
-    let mut refers = false;
-    references(&resource.properties, &mut |name, _| {
-        refers |= names.contains(name);
-    });
-    refers
+    any_refers(std::iter::once(&resource.properties), names)
+}
+
+/// Tells whether a resource may be given other values although it is written as it was.
+fn is_given_by(resource: &Resource, names: &BTreeSet<String>) -> bool {
+    refers_to(resource, names) || has_unpinned(&resource.properties)
 }
 
 /// Returns the resources that are not written as they were: what they give back may be another value.
@@ -149,25 +192,29 @@ fn given_of(resource: &Resource) -> Value {
     properties
 }
 
-/// Returns what of a template is not what it was, for whoever refers to it: parameters, and resources that come, go or are
-/// replaced. What is changed in place keeps its name.
-fn moved(old: &Template, new: &Template, given: bool) -> BTreeSet<String> {
-    let everything = old.conditions != new.conditions
+/// What of a template is not what it was, for whoever refers to it.
+struct Effect {
+    /// Parameters, and resources that come, go or are replaced.
+    moved: BTreeSet<String>,
+    /// What may be changed in place: it keeps its name, and its attributes may be others.
+    changed: BTreeSet<String>,
+}
+
+fn effect(old: &Template, new: &Template, given: bool) -> Effect {
+    let everything = || Effect {
+        moved: old.resources.keys().cloned().collect(),
+        changed: new.resources.keys().cloned().collect(),
+    };
+    if old.conditions != new.conditions
         || old.mappings != new.mappings
-        || old.transforms != new.transforms;
-    if everything {
-        return old.resources.keys().cloned().collect();
+        || old.transforms != new.transforms
+    {
+        return everything();
     }
-    let parameters = old.parameters.iter();
-    let names = parameters.filter(|(name, p)| given || new.parameters.get(*name) != Some(p));
-    let mut moved: BTreeSet<String> = names.map(|(name, _)| name.clone()).collect();
+    let mut moved = unsteady(old, new, given);
     // A condition that may turn out otherwise makes, takes away or replaces whatever it stands on.
-    let mut turns = false;
-    for condition in old.conditions.values() {
-        references(condition, &mut |name, _| turns |= moved.contains(name));
-    }
-    if turns {
-        return old.resources.keys().cloned().collect();
+    if any_refers(old.conditions.values(), &moved) {
+        return everything();
     }
     let gone = old.resources.keys();
     moved.extend(gone.filter(|l| !new.resources.contains_key(*l)).cloned());
@@ -175,7 +222,7 @@ fn moved(old: &Template, new: &Template, given: bool) -> BTreeSet<String> {
     loop {
         let before = moved.len() + changed.len();
         for (logical, is) in &new.resources {
-            if refers_to(is, &moved) || refers_to(is, &changed) {
+            if is_given_by(is, &moved) || refers_to(is, &changed) {
                 changed.insert(logical.clone());
             }
             let was = old.resources.get(logical);
@@ -184,7 +231,7 @@ fn moved(old: &Template, new: &Template, given: bool) -> BTreeSet<String> {
             }
         }
         if moved.len() + changed.len() == before {
-            return moved;
+            return Effect { moved, changed };
         }
     }
 }
@@ -205,7 +252,8 @@ fn is_replaced(
         .into_iter()
         .flat_map(|o| o.values_mut())
     {
-        let mut refers = false;
+        // What lies elsewhere is read again, and may be another value there.
+        let mut refers = has_unpinned(value);
         references(value, &mut |name, attribute| {
             refers |= moved.contains(name) || (attribute && changed.contains(name));
         });
@@ -243,27 +291,30 @@ mod tests {
         }
     }
 
+    fn told(
+        changes: &[Change],
+        before: &(String, NestedTemplates),
+        after: &(String, NestedTemplates),
+        given: &str,
+    ) -> Vec<String> {
+        let parameters = |value: &str| BTreeMap::from([("P".to_owned(), value.to_owned())]);
+        let (old, new) = (parameters("one"), parameters(given));
+        let whole = |(text, nested), parameters| Whole {
+            text,
+            parameters,
+            nested,
+        };
+        let before = whole((before.0.as_str(), &before.1), &old);
+        let after = whole((after.0.as_str(), &after.1), &new);
+        hidden_losses(changes, Some(&before), Some(&after))
+    }
+
     #[test]
     fn what_a_nested_stack_holds_is_not_lost_unseen() {
         let table = |name: &str| {
             format!(
                 "Parameters: {{ Name: {{ Type: String }} }}\nResources: {{ Db: {{ Type: AWS::DynamoDB::Table, Properties: {{ TableName: {name}, TimeToLiveSpecification: {{ Enabled: true, AttributeName: a }} }} }} }}\n"
             )
-        };
-        let told = |changes: &[Change],
-                    before: &(String, NestedTemplates),
-                    after: &(String, NestedTemplates),
-                    given: &str| {
-            let parameters = |value: &str| BTreeMap::from([("P".to_owned(), value.to_owned())]);
-            let (old, new) = (parameters("one"), parameters(given));
-            let whole = |(text, nested), parameters| Whole {
-                text,
-                parameters,
-                nested,
-            };
-            let before = whole((before.0.as_str(), &before.1), &old);
-            let after = whole((after.0.as_str(), &after.1), &new);
-            hidden_losses(changes, Some(&before), Some(&after))
         };
         let empty = named(
             PARENT,
@@ -317,5 +368,190 @@ mod tests {
         assert_eq!(told(&modify, &far, &far, "one").len(), 1);
         assert_eq!(hidden_losses(&modify, None, None).len(), 1);
         assert!(told(&[change(Action::Add)], &far, &far, "one").is_empty());
+    }
+
+    /// The parent of a stack with these parameters, itself with these declarations.
+    fn parent(declared: &str, given: &str) -> String {
+        PARENT
+            .replace(
+                "Resources:",
+                &format!("Parameters: {{ {declared} }}\nResources:"),
+            )
+            .replace(
+                "child.yaml",
+                &format!("child.yaml, Parameters: {{ {given} }}"),
+            )
+    }
+
+    const LATEST: &str =
+        "Ami: { Type: 'AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>', Default: /ami }";
+
+    #[test]
+    fn what_systems_manager_gives_may_be_another_value_at_every_update() {
+        let child = |ami: &str, image: &str, topic: &str| {
+            format!(
+                "Parameters: {{ {ami} }}\nResources:\n  Web: {{ Type: AWS::EC2::Instance, Properties: {{ ImageId: {image} }} }}\n  Topic: {{ Type: AWS::SNS::Topic, Properties: {{ DisplayName: {topic} }} }}\n"
+            )
+        };
+        let text = "Ami: { Type: String, Default: ami-1 }";
+        let owned = parent(LATEST, "Ami: !Ref Ami");
+        let chosen = owned
+            .replace(
+                "Resources:",
+                "Conditions: { Old: !Equals [!Ref Ami, ami-1] }\nResources:",
+            )
+            .replace("Ami: !Ref Ami", "Ami: !If [Old, ami-2, ami-3]");
+        let resolved = parent(LATEST, "Ami: '{{resolve:ssm:/ami}}'");
+        let modify = [change(Action::Modify)];
+        for (parent, declared, image, lost, why) in [
+            (PARENT, text, "!Ref Ami", 0, "a text stays as it is"),
+            (PARENT, LATEST, "!Ref Ami", 1, "the child asks for it"),
+            (PARENT, LATEST, "ami-1", 0, "nothing here refers to it"),
+            (&owned, text, "!Ref Ami", 1, "the parent asks for it"),
+            (&owned, text, "ami-1", 0, "what is given does not reach it"),
+            (&chosen, text, "!Ref Ami", 1, "a condition may turn"),
+            (
+                &resolved,
+                text,
+                "!Ref Ami",
+                1,
+                "the parent gives what lies elsewhere",
+            ),
+            (
+                PARENT,
+                text,
+                "'{{resolve:ssm:/ami}}'",
+                1,
+                "its property lies elsewhere",
+            ),
+            (
+                PARENT,
+                text,
+                "'{{resolve:ssm:/ami:7}}'",
+                0,
+                "a version stays as it is",
+            ),
+        ] {
+            let before = named(parent, &child(declared, image, "one"));
+            let after = named(parent, &child(declared, image, "two"));
+
+            let found = told(&modify, &before, &after, "one");
+
+            assert_eq!(found.len(), lost, "{why}: {found:?}");
+            let names = |l: &String| l.contains("Web (AWS::EC2::Instance)");
+            assert!(found.iter().all(names), "{why}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_parent_declares_otherwise_may_be_given_otherwise() {
+        let child = "Parameters: { Name: { Type: String } }\nResources: { Db: { Type: AWS::DynamoDB::Table, Properties: { TableName: !Ref Name } } }\n";
+        let parameter = |default: &str| {
+            let declared = format!("Name: {{ Type: String, Default: {default} }}");
+            parent(&declared, "Name: !Ref Name")
+        };
+        let condition = |side: &str| {
+            parent("Other: { Type: String }", "Name: !If [C, a, b]").replace(
+                "Resources:",
+                &format!("Conditions: {{ C: !Equals [!Ref Other, {side}] }}\nResources:"),
+            )
+        };
+        let mapping = |value: &str| {
+            parent("Other: { Type: String }", "Name: !FindInMap [M, k, v]").replace(
+                "Resources:",
+                &format!("Mappings: {{ M: {{ k: {{ v: {value} }} }} }}\nResources:"),
+            )
+        };
+        for parent in [&parameter as &dyn Fn(&str) -> String, &condition, &mapping] {
+            let (before, after) = (named(&parent("a"), child), named(&parent("b"), child));
+            let modify = [change(Action::Modify)];
+
+            assert_eq!(told(&modify, &before, &before, "one").len(), 0);
+            assert_eq!(told(&modify, &before, &after, "one").len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_loop_makes_is_told_only_where_its_list_is_known() {
+        let child = |kind: &str, note: &str| {
+            format!(
+                "Transform: AWS::LanguageExtensions\nDescription: {note}\nParameters: {{ Names: {{ Type: '{kind}', Default: a }} }}\nResources:\n  Fn::ForEach::Tables:\n    - N\n    - !Ref Names\n    - T${{N}}: {{ Type: AWS::DynamoDB::Table, Properties: {{ BillingMode: PAY_PER_REQUEST }} }}\n"
+            )
+        };
+        let list = |names: &str| parent("Q: { Type: String }", &format!("Names: '{names}'"));
+        let (plain, asked) = (
+            "CommaDelimitedList",
+            "AWS::SSM::Parameter::Value<CommaDelimitedList>",
+        );
+        let modify = [change(Action::Modify)];
+        for (kind, names, lost, why) in [
+            (plain, "a,b,c", 0, "nothing else is given"),
+            (plain, "a,b", 1, "one table less"),
+            (asked, "a,b,c", 1, "its list lies elsewhere"),
+        ] {
+            let before = named(&list("a,b,c"), &child(kind, "one"));
+            let after = named(&list(names), &child(kind, "two"));
+
+            let found = told(&modify, &before, &after, "one");
+
+            assert_eq!(found.len(), lost, "{why}: {found:?}");
+            assert!(
+                found.iter().all(|l| l.contains("is not shown")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_transform_makes_of_serverless_resources_counts() {
+        let sam = |resources: &str| {
+            let text = format!(
+                "Transform: AWS::Serverless-2016-10-31\nResources:\n  H: {{ Type: AWS::CloudFormation::WaitConditionHandle }}\n{resources}"
+            );
+            named(PARENT, &text)
+        };
+        let nothing = sam("");
+        let table = sam("  Db: { Type: AWS::Serverless::SimpleTable }\n");
+        let application = sam(
+            "  App: { Type: AWS::Serverless::Application, Properties: { Location: 'https://s3.amazonaws.com/b/k' } }\n",
+        );
+        let modify = [change(Action::Modify)];
+
+        let removed = told(&modify, &table, &nothing, "one");
+        let kept = told(&modify, &table, &table, "one");
+        let below = told(&modify, &application, &application, "one");
+
+        assert_eq!(removed.len(), 1);
+        assert!(removed[0].contains("Db (AWS::Serverless::SimpleTable)"));
+        assert!(kept.is_empty(), "{kept:?}");
+        assert_eq!(below.len(), 1, "nobody here knows what it holds");
+    }
+
+    #[test]
+    fn what_lies_two_levels_below_is_lost_with_what_is_between() {
+        let middle = |head: &str, condition: &str, name: &str| {
+            format!(
+                "Parameters: {{ Env: {{ Type: String, Default: a }} }}\n{head}Resources:\n  B: {{ Type: AWS::CloudFormation::Stack, {condition}Properties: {{ TemplateURL: leaf.yaml, Parameters: {{ Name: {name} }} }} }}\n"
+            )
+        };
+        let leaf = "Parameters: { Name: { Type: String } }\nResources: { Db: { Type: AWS::DynamoDB::Table, Properties: { TableName: !Ref Name } } }\n";
+        let named = |middle: &str| {
+            let file =
+                |path: &str| Some(Arc::from(if path == "leaf.yaml" { leaf } else { middle }));
+            let named = name_nested("p.yaml", PARENT, &file).unwrap().unwrap();
+            (named.text, named.nested)
+        };
+        let head = |side: &str| format!("Conditions: {{ C: !Equals [!Ref Env, {side}] }}\n");
+        let chosen = |side: &str| named(&middle(&head(side), "", "!If [C, x, y]"));
+        let made = |side: &str| named(&middle(&head(side), "Condition: C, ", "x"));
+        let modify = [change(Action::Modify)];
+
+        for (before, same, after) in [
+            (chosen("a"), chosen("a"), chosen("b")),
+            (made("a"), made("a"), made("b")),
+        ] {
+            assert!(told(&modify, &before, &same, "one").is_empty());
+            assert_eq!(told(&modify, &before, &after, "one").len(), 1);
+        }
     }
 }
