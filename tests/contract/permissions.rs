@@ -259,6 +259,43 @@ fn a_role_does_its_part_only() {
     assert_eq!(own, BTreeSet::from(take), "the daemon only takes its role");
 }
 
+/// Statements of a role's policy that allow an action.
+fn allowing<'d>(documents: &'d Documents, role: &str, action: &str) -> Vec<&'d Value> {
+    let found = documents.roles.iter().find(|r| r.arn.ends_with(role));
+    let policy = found.unwrap().policy.as_ref().unwrap();
+    let statements = policy["Statement"].as_array().unwrap().iter();
+    let has = |s: &&Value| s["Action"].as_array().unwrap().iter().any(|a| a == action);
+    statements.filter(has).collect()
+}
+
+#[test]
+fn transforms_may_be_used_in_every_region() {
+    let documents = documents(&setup());
+
+    for role in ["/preview", "isoform-apply"] {
+        let proposing = allowing(&documents, role, "cloudformation:CreateChangeSet");
+        let [own, transforms] = proposing[..] else {
+            panic!("{role}: {proposing:?}");
+        };
+
+        assert!(own["Condition"]["StringLike"]["cloudformation:TemplateUrl"].is_array());
+        let all = ["us-east-1", "eu-west-1"]
+            .map(|r| format!("arn:aws:cloudformation:{r}:aws:transform/*"));
+        let named: BTreeSet<&str> = transforms["Resource"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(named, all.iter().map(String::as_str).collect());
+        assert_eq!(
+            transforms.get("Condition"),
+            None,
+            "a transform is asked for without a template"
+        );
+    }
+}
+
 #[test]
 fn a_role_is_made_after_the_one_that_it_trusts() {
     let setup = Setup {

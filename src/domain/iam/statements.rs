@@ -165,7 +165,7 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
         let regions: BTreeSet<&Region> = draft.looks.values().flat_map(|s| &s.regions).collect();
         statements.push(on(
             allow("LookEverywhere", EVERYWHERE, vec!["*".into()]),
-            json!({ "StringEquals": { "aws:RequestedRegion": regions } }),
+            json!({ "StringEquals": { "aws:RequestedRegion": &regions } }),
         ));
         statements.push(allow("Look", LOOK, stacks(&draft.looks)));
         let templates: Vec<String> = draft
@@ -181,6 +181,17 @@ pub(super) fn policy(setup: &Setup, draft: &Draft) -> Value {
                 stacks(&draft.looks),
             ),
             json!({ "StringLike": { "cloudformation:TemplateUrl": templates } }),
+        ));
+        // A transform is asked for by an ARN of its own, which is no stack and has no template:
+        // https://github.com/aws/serverless-application-model/issues/179
+        let transforms = regions.iter().map(|region| {
+            let partition = region.partition().0;
+            format!("arn:{partition}:cloudformation:{region}:aws:transform/*")
+        });
+        statements.push(allow(
+            "Transform",
+            &["cloudformation:CreateChangeSet"],
+            transforms.collect(),
         ));
         let discard = &["cloudformation:DeleteChangeSet"];
         statements.push(allow("Discard", discard, stacks(&draft.looks)));
