@@ -74,8 +74,10 @@ fn policy(
         "Version": "2012-10-17",
         "Statement": [
             { "Effect": "Allow", "Action": "cloudformation:*", "Resource": resources },
-            // It names a template and no stack.
-            { "Effect": "Allow", "Action": "cloudformation:GetTemplateSummary", "Resource": "*" },
+            // They name no stack: one a template, the other, which everybody who watches here shares, nothing at all.
+            { "Effect": "Allow", "Action": ["cloudformation:GetTemplateSummary", "cloudformation:ListStacks"], "Resource": "*" },
+            // A template with a transform asks for it by an ARN of its own.
+            { "Effect": "Allow", "Action": "cloudformation:CreateChangeSet", "Resource": format!("arn:{partition}:cloudformation:{region}:aws:transform/*") },
             { "Effect": "Allow", "NotAction": "cloudformation:*", "Resource": "*" },
         ],
     })
@@ -177,5 +179,66 @@ state: { path: state, key: "file:root.key" }
             assert!(!policy.contains("stack/*"), "{policy}");
             assert!(policy.len() < 2048, "STS takes no more");
         }
+    }
+
+    #[test]
+    fn a_narrowed_session_does_everything_that_one_deployment_calls() {
+        let narrow = Deployments {
+            narrow: true,
+            ..Deployments::default()
+        };
+        let policy = of(narrow, "svc/orders/prod", true).policy.unwrap();
+        let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
+        let head = "arn:aws:cloudformation:us-east-1:333333333333";
+        let fits = |pattern: &str, what: &str| match pattern.strip_suffix('*') {
+            Some(begin) => what.starts_with(begin),
+            None => pattern == what,
+        };
+        let all = |value: &serde_json::Value| -> Vec<String> {
+            let all = value
+                .as_array()
+                .map_or(std::slice::from_ref(value), Vec::as_slice);
+            all.iter()
+                .filter_map(|v| v.as_str())
+                .map(str::to_owned)
+                .collect()
+        };
+        let may = |action: &str, resource: &str| {
+            let statements = policy["Statement"].as_array().unwrap().iter();
+            statements.filter(|s| s["Effect"] == "Allow").any(|s| {
+                all(&s["Action"]).iter().any(|a| fits(a, action))
+                    && all(&s["Resource"]).iter().any(|r| fits(r, resource))
+            })
+        };
+        let stack = format!("{head}:stack/orders-prod/0b1c");
+        let change_set = format!("{head}:changeSet/if-1/0b1c");
+        let transform = "arn:aws:cloudformation:us-east-1:aws:transform/Serverless-2016-10-31";
+
+        for call in crate::aws::calls::CALLS {
+            let actions = call
+                .actions
+                .iter()
+                .filter(|a| a.starts_with("cloudformation:"));
+            for action in actions {
+                let on: &[&str] = match *action {
+                    // They name no stack.
+                    "cloudformation:ListStacks" | "cloudformation:GetTemplateSummary" => &["*"],
+                    // A template with a transform asks for the transform beside the stack.
+                    "cloudformation:CreateChangeSet" => &[&stack, transform],
+                    "cloudformation:DescribeChangeSet" | "cloudformation:DescribeEvents" => {
+                        &[&stack, &change_set]
+                    }
+                    _ => &[&stack],
+                };
+                for on in on {
+                    assert!(may(action, on), "{action} on {on}");
+                }
+            }
+        }
+        assert!(!may("cloudformation:ExecuteChangeSet", transform));
+        assert!(!may(
+            "cloudformation:DeleteStack",
+            &format!("{head}:stack/other/0b1c")
+        ));
     }
 }
