@@ -807,7 +807,8 @@ async fn from_state(
                 (Some(given), ..) => Some(given),
                 (None, Root::File(path), _) if path.exists() => Some(RootKey::read(path)?),
                 (None, Root::Kms(_), Some(ports)) => {
-                    Some(crate::daemon::root_key(&found, ports.as_ref()).await?)
+                    let now = Clock::system().now();
+                    Some(crate::daemon::root_key(&found, ports.as_ref(), now).await?)
                 }
                 _ => None,
             };

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloud::AwsPorts;
 use crate::clock::Clock;
-use crate::config::{Config, Root, ShelfPlace, Signing};
+use crate::config::{Config, ObjectLock, Root, ShelfPlace, Signing};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
-use crate::domain::model::{Actor, Region, SourceName};
+use crate::domain::model::{Actor, Region, SourceName, Timestamp};
 use crate::domain::policy::Mode;
 use crate::local::{LocalEngine, LocalKeys, LocalObjects, LocalVersions, World};
 use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine, Versions};
@@ -115,17 +115,34 @@ pub async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Port
 }
 
 /// Opens the root key, from its file or with the key service.
-pub async fn root_key(config: &Config, ports: &dyn Ports) -> anyhow::Result<RootKey> {
+pub async fn root_key(
+    config: &Config,
+    ports: &dyn Ports,
+    now: Timestamp,
+) -> anyhow::Result<RootKey> {
     match (&config.root, ports.root()) {
         (Root::File(path), _) => RootKey::read(path)
             .context("opening the root key; `isoform config key <file>` makes one"),
         (Root::Kms(root), Some(keys)) => {
-            open_root(&config.state, ports.home().as_ref(), keys.as_ref())
-                .await
-                .with_context(|| format!("opening the root key with {}", root.key))
+            let (home, lock) = (ports.home(), log_lock(config));
+            open_root(
+                &config.state,
+                home.as_ref(),
+                keys.as_ref(),
+                lock.as_ref(),
+                now,
+            )
+            .await
+            .with_context(|| format!("opening the root key with {}", root.key))
         }
         (Root::Kms(_), None) => bail!("the root key is with KMS, and no key service is here"),
     }
+}
+
+/// How the log is kept in the home store.
+fn log_lock(config: &Config) -> Option<ObjectLock> {
+    let aws = config.aws.as_ref()?;
+    aws.stores[&aws.home].lock
 }
 
 /// A daemon that is put together and does not run yet.
@@ -159,12 +176,9 @@ pub async fn build_on(
         Some(ports) => ports,
         None => open(&config, &clock).await?,
     };
-    let root = root_key(&config, ports.as_ref()).await?;
+    let root = root_key(&config, ports.as_ref(), clock.now()).await?;
     let mut store = Store::open(&config.state, &root).await?;
-    let kept = config
-        .aws
-        .as_ref()
-        .and_then(|aws| aws.stores[&aws.home].lock);
+    let kept = log_lock(&config);
     let identity = restore(
         &mut store,
         ports.home().as_ref(),

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::domain::model::hex;
+use super::ship::kept;
+use crate::config::ObjectLock;
+use crate::domain::model::{Timestamp, hex, sha256_hex};
 use crate::domain::seal::{EncryptedDataKey, EncryptionContext};
 use crate::port::{self, KeyService, ObjectStore, Put, body};
 use crate::store::{RootKey, unhex};
@@ -70,11 +72,14 @@ fn read(bytes: &[u8], at: &str) -> Result<EncryptedDataKey, Error> {
 
 /// Opens the root key of a state folder, or of the bundle store where the folder has none, or makes the first one.
 ///
-/// It is made only where there is nothing yet that another root key has wrapped.
+/// It is made only where there is nothing yet that another root key has wrapped, and is kept in the bundle store as the log is:
+/// without it nobody reads the log again. Fails where the bundle store has another one than the state folder.
 pub async fn open_root(
     state: &Path,
     home: &dyn ObjectStore,
     keys: &dyn KeyService,
+    lock: Option<&ObjectLock>,
+    now: Timestamp,
 ) -> Result<RootKey, Error> {
     let file = state.join(FILE);
     let at = file.display().to_string();
@@ -86,7 +91,7 @@ pub async fn open_root(
     if let Some(bytes) = here {
         let root = opened(&read(&bytes, &at)?, &at, keys).await?;
         // It may be that the one who made it died before it was away from this machine.
-        keep(home, &bytes).await?;
+        keep(home, &bytes, &at, &kept(lock, now)).await?;
         return Ok(root);
     }
     let (bytes, at) = match stored(home).await? {
@@ -104,8 +109,8 @@ pub async fn open_root(
                 )));
             }
             let (_, wrapped) = keys.data_key(&context()).await?;
-            keep(home, &written(&wrapped)?).await?;
             // Whoever was first has made it.
+            put(home, written(&wrapped)?, &kept(lock, now)).await?;
             let first = stored(home).await?;
             let first = first.ok_or_else(|| Error::Broken(format!("{KEY} was put and is gone")))?;
             (first, KEY.to_owned())
@@ -126,11 +131,35 @@ async fn stored(home: &dyn ObjectStore) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-async fn keep(home: &dyn ObjectStore, bytes: &[u8]) -> Result<(), Error> {
-    match home.put(KEY, body(bytes.to_vec()), &Put::default()).await {
+async fn put(home: &dyn ObjectStore, bytes: Vec<u8>, how: &Put) -> Result<(), Error> {
+    match home.put(KEY, body(bytes), how).await {
         Ok(_) | Err(port::Error::Exists(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Puts the wrapped key of a state folder where there is none, and fails where there is another one: a rebuild would open that.
+async fn keep(home: &dyn ObjectStore, bytes: &[u8], at: &str, how: &Put) -> Result<(), Error> {
+    // Looked at first: what is there needs no right to put it, nor to lock it.
+    if stored(home).await?.is_none() {
+        put(home, bytes.to_vec(), how).await?;
+    }
+    let there = stored(home).await?;
+    let there = there.ok_or_else(|| Error::Broken(format!("{KEY} was put and is gone")))?;
+    let (here, there) = (read(bytes, at)?, read(&there, KEY)?);
+    if here == there {
+        return Ok(());
+    }
+    let named = |key: &EncryptedDataKey| {
+        let by = key.kms_key_arn().unwrap_or(&key.provider_id);
+        let hash = sha256_hex(&key.ciphertext);
+        format!("wrapped by {}, SHA-256 {}…", by.escape_debug(), &hash[..12])
+    };
+    Err(Error::Broken(format!(
+        "the bundle store has another root key than the state folder: {at} holds one {}; {KEY} in the bundle store holds one {}. If the log in this bundle store is this folder's, somebody has put the other one: bring the earlier version of {KEY} back, or delete it, and start again. If not, the state folder belongs to another bundle store: name that one, or begin with an empty state folder, which is rebuilt from this one",
+        named(&here),
+        named(&there),
+    )))
 }
 
 async fn opened(
@@ -223,6 +252,63 @@ mod tests {
         }
     }
 
+    /// A store that remembers how each object was put.
+    struct Asked {
+        store: Arc<dyn ObjectStore>,
+        puts: std::sync::Mutex<Vec<(String, Put)>>,
+    }
+
+    #[async_trait]
+    impl ObjectStore for Asked {
+        async fn put(
+            &self,
+            key: &str,
+            body: port::Body,
+            options: &Put,
+        ) -> Result<port::ObjectMeta, port::Error> {
+            let asked = (key.to_owned(), options.clone());
+            self.puts.lock().unwrap().push(asked);
+            self.store.put(key, body, options).await
+        }
+
+        async fn get(
+            &self,
+            key: &str,
+            version: Option<&str>,
+        ) -> Result<(port::ObjectMeta, port::Body), port::Error> {
+            self.store.get(key, version).await
+        }
+
+        async fn head(&self, key: &str) -> Result<Option<port::ObjectMeta>, port::Error> {
+            self.store.head(key).await
+        }
+
+        async fn list(
+            &self,
+            prefix: &str,
+            token: Option<&str>,
+        ) -> Result<port::Page<port::ObjectMeta>, port::Error> {
+            self.store.list(prefix, token).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<(), port::Error> {
+            self.store.delete(key).await
+        }
+
+        fn url(&self, key: &str, version: Option<&str>) -> String {
+            self.store.url(key, version)
+        }
+    }
+
+    /// Opens the root key where the log is not locked.
+    async fn open_root(
+        state: &Path,
+        home: &dyn ObjectStore,
+        keys: &dyn KeyService,
+    ) -> Result<RootKey, Error> {
+        super::open_root(state, home, keys, None, Timestamp(0)).await
+    }
+
     fn place() -> (tempfile::TempDir, Arc<dyn ObjectStore>) {
         (tempfile::tempdir().unwrap(), Stub::default().home())
     }
@@ -252,6 +338,64 @@ mod tests {
         let (elsewhere, other) = place();
         let foreign = open_root(elsewhere.path(), other.as_ref(), &keys(1)).await;
         assert!(Store::open(&state, &foreign.unwrap()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn another_root_key_in_the_bundle_store_is_refused_by_name() {
+        let (folder, home) = place();
+        let state = folder.path();
+        open_root(state, home.as_ref(), &keys(1)).await.unwrap();
+        let (_, wrapped) = keys(1).data_key(&context()).await.unwrap();
+        let other = written(&wrapped).unwrap();
+        home.delete(KEY).await.unwrap();
+        let options = Put::default();
+        home.put(KEY, body(other.clone()), &options).await.unwrap();
+
+        let answer = open_root(state, home.as_ref(), &keys(1)).await.map(drop);
+
+        let Err(Error::Broken(said)) = answer else {
+            panic!("it was taken for this one");
+        };
+        for word in [FILE, KEY, "empty state folder"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert_eq!(stored(home.as_ref()).await.unwrap(), Some(other));
+        home.delete(KEY).await.unwrap();
+        open_root(state, home.as_ref(), &keys(1)).await.unwrap();
+        let kept = std::fs::read(state.join(FILE)).unwrap();
+        assert_eq!(
+            stored(home.as_ref()).await.unwrap(),
+            Some(kept),
+            "what is gone is put again"
+        );
+    }
+
+    #[tokio::test]
+    async fn it_is_locked_as_the_log_is_and_put_once() {
+        let (folder, store) = place();
+        let home = Asked {
+            store,
+            puts: std::sync::Mutex::default(),
+        };
+        let lock = ObjectLock {
+            mode: crate::config::LockMode::Governance,
+            days: 1,
+            legal_hold: true,
+        };
+
+        for _ in 0..2 {
+            super::open_root(folder.path(), &home, &keys(1), Some(&lock), Timestamp(5))
+                .await
+                .unwrap();
+        }
+
+        let puts = home.puts.lock().unwrap();
+        let [(key, put)] = &puts[..] else {
+            panic!("{puts:?}");
+        };
+        assert_eq!(key, KEY);
+        assert!(put.if_absent && put.governed && put.legal_hold);
+        assert_eq!(put.retain_until, Some(Timestamp(5 + 24 * 60 * 60 * 1000)));
     }
 
     #[tokio::test]

@@ -297,6 +297,17 @@ fn transforms_may_be_used_in_every_region() {
 }
 
 #[test]
+fn everything_that_a_rebuild_needs_may_be_locked() {
+    let documents = documents(&setup());
+
+    let locks = allowing(&documents, "isoform-store", "s3:PutObjectRetention");
+
+    let log = ["checkpoints", "keys", "log", "root"]
+        .map(|what| format!("arn:aws:s3:::acme-us/x/{what}/*"));
+    assert_eq!(locks[0]["Resource"], serde_json::json!(log));
+}
+
+#[test]
 fn a_role_is_made_after_the_one_that_it_trusts() {
     let setup = Setup {
         chain: vec![taken("333333333333", "hub")],

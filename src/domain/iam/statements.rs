@@ -427,9 +427,9 @@ fn every_key(store: &Store) -> Vec<String> {
         .collect()
 }
 
-/// What is kept by Object Lock.
+/// What is kept by Object Lock: the log, and the wrapped root key that opens it.
 fn log_of(store: &Store) -> Vec<String> {
-    ["checkpoints/*", "keys/*", "log/*"]
+    ["checkpoints/*", "keys/*", "log/*", "root/*"]
         .map(|what| objects(store, what))
         .into()
 }
