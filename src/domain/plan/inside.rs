@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Action, Change, PolicyAction, Replacement, replacement_of};
 use crate::domain::cfn::{
-    NestedTemplates, Resource, Template, has_unpinned, nested_name, parse_template, references,
-    stateful,
+    NestedTemplates, Parameter, Resource, Template, has_unpinned, nested_name, parse_template,
+    references, stateful,
 };
 
 const NESTED: &str = "AWS::CloudFormation::Stack";
@@ -109,7 +109,9 @@ impl Below<'_> {
         if is_hidden(&old, given) || new.as_ref().is_some_and(|new| is_hidden(new, given)) {
             return None;
         }
-        let effect = new.as_ref().map(|new| effect(&old, new, given));
+        let effect = new
+            .as_ref()
+            .map(|new| effect(&old, new, given, self.new.unwrap_or(self.old)));
         let mut lost = BTreeSet::new();
         for (logical, resource) in &old.resources {
             let moves = effect.as_ref().is_none_or(|e| e.moved.contains(logical));
@@ -135,8 +137,8 @@ impl Below<'_> {
 /// Tells whether what a template makes depends on values that nobody here knows: loops are read with the defaults of the
 /// parameters, and what other transforms make of what they are given is theirs.
 fn is_hidden(template: &Template, given: bool) -> bool {
-    let asks = |t: &Template| t.parameters.values().any(|p| p.is_asked_for());
-    (given && !template.transforms.is_empty()) || (template.is_extended() && asks(template))
+    let asks = template.parameters.values().any(Parameter::is_asked_for);
+    (given && !template.transforms.is_empty()) || (template.is_extended() && asks)
 }
 
 /// Returns the parameters whose values may be others than they were.
@@ -183,6 +185,22 @@ fn child(resource: &Resource, nested: &NestedTemplates) -> Option<Template> {
     parse_template("", text).ok()
 }
 
+/// Tells whether what a nested stack gives back may be another value although it is given the same.
+fn asks_again(resource: &Resource, nested: &NestedTemplates) -> bool {
+    let below = |template: Template| {
+        template.parameters.values().any(Parameter::is_asked_for)
+            || template
+                .resources
+                .values()
+                .any(|r| has_unpinned(&r.properties) || asks_again(r, nested))
+    };
+    match resource.kind.as_str() {
+        NESTED => child(resource, nested).is_none_or(below),
+        APPLICATION => true,
+        _ => false,
+    }
+}
+
 /// What a nested stack is given beside its template.
 fn given_of(resource: &Resource) -> Value {
     let mut properties = resource.properties.clone();
@@ -200,7 +218,7 @@ struct Effect {
     changed: BTreeSet<String>,
 }
 
-fn effect(old: &Template, new: &Template, given: bool) -> Effect {
+fn effect(old: &Template, new: &Template, given: bool, nested: &NestedTemplates) -> Effect {
     let everything = || Effect {
         moved: old.resources.keys().cloned().collect(),
         changed: new.resources.keys().cloned().collect(),
@@ -219,6 +237,8 @@ fn effect(old: &Template, new: &Template, given: bool) -> Effect {
     let gone = old.resources.keys();
     moved.extend(gone.filter(|l| !new.resources.contains_key(*l)).cloned());
     let mut changed = changed(old, new);
+    let others = new.resources.iter().filter(|(_, r)| asks_again(r, nested));
+    changed.extend(others.map(|(logical, _)| logical.clone()));
     loop {
         let before = moved.len() + changed.len();
         for (logical, is) in &new.resources {
@@ -552,6 +572,31 @@ mod tests {
         ] {
             assert!(told(&modify, &before, &same, "one").is_empty());
             assert_eq!(told(&modify, &before, &after, "one").len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_nested_stack_gives_back_may_be_another_value() {
+        let image = |asked: &str, topic: &str| {
+            let middle = format!(
+                "Resources:\n  B: {{ Type: AWS::CloudFormation::Stack, Properties: {{ TemplateURL: leaf.yaml }} }}\n  Web: {{ Type: AWS::EC2::Instance, Properties: {{ ImageId: !GetAtt B.Outputs.Ami }} }}\n  Topic: {{ Type: AWS::SNS::Topic, Properties: {{ DisplayName: {topic} }} }}\n"
+            );
+            let leaf = format!(
+                "Parameters: {{ {asked} }}\nResources: {{ H: {{ Type: AWS::CloudFormation::WaitConditionHandle }} }}\nOutputs: {{ Ami: {{ Value: !Ref Ami }} }}\n"
+            );
+            let file = |path: &str| {
+                let text: &str = if path == "leaf.yaml" { &leaf } else { &middle };
+                Some(Arc::from(text))
+            };
+            let named = name_nested("p.yaml", PARENT, &file).unwrap().unwrap();
+            (named.text, named.nested)
+        };
+        let modify = [change(Action::Modify)];
+        let text = "Ami: { Type: String, Default: ami-1 }";
+        for (declared, lost) in [(LATEST, 1), (text, 0)] {
+            let (before, after) = (image(declared, "one"), image(declared, "two"));
+
+            assert_eq!(told(&modify, &before, &after, "one").len(), lost);
         }
     }
 }
