@@ -5,32 +5,44 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging to standard error: lines for people, or JSON for the journal.
 pub fn start(json: bool, filter: &str) {
-    let filter = quieted(filter);
     // A file of lines holds no colours: what reads it is no terminal.
     let colours = io::stderr().is_terminal() && !json;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(move || Redacting(io::stderr(), colours));
-    let _ = if json {
-        builder.json().try_init()
-    } else {
-        builder.with_target(false).try_init()
-    };
+    let writer = move || Redacting(io::stderr(), colours);
+    let _ = subscriber(json, colours, filter, writer).try_init();
 }
 
-/// What a filter lets through, but of the AWS SDK warnings only: below that it writes down whole requests, and in them the
-/// values of parameters.
-fn quieted(filter: &str) -> EnvFilter {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    match "aws_=warn".parse() {
-        Ok(quiet) => filter.add_directive(quiet),
-        Err(_) => EnvFilter::new("info"),
+fn subscriber<W>(json: bool, colours: bool, filter: &str, writer: W) -> Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_ansi(colours)
+        .with_writer(writer);
+    if json {
+        Dispatch::new(builder.json().finish().with(filter_fn(is_told)))
+    } else {
+        let plain = builder.with_target(false).finish();
+        Dispatch::new(plain.with(filter_fn(is_told)))
     }
+}
+
+/// Of the AWS SDK warnings only: below that it writes down whole requests, and in them the values of parameters.
+///
+/// A filter of its own and no directive of the other: there the longest target wins, and one that names a span opens all
+/// that happens in it.
+fn is_told(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("aws_") || *metadata.level() <= LevelFilter::WARN
 }
 
 /// Writes one line for each event; the second part tells whether the formatter puts colours in.
@@ -119,12 +131,55 @@ pub fn redact(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A sink that can be read.
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn the_sdk_of_aws_stays_quiet_whatever_is_asked_for() {
-        for asked in ["trace", "aws_=trace", "not a filter!"] {
-            let filter = super::quieted(asked).to_string();
-            assert!(filter.split(',').any(|d| d == "aws_=warn"), "{filter}");
-            assert!(!filter.contains("aws_=trace"), "{filter}");
+        for asked in [
+            "trace",
+            "aws_=trace",
+            "aws_smithy_runtime=trace",
+            "info,aws_smithy_runtime::client::orchestrator=trace",
+            "[try_op]=trace",
+            "trace,aws_smithy_runtime[try_op]=trace",
+            "not a filter!",
+        ] {
+            for json in [true, false] {
+                let kept = Kept::default();
+                let sink = kept.clone();
+                let log = subscriber(json, false, asked, move || sink.clone());
+
+                tracing::dispatcher::with_default(&log, || {
+                    let _inside = tracing::info_span!("try_op").entered();
+                    tracing::trace!(target: "aws_smithy_runtime", "CANARY");
+                    tracing::debug!(target: "aws_smithy_runtime::client::orchestrator", "CANARY");
+                    tracing::info_span!(target: "aws_sdk_s3", "put", body = "CANARY")
+                        .in_scope(|| tracing::error!(target: "isoform", "of ours"));
+                    tracing::warn!(target: "aws_smithy_runtime", "a warning");
+                });
+
+                let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+                assert!(!text.contains("CANARY"), "{asked}: {text}");
+                if asked.starts_with("trace") || asked.starts_with("info") {
+                    assert!(
+                        text.contains("a warning") && text.contains("of ours"),
+                        "{asked}: {text}"
+                    );
+                }
+            }
         }
     }
 
