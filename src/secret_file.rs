@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -51,11 +51,27 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(half, path)
 }
 
+/// Where systemd puts what a unit loads as credentials; only root makes folders in it.
+const CREDENTIALS: &str = "/run/credentials";
+
 /// Reads a secret file of at most 64 KiB.
 pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let own = std::env::var("CREDENTIALS_DIRECTORY").ok();
+    let folders: Vec<PathBuf> = own
+        .map(PathBuf::from)
+        .into_iter()
+        .chain([PathBuf::from(CREDENTIALS)])
+        .collect();
+    read_beside(path, &folders)
+}
+
+fn read_beside(path: &Path, credentials: &[PathBuf]) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = fs::File::open(path)?;
     let mode = file.metadata()?.mode();
-    if mode & 0o077 != 0 {
+    // To the user of a unit systemd gives a credential by an access list, and the bits of the group then show the mask of
+    // that list: 0440, and no group reads it (https://github.com/systemd/systemd/issues/29435).
+    let private = mode & 0o077 == 0 || mode & 0o237 == 0 && lies_in(path, credentials);
+    if !private {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
@@ -67,6 +83,15 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(64 << 10).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn lies_in(path: &Path, folders: &[PathBuf]) -> bool {
+    let Ok(path) = path.canonicalize() else {
+        return false;
+    };
+    let real = folders.iter().filter(|f| f.is_absolute());
+    real.filter_map(|f| f.canonicalize().ok())
+        .any(|f| path.starts_with(f))
 }
 
 #[cfg(test)]
@@ -85,5 +110,31 @@ mod tests {
         );
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("0640"));
+    }
+
+    #[test]
+    fn sec_53_a_credential_of_systemd_may_show_the_mask_of_its_list() {
+        let credentials = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let folders = [credentials.path().to_owned()];
+        let with = |folder: &Path, mode: u32| {
+            let path = folder.join(format!("{mode:o}.key"));
+            fs::write(&path, [1]).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            read_beside(&path, &folders)
+        };
+
+        for mode in [0o440, 0o400, 0o600] {
+            assert_eq!(*with(credentials.path(), mode).unwrap(), [1], "{mode:o}");
+        }
+        for mode in [0o640, 0o444, 0o460, 0o450] {
+            assert!(with(credentials.path(), mode).is_err(), "{mode:o}");
+        }
+        assert!(with(elsewhere.path(), 0o440).is_err());
+        let out = credentials
+            .path()
+            .join("..")
+            .join(elsewhere.path().file_name().unwrap());
+        assert!(with(&out, 0o440).is_err());
     }
 }
