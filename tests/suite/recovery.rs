@@ -169,6 +169,33 @@ fn a_frozen_daemon_moves_no_stack_on() {
     bench.becomes("stack/topic", "Failed(StackRolledBack)");
 }
 
+#[test]
+fn a_suspended_target_is_not_moved_on() {
+    let bench = stuck();
+    bench.cli(&["suspend", "stack/topic", "--reason", "later"], 0);
+    say(&bench, &["continue", "--skip", "Topic"], 0);
+    bench.becomes("stack/topic", "Held(Suspended)");
+    assert_eq!(bench.calls("ContinueUpdateRollback"), 1);
+    bench.cli(&["resume", "stack/topic"], 0);
+    bench.becomes("stack/topic", "Failed(StackRolledBack)");
+}
+
+#[test]
+fn a_daemon_that_only_observes_moves_no_stack_on() {
+    let mut bench = stuck();
+    bench.stop();
+    let config = bench.root.join("config.yaml");
+    let acting = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, acting.replace("mode: auto", "mode: observe")).unwrap();
+    bench.start();
+    let refused = say(&bench, &["continue", "--skip", "Topic"], 1);
+    assert!(
+        refused.contains("the mode of `beta` is observe"),
+        "{refused}"
+    );
+    assert_eq!(bench.calls("ContinueUpdateRollback"), 1);
+}
+
 fn push_topic(bench: &Bench, name: &str) {
     bench.write("topic.yaml", &topic(name));
     bench.push(name);

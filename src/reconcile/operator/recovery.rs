@@ -115,7 +115,7 @@ impl Line {
                 "{address} was never deployed by isoform: mend its stack by hand"
             )));
         }
-        let remedy = remedy(&observed.status, &history, skip, &address, asked)
+        let remedy = remedy(&observed.status, may_go(&history, asked), skip, &address)
             .map_err(OperatorError::NotNow)?;
         let said = match &remedy {
             Remedy::Continue { skip } if skip.is_empty() => "its rollback goes on".to_owned(),
@@ -262,15 +262,8 @@ impl Line {
     }
 }
 
-/// Tells what moves a stack, or why nothing can.
-fn remedy(
-    status: &StackStatus,
-    history: &History,
-    skip: &[String],
-    address: &Address,
-    asked: bool,
-) -> Result<Remedy, String> {
-    use StackStatus as S;
+/// Tells whether the stack of a target may be deleted to get it out of a failure; `asked` says whether Git has the target.
+fn may_go(history: &History, asked: bool) -> bool {
     // What failed is a removal of this very stack, and nobody has asked for the target again since.
     let failed = history.failed.as_ref().map(|(digest, _, _)| digest);
     let removal = history
@@ -278,18 +271,30 @@ fn remedy(
         .as_ref()
         .map(|s| removal_digest(&history.uid, s));
     let removal = failed.is_some() && failed == removal.as_ref() && !asked;
-    let may_go = history.applied.is_none() || removal;
+    history.applied.is_none() || removal
+}
+
+/// Tells what moves a stack, or why nothing can.
+///
+/// `may_go` says whether the stack may be deleted.
+fn remedy(
+    status: &StackStatus,
+    may_go: bool,
+    skip: &[String],
+    address: &Address,
+) -> Result<Remedy, String> {
+    use StackStatus as S;
     let remedy = match status {
         S::UpdateRollbackFailed => Remedy::Continue {
             skip: skip.to_vec(),
         },
         S::UpdateFailed => Remedy::Rollback,
-        S::CreateFailed if !may_go => Remedy::Rollback,
         S::CreateFailed | S::RollbackFailed if may_go => Remedy::Delete { retain: Vec::new() },
         S::DeleteFailed if may_go => Remedy::Delete {
             retain: skip.to_vec(),
         },
-        S::RollbackFailed | S::DeleteFailed => {
+        // Rolling a creation back deletes the stack too.
+        S::CreateFailed | S::RollbackFailed | S::DeleteFailed => {
             return Err(format!(
                 "the stack is {status}, and only deleting it can move it; {address} is deployed and asked for, so isoform does not: take it out of Git first, or mend it by hand"
             ));
@@ -328,18 +333,32 @@ mod tests {
 
     #[test]
     fn what_moves_a_stack_follows_from_its_status() {
-        let history = History::new("0".repeat(32).parse().unwrap());
         let address = Address::stack("a");
-        let of =
-            |status: &StackStatus, skip: &[String]| remedy(status, &history, skip, &address, true);
         let names = ["Db".to_owned()];
         let mut lines = Vec::new();
         for status in StackStatus::ALL {
-            let (plain, skipping) = (of(status, &[]), of(status, &names));
+            let of = |may_go, skip: &[String]| remedy(status, may_go, skip, &address);
+            let (plain, skipping) = (of(true, &[]), of(true, &names));
             lines.push(format!("{status}: {plain:?}"));
             // What cannot be moved cannot be moved by skipping either.
             assert!(plain.is_ok() || skipping.is_err(), "{status}");
+            if of(false, &[]) != plain {
+                lines.push(format!("  deployed and asked for: {:?}", of(false, &[])));
+            }
         }
         insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_deployed_stack_is_never_deleted_to_get_it_out_of_a_failure() {
+        let address = Address::stack("a");
+        for status in StackStatus::ALL {
+            let moved = remedy(status, false, &[], &address);
+            let kept = !matches!(moved, Ok(Remedy::Delete { .. }));
+            // CloudFormation deletes what it rolls back before it was ever whole.
+            assert!(kept, "{status}");
+            let rolled = matches!(moved, Ok(Remedy::Rollback));
+            assert!(!rolled || *status == StackStatus::UpdateFailed, "{status}");
+        }
     }
 }
