@@ -56,7 +56,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, conflicts_with = "file")]
     state: Option<PathBuf>,
     /// The folder of the local world whose shipped copy is compared.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     cloud: Option<PathBuf>,
     /// The public key to trust, hexadecimal; absent takes the one in the log's first entry.
     #[arg(long)]
@@ -66,7 +66,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "KEY")]
     signing_key: Vec<String>,
     /// The root key, to check payloads too.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     root_key: Option<PathBuf>,
     /// From the bundle store alone, without any state: that of the configuration, or `s3://<bucket>/<prefix>`.
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["file", "state", "root_key"])]
@@ -606,6 +606,7 @@ struct Evident {
 }
 
 async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
+    is_meant(&args)?;
     let signing = signing_keys(&args.signing_key)?;
     let result = match (&args.shipped, &args.file) {
         (Some(url), _) => from_store(global, &args, url).await.map(|e| (e, None)),
@@ -676,6 +677,41 @@ async fn verify_log(global: &Global, args: VerifyArgs) -> anyhow::Result<u8> {
         }
         Err(fault) => told(global, Err(fault.to_string()), &evident.notes, &[]),
     }
+}
+
+/// Refuses what would be passed over: a path that leads nowhere, and options that say nothing beside others.
+fn is_meant(args: &VerifyArgs) -> anyhow::Result<()> {
+    for (option, path) in [
+        ("--file", &args.file),
+        ("--state", &args.state),
+        ("--cloud", &args.cloud),
+        ("--root-key", &args.root_key),
+    ] {
+        if let Some(path) = path
+            && let Err(error) = std::fs::metadata(path)
+        {
+            return Err(usage(format!("{option}: {}: {error}", path.display())));
+        }
+    }
+    let url = args.shipped.as_deref().unwrap_or_default();
+    if !url.is_empty() && args.cloud.is_some() {
+        return Err(usage(
+            "--cloud: it is the store of a local world, and --shipped names another one; give one of them",
+        ));
+    }
+    for (option, given) in [
+        ("--owner", &args.owner),
+        ("--region", &args.region),
+        ("--sse-key", &args.sse_key),
+        ("--role", &args.role),
+    ] {
+        if url.is_empty() && given.is_some() {
+            return Err(usage(format!(
+                "{option}: it is about the bucket of --shipped s3://<bucket>/<prefix>; of the store of the configuration that says it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the public keys that somebody trusts.
@@ -793,8 +829,8 @@ async fn from_state(
     cloud: Option<PathBuf>,
     root_key: Option<PathBuf>,
 ) -> anyhow::Result<(Evident, Option<Arc<dyn ObjectStore>>)> {
-    let given = root_key.filter(|p| p.exists());
-    let given = given.map(|p| RootKey::read(&p)).transpose()?;
+    let given = root_key.map(|p| RootKey::read(&p)).transpose()?;
+    let mut notes = Vec::new();
     let (state, copy, root) = match state {
         Some(state) => (state, copy_in(cloud).await?, given),
         None => {
@@ -803,14 +839,25 @@ async fn from_state(
                 Some(_) => Some(crate::daemon::open(&found, &Clock::system()).await?),
                 None => None,
             };
-            let root = match (given, &found.root, &ports) {
-                (Some(given), ..) => Some(given),
-                (None, Root::File(path), _) if path.exists() => Some(RootKey::read(path)?),
+            // A key that nobody named is read where that can be: the chain is verified without it.
+            let read = match (&given, &found.root, &ports) {
+                (None, Root::File(path), _) => Some(RootKey::read(path).map_err(Into::into)),
                 (None, Root::Kms(_), Some(ports)) => {
                     let now = Clock::system().now();
-                    Some(crate::daemon::root_key(&found, ports.as_ref(), now).await?)
+                    Some(crate::daemon::root_key(&found, ports.as_ref(), now).await)
                 }
                 _ => None,
+            };
+            let root = match read {
+                Some(Ok(root)) => Some(root),
+                Some(Err(error)) => {
+                    let error: anyhow::Error = error;
+                    notes.push(format!(
+                        "payloads are not checked: the root key cannot be read: {error:#}"
+                    ));
+                    None
+                }
+                None => given,
             };
             let copy = match (cloud, &ports) {
                 (None, Some(ports)) => Some(ports.home()),
@@ -825,7 +872,7 @@ async fn from_state(
     let mut evident = Evident {
         entries,
         checkpoints,
-        notes: Vec::new(),
+        notes,
         payloads,
         shipped,
     };

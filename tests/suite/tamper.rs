@@ -1,6 +1,8 @@
 //! Tampering with the log of a real daemon is named.
 
 use crate::support::{Bench, python, text};
+use crate::world::{one, topic};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// Changes the database with Python's sqlite3, as an attacker with the file would.
@@ -98,7 +100,7 @@ fn sec_57_tampering_with_a_real_log_is_named() {
         (FORGED, "is not signed"),
         (
             "db.execute(\"update objects set body = cast(replace(cast(body as text), 'Minted', 'Munted') as blob) where name like 'log/%'\") # cloud",
-            "",
+            "unknown variant `Munted`",
         ),
         (
             "# cloud\ndb.execute(\"delete from objects where name = (select max(name) from objects where name like 'log/%')\")",
@@ -165,7 +167,7 @@ fn sec_57_tampering_with_a_real_log_is_named() {
         (FORGED, "is not signed", true),
         (
             "db.execute(\"update objects set body = cast(replace(cast(body as text), 'Minted', 'Munted') as blob) where name like 'log/%'\") # cloud",
-            "",
+            "unknown variant `Munted`",
             true,
         ),
     ] {
@@ -187,4 +189,44 @@ fn sec_57_tampering_with_a_real_log_is_named() {
             "{script}\nshould say `{said}`: {found}"
         );
     }
+}
+
+#[test]
+fn what_audit_verify_is_given_is_never_passed_over() {
+    let mut bench = one(&topic("one"));
+    bench.stop();
+    let here = bench.root.join("root.key").display().to_string();
+    let of = |more: &[&str]| -> Vec<String> {
+        let all = ["audit", "verify"].iter().chain(more);
+        all.map(|word| (*word).to_owned()).collect()
+    };
+    let mut refused: Vec<Vec<String>> = ["--file", "--state", "--cloud", "--root-key"]
+        .map(|option| of(&[option, "/nowhere/at/all"]))
+        .into();
+    for (option, value) in [
+        ("--owner", "333333333333"),
+        ("--region", "us-east-1"),
+        ("--sse-key", "arn:aws:kms:us-east-1:333333333333:key/k"),
+        ("--role", "arn:aws:iam::333333333333:role/r"),
+    ] {
+        refused.push(of(&["--shipped", option, value]));
+    }
+    refused.push(of(&["--file", &here, "--root-key", &here]));
+    refused.push(of(&["--file", &here, "--cloud", &here]));
+    refused.push(of(&["--shipped", "s3://bucket/x", "--cloud", &here]));
+    for arguments in &refused {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        bench.cli(&words, 64);
+    }
+
+    // The chain needs no key: one that cannot be read is told of, and holds nothing up.
+    let said = bench.cli(&["audit", "verify"], 0);
+    assert!(said.contains("payloads open"), "{said}");
+    std::fs::set_permissions(&here, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = bench.cli(&["audit", "verify"], 0);
+    assert!(
+        said.contains("payloads are not checked") && said.contains("chain verified"),
+        "{said}"
+    );
+    bench.cli(&["audit", "verify", "--root-key", &here], 1);
 }
