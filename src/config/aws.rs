@@ -118,9 +118,9 @@ pub(super) fn unused(file: &raw::File, faults: &mut Vec<String>) {
         );
     }
     for (name, store) in &file.bundle_stores {
-        if !store.url.starts_with("local://") {
+        if store.url != "local://bundles" {
             faults.push(format!(
-                "bundle_stores.{name}.url: beside `local` write local://…; without `local` the store is s3://…"
+                "bundle_stores.{name}.url: beside `local` write local://bundles; without `local` the store is s3://…"
             ));
         }
         if store.object_lock.is_some() {
@@ -134,8 +134,45 @@ pub(super) fn unused(file: &raw::File, faults: &mut Vec<String>) {
             ));
         }
     }
+    if file.bundle_stores.len() > 1 {
+        faults.push("bundle_stores: the embedded engine has one; take the others away".into());
+    }
+    for (name, store) in &file.bundle_stores {
+        for (key, given) in [
+            ("owner", store.owner.is_some()),
+            ("region", store.region.is_some()),
+            ("key", store.key.is_some()),
+            ("former_keys", !store.former_keys.is_empty()),
+            ("role", store.role.is_some()),
+            ("external_id", store.external_id.is_some()),
+        ] {
+            if given {
+                faults.push(format!(
+                    "bundle_stores.{name}.{key}: it is about a bucket of AWS, and the embedded store has none; take it away"
+                ));
+            }
+        }
+    }
+    if let Some(home) = file
+        .home
+        .as_ref()
+        .filter(|h| !file.bundle_stores.contains_key(*h))
+    {
+        faults.push(format!("home: there is no bundle store `{home}`"));
+    }
+    for (name, placement) in &file.placements {
+        let regions = placement.bundle_store.keys();
+        for region in regions.filter(|r| !placement.regions.contains(*r)) {
+            faults.push(no_such_region(name, region));
+        }
+    }
     for (name, account) in &file.accounts {
         let roles = &account.roles;
+        if account.external_id.is_some() {
+            faults.push(format!(
+                "accounts.{name}.external_id: the embedded engine takes no roles"
+            ));
+        }
         if account.hints.is_some() {
             faults.push(format!(
                 "accounts.{name}.hints: the embedded engine gives no hints; its stacks are looked at for nothing"
@@ -147,6 +184,10 @@ pub(super) fn unused(file: &raw::File, faults: &mut Vec<String>) {
             ));
         }
     }
+}
+
+fn no_such_region(placement: &str, region: &str) -> String {
+    format!("placements.{placement}.bundle_store.{region}: the placement has no such region")
 }
 
 /// Gives meaning to what the file says of AWS.
@@ -222,9 +263,7 @@ pub(super) fn resolve(
         };
         for region in raw.bundle_store.keys() {
             if !placement.regions.iter().any(|r| r.as_str() == region) {
-                faults.push(format!(
-                    "placements.{name}.bundle_store.{region}: the placement has no such region"
-                ));
+                faults.push(no_such_region(name, region));
             }
         }
         for region in &placement.regions {
@@ -724,6 +763,67 @@ state: { path: state, key: "file:root.key" }
         assert_eq!(queues, expected);
         let preview = hands.preview.clone();
         assert!(preview.is_some() && aws.queues.iter().all(|q| q.role == preview));
+    }
+
+    #[test]
+    fn what_the_embedded_engine_never_uses_is_a_fault() {
+        let good = r#"
+isoform: 1
+accounts: { t: { id: "333333333333" } }
+placements: { beta: { account: t, regions: [us-east-1], bundle_store: { us-east-1: main } } }
+sources: { p: { url: /srv/p.git, may: { services: ["*"] } } }
+bundle_stores: { main: { url: "local://bundles" } }
+home: main
+state: { path: state, key: "file:root.key" }
+local: { path: cloud }
+"#;
+        assert!(resolve(good).is_ok());
+        let of_a_bucket = [
+            ("owner", "'333333333333'"),
+            ("region", "us-east-1"),
+            ("key", "'arn:aws:kms:us-east-1:333333333333:key/k'"),
+            (
+                "former_keys",
+                "['arn:aws:kms:us-east-1:333333333333:key/k']",
+            ),
+            ("role", "r"),
+            ("external_id", "xx"),
+        ];
+        let mut cases: Vec<(String, String)> = of_a_bucket
+            .iter()
+            .map(|(key, value)| {
+                let text = good.replace("bundles\" }", &format!("bundles\", {key}: {value} }}"));
+                (text, format!("bundle_stores.main.{key}"))
+            })
+            .collect();
+        for (from, to, key) in [
+            (
+                "local://bundles",
+                "local://others",
+                "bundle_stores.main.url",
+            ),
+            (
+                "bundles\" }",
+                "bundles\" }, b: { url: 'local://bundles' }",
+                "bundle_stores",
+            ),
+            ("home: main", "home: them", "home"),
+            ("3\" }", "3\", external_id: xx }", "accounts.t.external_id"),
+            (
+                "{ us-east-1: main }",
+                "{ eu-west-1: main }",
+                "placements.beta.bundle_store.eu-west-1",
+            ),
+        ] {
+            cases.push((good.replace(from, to), key.to_owned()));
+        }
+        for (text, key) in cases {
+            let faults = resolve(&text).unwrap_err();
+            assert!(
+                faults.len() == 1 && faults[0].starts_with(&format!("{key}:")),
+                "{key}: {faults:?}"
+            );
+        }
     }
 
     #[test]
