@@ -3,6 +3,7 @@
 //! Nothing is written anywhere. What cannot be seen is said to be unseen, and is not held against anybody.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
@@ -143,13 +144,32 @@ fn own(config: &Config, report: &mut Report) {
             ),
         }
     }
-    let state = &config.state;
-    let says = if state.is_dir() {
-        format!("{} is there", state.display())
-    } else {
-        format!("the first run makes {}", state.display())
-    };
-    report.good("the state folder", says);
+    let (subject, state) = ("the state folder", &config.state);
+    let shown = state.display();
+    match std::fs::metadata(state) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            report.good(subject, format!("the first run makes {shown}"));
+        }
+        Err(error) => report.bad(
+            subject,
+            format!("{shown}: {error}"),
+            "run this as the daemon's user, or let that user into the folders above it",
+        ),
+        Ok(found) if !found.is_dir() => report.bad(
+            subject,
+            format!("{shown} is no folder"),
+            "give state.path another name",
+        ),
+        Ok(found) if found.mode() & 0o077 != 0 => report.bad(
+            subject,
+            format!(
+                "the mode of {shown} is {:04o}: others may look into it",
+                found.mode() & 0o7777
+            ),
+            format!("chmod 700 {shown}"),
+        ),
+        Ok(_) => report.good(subject, format!("{shown} is there")),
+    }
 }
 
 async fn cloud(

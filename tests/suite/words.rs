@@ -44,6 +44,18 @@ fn the_doctor_says_what_it_looks_at_without_aws() {
     let text = bench.cli(&["doctor"], 0);
     assert!(text.contains("nothing in AWS is used"), "{text}");
 
+    let state = bench.root.join("state");
+    std::fs::create_dir_all(&state).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&state, open).unwrap();
+    let text = bench.cli(&["doctor"], 1);
+    assert!(text.contains("chmod 700"), "{text}");
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::write(&state, "").unwrap();
+    let text = bench.cli(&["doctor"], 1);
+    assert!(text.contains("is no folder"), "{text}");
+    std::fs::remove_file(&state).unwrap();
+
     std::fs::remove_file(bench.root.join("root.key")).unwrap();
     let text = bench.cli(&["doctor"], 1);
     assert!(text.contains("isoform config key"), "{text}");
