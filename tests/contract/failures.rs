@@ -165,24 +165,28 @@ pub async fn a_kept_update_can_be_tried_again(world: &dyn Harness) {
     assert_eq!(found.status, S::UpdateComplete);
 }
 
-async fn stuck(world: &dyn Harness, name: &str) -> Option<isoform::domain::model::StackId> {
-    let id = apply(world, name, TWO).await.stack_id;
-    let can = world.fail(name, "B", During::Make, true).await
-        && world.fail(name, "A", During::Rollback, true).await;
-    if !can {
-        return None;
+async fn can_be_stuck(world: &dyn Harness, name: &str) -> bool {
+    world.fail(name, "B", During::Make, true).await
+        && world.fail(name, "A", During::Rollback, true).await
+}
+
+/// Applies an update whose rollback fails, in a world where that was scripted.
+async fn stuck(world: &dyn Harness, name: &str) -> isoform::domain::model::StackId {
+    for (logical, during) in [("B", During::Make), ("A", During::Rollback)] {
+        world.fail(name, logical, during, false).await;
     }
+    let id = apply(world, name, TWO).await.stack_id;
+    assert!(can_be_stuck(world, name).await);
     let found = apply(world, name, TWO_CHANGED).await;
     assert_eq!(found.status, S::UpdateRollbackFailed);
     assert!(found.status_reason.unwrap().contains("[A]"));
-    Some(id)
+    id
 }
 
 pub async fn a_rollback_that_fails_can_be_continued(world: &dyn Harness) {
     let name = world.name("orders");
-    let Some(id) = stuck(world, &name).await else {
-        return;
-    };
+    needs!(can_be_stuck(world, &name).await, "failures");
+    let id = stuck(world, &name).await;
     let mut update = proposal(world, &name, TWO).await;
     update.create = false;
     assert!(is_refused(world.engine().propose(&update).await));
@@ -205,9 +209,8 @@ pub async fn a_rollback_that_fails_can_be_continued(world: &dyn Harness) {
 
 pub async fn continuing_can_skip_resources(world: &dyn Harness) {
     let name = world.name("orders");
-    let Some(id) = stuck(world, &name).await else {
-        return;
-    };
+    needs!(can_be_stuck(world, &name).await, "failures");
+    let id = stuck(world, &name).await;
     // B never changed, so there is nothing to skip.
     let wrong = ["B".to_owned()];
     assert!(is_refused(
