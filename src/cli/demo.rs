@@ -30,7 +30,7 @@ pub(crate) struct DemoArgs {
     /// End as soon as everything rests.
     #[arg(long)]
     once: bool,
-    /// How slow the embedded engine is; 1 is some tens of milliseconds a resource.
+    /// How slow the embedded engine of a new demo is; 1 is some tens of milliseconds a resource.
     #[arg(long, default_value_t = 1.0)]
     pace: f64,
 }

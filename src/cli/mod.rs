@@ -185,9 +185,9 @@ enum Command {
         /// An address or a glob.
         target: String,
     },
-    /// Show what happened to a target.
+    /// Show what happened to a target, or in a deployment or commit.
     History {
-        /// An address or a glob.
+        /// An address, a stack name, a deployment or a commit.
         target: String,
         /// How many entries at the most.
         #[arg(short = 'n', long, default_value_t = 40)]

@@ -36,7 +36,7 @@ impl RootKey {
         Self::parse(&bytes)
     }
 
-    /// Reads the key, making it where there is none: for the demo and for `isoform init`.
+    /// Reads the key, making it where there is none: for the demo and for `isoform config key`.
     pub fn read_or_make(path: &Path) -> Result<Self, Error> {
         let bytes = crate::secret_file::read_or_make(path, || {
             let key = random::<32>().map_err(std::io::Error::other)?;

@@ -78,7 +78,7 @@ fn sec_51_a_secret_value_is_in_no_log_file_answer_or_store() {
     }
     let mut found = Vec::new();
     scan(&bench.root.join("cloud"), &mut found);
-    // The mirror holds the repository itself, and with it what was committed there: docs/formats/state.md says so.
+    // The mirror holds the repository itself, and with it what was committed there: SECURITY.md says so.
     for part in std::fs::read_dir(bench.root.join("state"))
         .unwrap()
         .map(|e| e.unwrap().path())

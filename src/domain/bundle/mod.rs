@@ -1,7 +1,7 @@
 //! Bundles as archives: deterministic to write, suspicious to read.
 //!
 //! A bundle's identity is the digest of its canonical file list, so it does not depend on the compressor or on the
-//! order in which files were met. `docs/formats/bundle-archive.md` describes both. Sealing is in
+//! order in which files were met. `docs/formats/bundles.md` describes both. Sealing is in
 //! [`crate::domain::seal`].
 
 use std::collections::BTreeMap;
