@@ -86,19 +86,13 @@ pub const CALLS: &[Call] = &[
         &["cloudformation:ContinueUpdateRollback"],
     ),
     used("RollbackStack", &["cloudformation:RollbackStack"]),
-    spare(
-        "DetectStackDrift",
-        "drift",
-        &["cloudformation:DetectStackDrift"],
-    ),
-    spare(
+    used("DetectStackDrift", &["cloudformation:DetectStackDrift"]),
+    used(
         "DescribeStackDriftDetectionStatus",
-        "drift",
         &["cloudformation:DescribeStackDriftDetectionStatus"],
     ),
-    spare(
+    used(
         "DescribeStackResourceDrifts",
-        "drift",
         &["cloudformation:DescribeStackResourceDrifts"],
     ),
     // The last two where the log is kept by Object Lock.

@@ -105,7 +105,7 @@ pub(crate) enum LocalCommand {
     Rotate {
         /// The placement in whose account and regions it lies.
         placement: String,
-        /// What it is: ssm:<name>, ssm-secure:<name> or secretsmanager:<name>.
+        /// What it is: `ssm:…`, `ssm-secure:…` or `secretsmanager:…`, with its name.
         reference: Reference,
     },
     /// Show how the world misbehaves, and let it.

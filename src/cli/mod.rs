@@ -279,6 +279,9 @@ enum Command {
         /// Only compare; take nothing over.
         #[arg(long)]
         check: bool,
+        /// Look too whether the resources are what the stack says; CloudFormation may take minutes for it.
+        #[arg(long)]
+        drift: bool,
     },
     /// Write the comment of a pull request: what merging a branch would do, the gravest first. The merge is made in memory.
     Preview(preview::PreviewArgs),
@@ -467,7 +470,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             target,
             stack,
             check,
-        } => online::adopt(&global, &target, stack.as_deref(), check).await,
+            drift,
+        } => online::adopt(&global, &target, stack.as_deref(), check, drift).await,
         Command::Cancel { target, reason } => {
             online::say_of(&global, "cancel", &target, &reason, json!({})).await
         }

@@ -735,8 +735,9 @@ pub(crate) async fn adopt(
     target: &str,
     stack: Option<&str>,
     check: bool,
+    drift: bool,
 ) -> anyhow::Result<u8> {
-    let body = json!({ "target": target, "stack": stack, "check": check });
+    let body = json!({ "target": target, "stack": stack, "check": check, "drift": drift });
     let found: Adoption = Client::connect(global)?.post("adopt", &body).await?;
     let same = found.changes.is_empty() && (found.adopted || found.differences.is_empty());
     let code = if found.adopted || (check && same) {
@@ -766,6 +767,9 @@ pub(crate) async fn adopt(
     );
     for line in lines {
         anstream::println!("            {line}");
+    }
+    for line in found.drift.iter().flatten() {
+        row("drift", &clean(line));
     }
     for note in &found.notes {
         row("note", &clean(note));

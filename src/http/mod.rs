@@ -350,6 +350,8 @@ struct Adopt {
     stack: Option<String>,
     #[serde(default)]
     check: bool,
+    #[serde(default)]
+    drift: bool,
 }
 
 async fn adopt(
@@ -361,7 +363,7 @@ async fn adopt(
     whole(async move {
         let stack = body.stack.as_deref();
         answer(
-            line.adopt_stack(&body.target, stack, body.check, &actor)
+            line.adopt_stack(&body.target, stack, body.check, body.drift, &actor)
                 .await?,
         )
     })

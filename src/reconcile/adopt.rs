@@ -18,7 +18,7 @@ use crate::domain::plan::{
     Change, ChangeSetStatus, Deployed, OWNER_TAGS, Observed, StatusClass, preview,
 };
 use crate::domain::template::Engine;
-use crate::port::{ChangeSet, StackRef};
+use crate::port::{ChangeSet, Drift, DriftState, StackRef};
 
 /// What looking at a stack that is to be taken over came to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Adoption {
     pub changes: Vec<Change>,
     /// How what is deployed differs from what Git asks for, in words.
     pub differences: Vec<String>,
+    /// How the resources differ from what the stack says, in words, where that was asked for; empty where they do not.
+    #[serde(default)]
+    pub drift: Option<Vec<String>>,
     /// What a person should know.
     pub notes: Vec<String>,
     /// The payload with everything that was compared, where it was taken over.
@@ -49,12 +52,14 @@ impl Line {
     /// Takes over a stack for a target that Git asks for and that has none, if that changes nothing in it.
     ///
     /// Without a stack it is the one that the target is named after. With `check` everything is compared and nothing
-    /// taken over. A stack in which something would change is not taken over: the answer says what.
+    /// taken over. A stack in which something would change is not taken over: the answer says what. With `drift` CloudFormation
+    /// is asked to look at every resource: what somebody changed by hand stops nothing, and is told and kept.
     pub async fn adopt_stack(
         &self,
         target: &str,
         stack: Option<&str>,
         check: bool,
+        drift: bool,
         actor: &Actor,
     ) -> Result<Adoption, OperatorError> {
         let (uid, address) = self.one(target)?;
@@ -126,6 +131,7 @@ impl Line {
             adopted: false,
             changes: Vec::new(),
             differences,
+            drift: None,
             notes: roles.into_iter().chain(notes(&template)).collect(),
             evidence: None,
         };
@@ -150,6 +156,14 @@ impl Line {
                 return Ok(report);
             }
         }
+        if drift {
+            match engine.drift(&observed.stack_id).await {
+                Ok(found) => report.drift = Some(drifts(&found)),
+                Err(error) => report.notes.push(format!(
+                    "whether its resources are what the stack says could not be told: {error}"
+                )),
+            }
+        }
         // Options that no change set carries would be the first change.
         let desired = &rendering.desired;
         let by_option = desired.stack_policy.is_some() && desired.stack_policy != policy
@@ -166,6 +180,7 @@ impl Line {
             rendered: &desired.template,
             proof: &read,
             differences: &report.differences,
+            drift: report.drift.as_deref(),
         };
         let digest = self
             .take_over(
@@ -444,6 +459,7 @@ struct Evidence<'a> {
     rendered: &'a str,
     proof: &'a ChangeSet,
     differences: &'a [String],
+    drift: Option<&'a [String]>,
 }
 
 impl Evidence<'_> {
@@ -455,6 +471,7 @@ impl Evidence<'_> {
             "rendered": self.rendered,
             "change_set": { "status": self.proof.status, "reason": self.proof.reason },
             "differences": self.differences,
+            "drift": self.drift,
         })
     }
 }
@@ -482,6 +499,24 @@ fn stack_ref(text: &str, target: &Target) -> Result<StackRef, OperatorError> {
         .parse()
         .map_err(|e| OperatorError::NoSuch(format!("{e}")))?;
     Ok(StackRef::Name(name))
+}
+
+fn drifts(found: &[Drift]) -> Vec<String> {
+    let one = |d: &Drift| {
+        let what = match d.state {
+            DriftState::Modified => format!(
+                "was changed by hand: {}; a change of that property overwrites it",
+                d.properties.join(", ")
+            ),
+            DriftState::Deleted => "is gone: a change of it fails".to_owned(),
+            DriftState::NotChecked => "cannot be looked at".to_owned(),
+        };
+        format!("{} ({}) {what}", d.logical, d.kind)
+    };
+    match found.is_empty() {
+        true => vec!["every resource is what the stack says".into()],
+        false => found.iter().map(one).collect(),
+    }
 }
 
 fn in_words(change: &Change) -> String {

@@ -140,6 +140,30 @@ fn a_stack_of_proton_gets_no_tag_and_its_secret_stays_what_it_is() {
     bench.stop();
 }
 
+#[test]
+fn what_was_changed_by_hand_is_told_and_kept_and_stops_nothing() {
+    let bench = left_behind(PLACEMENTS);
+    bench.becomes("stack/topic", "Foreign(NotOurs)");
+    let as_it_is = bench.cli(&["adopt", "stack/topic", "--check", "--drift"], 0);
+    assert!(
+        as_it_is.contains("every resource is what the stack says"),
+        "{as_it_is}"
+    );
+    let change = ["local", "change", "AWSProton-topic", "Topic", "--set"];
+    bench.cli(&[&change[..], &["DisplayName=by hand"]].concat(), 0);
+
+    let without = bench.cli(&["adopt", "stack/topic", "--check"], 0);
+    let said = bench.cli(&["adopt", "stack/topic", "--drift"], 0);
+
+    assert!(!without.contains("by hand"), "{without}");
+    assert!(
+        said.contains("Topic (AWS::SNS::Topic) was changed by hand: DisplayName")
+            && said.contains("adopted"),
+        "{said}"
+    );
+    bench.becomes("stack/topic", "InSync(Settled)");
+}
+
 fn writes(bench: &Bench) -> Vec<i64> {
     [
         "CreateChangeSet",
@@ -356,7 +380,7 @@ fn the_role_that_the_stack_has_must_be_one_that_cloudformation_can_take() {
             built.line.look("poll", &actor).await.unwrap();
             built
                 .line
-                .adopt_stack("stack/topic", None, true, &actor)
+                .adopt_stack("stack/topic", None, true, false, &actor)
                 .await
         });
 

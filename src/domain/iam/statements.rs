@@ -12,6 +12,7 @@ const RENDERED: &str = "rendered/*";
 
 /// Calls that name no stack.
 const EVERYWHERE: &[&str] = &[
+    "cloudformation:DescribeStackDriftDetectionStatus",
     "cloudformation:GetTemplateSummary",
     "cloudformation:ListStacks",
 ];
@@ -19,7 +20,9 @@ const LOOK: &[&str] = &[
     "cloudformation:DescribeChangeSet",
     "cloudformation:DescribeEvents",
     "cloudformation:DescribeStackEvents",
+    "cloudformation:DescribeStackResourceDrifts",
     "cloudformation:DescribeStacks",
+    "cloudformation:DetectStackDrift",
     "cloudformation:GetStackPolicy",
     "cloudformation:GetTemplate",
     "cloudformation:ListChangeSets",
