@@ -149,7 +149,7 @@ fn what_was_changed_by_hand_is_told_and_kept_and_stops_nothing() {
         as_it_is.contains("every resource is what the stack says"),
         "{as_it_is}"
     );
-    let change = ["local", "change", "AWSProton-topic", "Topic", "--set"];
+    let change = ["local", "change", "AWSProton-topic", "T", "--set"];
     bench.cli(&[&change[..], &["DisplayName=by hand"]].concat(), 0);
 
     let without = bench.cli(&["adopt", "stack/topic", "--check"], 0);
@@ -157,7 +157,7 @@ fn what_was_changed_by_hand_is_told_and_kept_and_stops_nothing() {
 
     assert!(!without.contains("by hand"), "{without}");
     assert!(
-        said.contains("Topic (AWS::SNS::Topic) was changed by hand: DisplayName")
+        said.contains("T (AWS::SNS::Topic) was changed by hand: DisplayName")
             && said.contains("adopted"),
         "{said}"
     );
