@@ -117,12 +117,13 @@ impl<'a> Shown<'a> {
         self.concerns.first().map(|(_, c)| c.worry)
     }
 
-    /// What orders targets: loss, rights, doors, then replacements, deletions, changes, and creations last.
-    fn gravity(&self) -> (Option<Worry>, bool, bool, bool) {
+    /// What orders targets: loss, rights, doors, then replacements, deletions, what may be replaced, changes, and creations last.
+    fn gravity(&self) -> (Option<Worry>, bool, bool, bool, bool) {
         (
             self.worry(),
             self.count(is_replaced) > 0,
             self.count(is_deleted) > 0,
+            self.count(is_maybe) > 0,
             !self.diff.create,
         )
     }
@@ -136,7 +137,7 @@ impl<'a> Shown<'a> {
             Some(Worry::Loss) => "🔴",
             Some(Worry::Access | Worry::Network) => "🟠",
             Some(Worry::Policy) => "🟡",
-            None if self.count(is_replaced) + self.count(is_deleted) > 0 => "🟡",
+            None if [is_replaced, is_deleted, is_maybe].map(|is| self.count(is)) != [0; 3] => "🟡",
             None => "🟢",
         }
     }
@@ -208,12 +209,16 @@ impl<'a> Shown<'a> {
                     Replacement::Conditional => "   may force replacement",
                     Replacement::Never => "",
                 };
+                let key = format!("{}.{}", change.logical, property.path);
+                let place = self.diff.places.get(&key);
+                let place = place.map(|p| format!("   {}", short(p)));
                 let _ = writeln!(
                     out,
-                    "      {}  {} → {}{forces}",
+                    "      {}  {} → {}{forces}{}",
                     short(&property.path),
                     shown(&property.before, "(not set)"),
                     shown(&property.after, "(removed)"),
+                    place.unwrap_or_default(),
                 );
             }
         }
@@ -612,6 +617,19 @@ mod tests {
     #[test]
     fn a_comment_says_the_gravest_first() {
         insta::assert_snapshot!(comment(&report(), &ABOUT));
+    }
+
+    #[test]
+    fn what_may_be_replaced_stands_before_what_is_in_place() {
+        let mut report = report();
+        let vpc = property("Tenancy", "\"a\"", "\"b\"", Replacement::Conditional);
+        report.targets = vec![
+            target("stack/a", vec![change("T", "AWS::SNS::Topic", Vec::new())]),
+            target("stack/b", vec![change("V", "AWS::EC2::VPC", vec![vpc])]),
+        ];
+        let text = comment(&report, &ABOUT);
+        let (b, a) = (text.find("🟡 `stack/b`"), text.find("🟢 `stack/a`"));
+        assert!(b.is_some() && b < a, "{text}");
     }
 
     #[test]

@@ -214,7 +214,11 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
     let denies = |v: Option<&Value>| v.and_then(|v| v.get("Effect")).is_some_and(|e| e == "Deny");
     let stars = |v: Option<&Value>| v.map_or(0, |v| v.to_string().matches('*').count());
     let was = || format!("(was {})", text(before));
-    let grown = if allows(after) && before.is_none() {
+    let made = change.action == Action::Add;
+    let grown = if made && !is_wide(leaf) {
+        // Something new has rights of its own: only what reaches far is worth a look.
+        None
+    } else if allows(after) && before.is_none() {
         Some(format!("{logical} + {}", statement(after)))
     } else if denies(before) && !denies(after) {
         Some(format!("{logical} denies no more: {}", statement(before)))
@@ -250,7 +254,7 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
     };
     match grown {
         Some(says) => Some((Worry::Access, says)),
-        None if change.action == Action::Add => None,
+        None if made => None,
         None => Some((
             Worry::Policy,
             format!(
@@ -260,6 +264,40 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
                 text(after)
             ),
         )),
+    }
+}
+
+/// Tells whether what is new reaches beyond single actions for single principals.
+fn is_wide(leaf: &Leaf<'_>) -> bool {
+    let starred = |v: &Value| {
+        let all = match v {
+            Value::Array(items) => items.iter().collect(),
+            one => vec![one],
+        };
+        all.iter()
+            .filter_map(|v| v.as_str())
+            .any(|t| t == "*" || t.ends_with(":*"))
+    };
+    let Some(after) = leaf.after else {
+        return false;
+    };
+    if leaf.path.contains("ManagedPolicyArns") {
+        let name = text(Some(after));
+        return ["AdministratorAccess", "FullAccess", "PowerUserAccess"]
+            .iter()
+            .any(|wide| name.contains(wide));
+    }
+    match after.get("Effect") {
+        Some(_) => {
+            let principal = after.get("Principal");
+            let anybody =
+                principal.is_some_and(|p| starred(p) || p.get("AWS").is_some_and(starred));
+            let not = ["NotAction", "NotPrincipal", "NotResource"];
+            anybody
+                || after.get("Action").is_some_and(starred)
+                || not.iter().any(|name| after.get(*name).is_some())
+        }
+        None => starred(after),
     }
 }
 
@@ -466,6 +504,48 @@ mod tests {
                 worry, expected,
                 "{kind} {path} {before:?} {after:?}: {found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn of_what_is_new_only_what_reaches_far_is_named() {
+        let policy = |action: &str, principal: Value| json!({ "Statement": [{ "Effect": "Allow", "Action": action, "Resource": "*", "Principal": principal }] });
+        for (path, after, named) in [
+            (
+                "PolicyDocument",
+                policy("logs:PutLogEvents", json!({ "Service": "ecs" })),
+                false,
+            ),
+            (
+                "PolicyDocument",
+                policy("s3:*", json!({ "Service": "ecs" })),
+                true,
+            ),
+            (
+                "PolicyDocument",
+                policy("*", json!({ "Service": "ecs" })),
+                true,
+            ),
+            (
+                "PolicyDocument",
+                policy("sts:AssumeRole", json!({ "AWS": "*" })),
+                true,
+            ),
+            (
+                "ManagedPolicyArns",
+                json!(["arn:aws:iam::aws:policy/AdministratorAccess"]),
+                true,
+            ),
+            (
+                "ManagedPolicyArns",
+                json!(["arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"]),
+                false,
+            ),
+        ] {
+            let mut new = change("AWS::IAM::Role", path, None, Some(after.clone()));
+            new.action = Action::Add;
+            let found = concerns(&new);
+            assert_eq!(!found.is_empty(), named, "{after}: {found:?}");
         }
     }
 
