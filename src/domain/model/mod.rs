@@ -13,7 +13,6 @@ mod time;
 
 pub use canonical::{Room, Unspellable, canonical_into};
 pub use condition::{Condition, Reason, SyncResult};
-#[cfg(feature = "edge")]
 pub(crate) use digest::hex;
 pub use digest::{Digest, KeyedHasher, canonical_json, is_sha256_hex, sha256_hex};
 pub use finding::{Finding, Place, Related, Severity, Span, closest};
