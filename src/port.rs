@@ -572,14 +572,15 @@ pub trait HintQueue: Send + Sync {
     async fn remove(&self, receipts: &[String]) -> Result<(), Error>;
 }
 
+/// What is told of references: a version, or why it cannot be told. What does not exist is left out.
+pub type Told = BTreeMap<Reference, Result<String, Error>>;
+
 /// Which versions values have that templates refer to, in one account and region. Values themselves are never returned.
 #[async_trait]
 pub trait Versions: Send + Sync {
-    /// Returns the version that each reference names now, of those that there are.
-    async fn versions(
-        &self,
-        of: &BTreeSet<Reference>,
-    ) -> Result<BTreeMap<Reference, String>, Error>;
+    /// Returns the version that each reference names now, of those that there are. One that may not be read is an error of
+    /// its own and hides no other.
+    async fn versions(&self, of: &BTreeSet<Reference>) -> Result<Told, Error>;
 }
 
 /// How often a service was called, by account, region and call, and what it refuses.

@@ -9,7 +9,7 @@ use super::error;
 use super::session::Session;
 use crate::domain::cfn::{Keeper, Reference};
 use crate::domain::model::AccountId;
-use crate::port::{Error, Versions};
+use crate::port::{Disposition, Error, Told, Versions};
 
 /// The most names that GetParameters takes at once:
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>
@@ -38,32 +38,53 @@ impl AwsVersions {
         }
     }
 
-    /// Encrypted ones are not opened: their version is told all the same.
+    /// Encrypted ones are not opened: their version is told all the same. A name that may not be read, or is none, refuses the
+    /// whole call: then each is asked for by itself.
     async fn of_parameters(
         &self,
         names: &[&str],
-        found: &mut BTreeMap<String, String>,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeMap<String, Result<String, Error>>, Error> {
+        let mut found = BTreeMap::new();
         for some in names.chunks(NAMES) {
-            let asked = some.iter().map(|n| (*n).to_owned()).collect();
-            let answer = self
-                .parameters
-                .get_parameters()
-                .set_names(Some(asked))
-                .with_decryption(false)
-                .send()
-                .await
-                .map_err(|e| error::of("GetParameters", &some.join(", "), e))?;
-            for parameter in answer.parameters() {
-                // Asked for by name or by ARN: it is one of the two.
-                for name in [parameter.name(), parameter.arn()].into_iter().flatten() {
-                    if some.contains(&name) && parameter.version() > 0 {
-                        found.insert(name.to_owned(), parameter.version().to_string());
+            match self.get_parameters(some).await {
+                Ok(versions) => found.extend(versions.into_iter().map(|(n, v)| (n, Ok(v)))),
+                Err(refused) if refused.disposition() == Disposition::Stall => {
+                    for name in some {
+                        match self.get_parameters(std::slice::from_ref(name)).await {
+                            Ok(one) => found.extend(one.into_iter().map(|(n, v)| (n, Ok(v)))),
+                            Err(error) if error.disposition() == Disposition::Stall => {
+                                found.insert((*name).to_owned(), Err(error));
+                            }
+                            Err(error) => return Err(error),
+                        }
                     }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn get_parameters(&self, names: &[&str]) -> Result<BTreeMap<String, String>, Error> {
+        let asked = names.iter().map(|n| (*n).to_owned()).collect();
+        let answer = self
+            .parameters
+            .get_parameters()
+            .set_names(Some(asked))
+            .with_decryption(false)
+            .send()
+            .await
+            .map_err(|e| error::of("GetParameters", &names.join(", "), e))?;
+        let mut found = BTreeMap::new();
+        for parameter in answer.parameters() {
+            // Asked for by name or by ARN: it is one of the two.
+            for name in [parameter.name(), parameter.arn()].into_iter().flatten() {
+                if names.contains(&name) && parameter.version() > 0 {
+                    found.insert(name.to_owned(), parameter.version().to_string());
                 }
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     async fn of_secret(&self, name: &str, stage: &str) -> Result<Option<String>, Error> {
@@ -90,10 +111,7 @@ impl AwsVersions {
 
 #[async_trait]
 impl Versions for AwsVersions {
-    async fn versions(
-        &self,
-        of: &BTreeSet<Reference>,
-    ) -> Result<BTreeMap<Reference, String>, Error> {
+    async fn versions(&self, of: &BTreeSet<Reference>) -> Result<Told, Error> {
         let check = self.session.is_of(&self.account);
         self.checked.get_or_try_init(|| check).await?;
         let is_secret = |r: &&Reference| r.keeper == Keeper::Secret;
@@ -103,13 +121,15 @@ impl Versions for AwsVersions {
             .map(|r| r.name.as_str())
             .collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let mut parameters = BTreeMap::new();
-        self.of_parameters(&names, &mut parameters).await?;
-        let mut found = BTreeMap::new();
+        let parameters = self.of_parameters(&names).await?;
+        let mut found = Told::new();
         for reference in of {
             let version = if is_secret(&reference) {
                 let stage = reference.stage.as_deref().unwrap_or(CURRENT);
-                self.of_secret(&reference.name, stage).await?
+                match self.of_secret(&reference.name, stage).await {
+                    Err(error) if error.disposition() != Disposition::Stall => return Err(error),
+                    told => told.transpose(),
+                }
             } else {
                 parameters.get(&reference.name).cloned()
             };

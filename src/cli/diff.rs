@@ -142,15 +142,20 @@ pub(crate) async fn plan(global: &Global, targets: &str) -> anyhow::Result<u8> {
     )
 }
 
-fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
-    let faults = report.findings.iter().filter(|f| f.is_error()).count();
-    let code = if faults > 0 {
+/// Returns what a command ends with that has shown a report.
+pub(crate) fn code_of(report: &DiffReport) -> u8 {
+    if report.findings.iter().any(|f| f.is_error()) {
         FAILED
     } else if report.is_empty() {
         DONE
     } else {
         CHANGES
-    };
+    }
+}
+
+fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
+    let faults = report.findings.iter().filter(|f| f.is_error()).count();
+    let code = code_of(report);
     if global.output == Output::Json {
         show::json(report)?;
         return Ok(code);

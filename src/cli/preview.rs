@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::show;
-use super::{CHANGES, DONE, FAILED, Global, Output, usage};
+use super::{FAILED, Global, Output, usage};
 use crate::domain::bundle;
 use crate::domain::model::Revision;
 use crate::domain::plan::{About, DiffReport, comment};
@@ -79,13 +79,7 @@ pub(crate) async fn preview(global: &Global, args: &PreviewArgs) -> anyhow::Resu
     report.findings.extend(tree.findings);
     report.findings.sort();
     report.findings.dedup();
-    let code = if report.findings.iter().any(|f| f.is_error()) {
-        FAILED
-    } else if report.is_empty() {
-        DONE
-    } else {
-        CHANGES
-    };
+    let code = super::diff::code_of(&report);
     if global.output == Output::Json {
         let text = serde_json::to_string_pretty(&report)?;
         give(args, &format!("{text}\n"))?;

@@ -185,14 +185,7 @@ pub(crate) fn changes(changes: &[Change], places: &dyn Fn(&str) -> Option<String
             (_, Replacement::Conditional) => ("-/~", YELLOW, "may be replaced"),
             _ => ("  ~", YELLOW, "in place"),
         };
-        let fate = match change.policy {
-            Some(PolicyAction::ReplaceAndDelete) => "; the old one is deleted",
-            Some(PolicyAction::ReplaceAndSnapshot) => "; the old one is deleted with a snapshot",
-            Some(PolicyAction::ReplaceAndRetain) => "; the old one stays",
-            Some(PolicyAction::Snapshot) => " with a snapshot",
-            Some(PolicyAction::Retain) => " from the stack and stays",
-            _ => "",
-        };
+        let fate = change.policy.map_or("", PolicyAction::fate);
         let loss = if change.loses_state() {
             format!(
                 "   {RED}{}{RESET}",

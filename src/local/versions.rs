@@ -1,13 +1,13 @@
 //! Values that templates refer to: the world knows that they are there and how often they were changed, and no value.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
 use super::world::{World, WorldError, get, put};
 use crate::domain::cfn::Reference;
 use crate::domain::model::{AccountId, Region};
-use crate::port::{Error, Versions};
+use crate::port::{Error, Told, Versions};
 
 /// What one account and region of a world keep.
 pub struct LocalVersions {
@@ -43,15 +43,12 @@ impl LocalVersions {
 
 #[async_trait]
 impl Versions for LocalVersions {
-    async fn versions(
-        &self,
-        of: &BTreeSet<Reference>,
-    ) -> Result<BTreeMap<Reference, String>, Error> {
+    async fn versions(&self, of: &BTreeSet<Reference>) -> Result<Told, Error> {
         let mut tx = self.world.begin().await.map_err(Error::from)?;
-        let mut found = BTreeMap::new();
+        let mut found = Told::new();
         for reference in of {
             if let Some(version) = get::<u64>(&mut tx, "value", &self.id(reference)).await? {
-                found.insert(reference.clone(), version.to_string());
+                found.insert(reference.clone(), Ok(version.to_string()));
             }
         }
         tx.commit().await.map_err(WorldError::from)?;

@@ -14,7 +14,7 @@ use super::{Error, Line, Shared, Snapshot};
 use crate::domain::cfn::Reference;
 use crate::domain::estate::{Rendering, Target};
 use crate::domain::model::{Digest, Finding, Place, Span, TargetUid, canonical_json};
-use crate::port;
+use crate::port::Told;
 
 /// What is known of references.
 #[derive(Debug, Default)]
@@ -98,14 +98,21 @@ impl Shared {
         rendering.pin(&known);
     }
 
-    /// Takes in what a place has now, and returns whose versions are other ones.
-    fn reread(
-        &mut self,
-        spot: &Spot,
-        found: BTreeMap<Reference, String>,
-        who: &BTreeSet<TargetUid>,
-    ) -> Vec<TargetUid> {
+    /// Takes in what a place has now, and returns whose versions are other ones. Of what cannot be told, what was known stays.
+    fn reread(&mut self, spot: &Spot, told: Told, who: &BTreeSet<TargetUid>) -> Vec<TargetUid> {
         let before = self.references.versions.get(spot);
+        let mut found = BTreeMap::new();
+        for (reference, version) in told {
+            let version = version.inspect_err(|error| {
+                tracing::warn!(
+                    "{reference} cannot be looked at: {error}; whoever refers to it stays as it is"
+                );
+            });
+            let known = || before.and_then(|b| b.get(&reference)).cloned();
+            if let Some(version) = version.ok().or_else(known) {
+                found.insert(reference, version);
+            }
+        }
         let changed = |r: &&Reference| before.and_then(|b| b.get(*r)) != found.get(*r);
         let concerns = |uid: &&TargetUid| {
             let all = self.references.of.get(*uid);
@@ -130,7 +137,10 @@ impl Line {
             return Ok(Ok(()));
         }
         let versions = self.ports.versions(&target.placement, &target.region)?;
-        let found = versions.versions(&unknown).await?;
+        let mut found = BTreeMap::new();
+        for (reference, version) in versions.versions(&unknown).await? {
+            found.insert(reference, version?);
+        }
         let missing = {
             let mut shared = self.shared();
             let known = shared.references.versions.entry(spot_of(target));
@@ -180,15 +190,10 @@ impl Line {
                 Ok(versions) => versions.versions(&what).await,
                 Err(error) => Err(error),
             };
-            let found = match found {
-                // One that may not be read hides no other: each is asked for with the hands of who refers to it.
-                Err(error) if who.len() > 1 => self.reread_each(&newest, &spot, &who, &error).await,
-                found => found,
-            };
+            let (account, region) = &spot;
             let concerned = match found {
-                Ok(found) => self.shared().reread(&spot, found, &who),
+                Ok(told) => self.shared().reread(&spot, told, &who),
                 Err(error) => {
-                    let (account, region) = &spot;
                     tracing::warn!(
                         "the versions of what templates refer to in {account}, {region} cannot be read: {error}"
                     );
@@ -200,49 +205,6 @@ impl Line {
                 self.shared().stir(&uid);
                 self.enqueue(&uid, Duration::ZERO);
             }
-        }
-    }
-}
-
-impl Line {
-    /// Asks target by target. For whoever cannot be asked, what was known stays. Fails where nobody can.
-    async fn reread_each(
-        &self,
-        newest: &Snapshot,
-        spot: &Spot,
-        who: &BTreeSet<TargetUid>,
-        first: &port::Error,
-    ) -> Result<BTreeMap<Reference, String>, port::Error> {
-        let (mut found, mut answered) = (BTreeMap::new(), false);
-        for (address, uid) in newest.uids.iter().filter(|(_, uid)| who.contains(*uid)) {
-            let Some(target) = newest.compiled.targets.get(address) else {
-                continue;
-            };
-            let (all, known) = {
-                let shared = self.shared();
-                let all = shared.references.of.get(uid).cloned().unwrap_or_default();
-                let known = shared.references.known(spot, &all);
-                (all, known)
-            };
-            let versions = self.ports.versions(&target.placement, &target.region)?;
-            match versions.versions(&all).await {
-                Ok(now) => {
-                    found.extend(now);
-                    answered = true;
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        "what {address} refers to cannot be looked at: {error}; it stays as it is"
-                    );
-                    for (reference, version) in known {
-                        found.entry(reference).or_insert(version);
-                    }
-                }
-            }
-        }
-        match answered {
-            true => Ok(found),
-            false => Err(first.clone()),
         }
     }
 }
@@ -283,6 +245,7 @@ fn is_missing(target: &Target, rendering: &Rendering, reference: &Reference) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port;
 
     #[test]
     fn who_refers_to_what_is_another_version_is_concerned() {
@@ -292,8 +255,15 @@ mod tests {
             "000000000001".parse().unwrap(),
             "us-east-1".parse().unwrap(),
         );
-        let found = |all: &[(&str, &str)]| -> BTreeMap<Reference, String> {
-            let one = |(r, v): &(&str, &str)| (reference(r), (*v).to_owned());
+        let found = |all: &[(&str, &str)]| -> Told {
+            let one = |(r, v): &(&str, &str)| {
+                let denied = || Err(port::Error::Denied("no".into()));
+                let version = match *v {
+                    "denied" => denied(),
+                    version => Ok(version.to_owned()),
+                };
+                (reference(r), version)
+            };
             all.iter().map(one).collect()
         };
         let mut shared = Shared::default();
@@ -310,6 +280,10 @@ mod tests {
             [uid('a'), uid('b')]
         );
         assert!(reread(&[("ssm:x", "1"), ("ssm:y", "1")]).is_empty());
+        assert_eq!(reread(&[("ssm:x", "1"), ("ssm:y", "2")]), [uid('b')]);
+        // One that may not be read stays as it was, and hides no other.
+        assert!(reread(&[("ssm:x", "denied"), ("ssm:y", "2")]).is_empty());
+        assert_eq!(reread(&[("ssm:x", "denied"), ("ssm:y", "3")]), [uid('b')]);
         assert_eq!(reread(&[("ssm:x", "1"), ("ssm:y", "2")]), [uid('b')]);
         // Gone is another one too.
         assert_eq!(reread(&[("ssm:y", "2")]), [uid('a'), uid('b')]);

@@ -8,7 +8,8 @@ use crate::harness::*;
 
 async fn told(world: &dyn Harness, of: &[&Reference]) -> BTreeMap<Reference, String> {
     let of: BTreeSet<Reference> = of.iter().map(|r| (*r).clone()).collect();
-    world.versions().versions(&of).await.unwrap()
+    let told = world.versions().versions(&of).await.unwrap();
+    told.into_iter().map(|(r, v)| (r, v.unwrap())).collect()
 }
 
 fn reference(text: &str) -> Reference {

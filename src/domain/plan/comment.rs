@@ -427,14 +427,7 @@ fn line_of(change: &Change) -> String {
         (_, Replacement::Conditional) => ("!  ", "may be replaced"),
         _ => ("!  ", "in place"),
     };
-    let fate = match change.policy {
-        Some(PolicyAction::ReplaceAndDelete) => "; the old one is deleted",
-        Some(PolicyAction::ReplaceAndSnapshot) => "; the old one is deleted with a snapshot",
-        Some(PolicyAction::ReplaceAndRetain) => "; the old one stays",
-        Some(PolicyAction::Snapshot) => " with a snapshot",
-        Some(PolicyAction::Retain) => " from the stack and stays",
-        _ => "",
-    };
+    let fate = change.policy.map_or("", PolicyAction::fate);
     format!(
         "{mark} {}  {}  {word}{fate}",
         short(&change.logical),
@@ -442,15 +435,21 @@ fn line_of(change: &Change) -> String {
     )
 }
 
-/// Takes out what would begin a new line, hide or turn around what stands there.
+/// Tells whether a character begins a new line, hides, or turns around what stands there.
+fn hides(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if hides(c) { '·' } else { c })
+        .collect()
+}
+
+/// For inside of the comment that holds the marker, which it never ends.
 fn plain(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-    };
-    let clean = text.chars().map(|c| if hides(c) { '·' } else { c });
-    // Would end the comment that holds the marker.
-    clean.collect::<String>().replace("--", "-\u{2010}")
+    clean(text).replace("--", "-\u{2010}")
 }
 
 fn cut(text: &str) -> String {
@@ -462,15 +461,7 @@ fn cut(text: &str) -> String {
 
 /// For inside of a fence: one line, which is never its end.
 fn short(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-    };
-    let clean: String = text
-        .chars()
-        .map(|c| if hides(c) { '·' } else { c })
-        .collect();
-    cut(&clean)
+    cut(&clean(text))
 }
 
 /// A word in a line of Markdown, as it is. A backtick would end it, a bar the cell of a table.

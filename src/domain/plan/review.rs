@@ -45,6 +45,20 @@ pub enum PolicyAction {
     ReplaceAndSnapshot,
 }
 
+impl PolicyAction {
+    /// Says what becomes of the old resource, to stand behind what happens to it; empty where it is as everybody expects.
+    pub fn fate(self) -> &'static str {
+        match self {
+            Self::ReplaceAndDelete => "; the old one is deleted",
+            Self::ReplaceAndSnapshot => "; the old one is deleted with a snapshot",
+            Self::ReplaceAndRetain => "; the old one stays",
+            Self::Snapshot => " with a snapshot",
+            Self::Retain => " from the stack and stays",
+            Self::Delete => "",
+        }
+    }
+}
+
 /// A change of one property.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct PropertyChange {
