@@ -123,6 +123,9 @@ pub(crate) struct FaultArgs {
     /// Throttle every n-th call of a kind; 0 takes it back.
     #[arg(long, value_name = "CALL=N")]
     throttle: Vec<String>,
+    /// Glob of calls that nobody may make.
+    #[arg(long, value_name = "CALL")]
+    deny: Vec<String>,
     /// How long each call takes.
     #[arg(long)]
     delay: Option<String>,
@@ -187,6 +190,9 @@ fn misbehaviour(before: Faults, arguments: FaultArgs) -> anyhow::Result<Faults> 
     }
     if !arguments.withhold.is_empty() {
         faults.withhold = arguments.withhold;
+    }
+    if !arguments.deny.is_empty() {
+        faults.deny = arguments.deny;
     }
     for one in &arguments.needs {
         let (kind, capability) = one.split_once('=').with_context(|| {

@@ -21,6 +21,8 @@ pub struct Faults {
     pub stale_ms: u64,
     /// Glob of a call's name → every how many calls one is throttled.
     pub throttle: BTreeMap<String, u64>,
+    /// Globs of calls that nobody may make.
+    pub deny: Vec<String>,
     /// How long each call takes, in milliseconds.
     pub delay_ms: u64,
     /// How much longer a change set takes to be made, in milliseconds.
@@ -80,6 +82,9 @@ impl World {
         }
         if throttled {
             return Err(Error::Throttled);
+        }
+        if faults.deny.iter().any(|glob| glob_matches(glob, operation)) {
+            return Err(Error::Denied(format!("{operation} is not allowed")));
         }
         Ok(faults)
     }

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use aws_credential_types::Credentials;
-use isoform::aws::{Aws, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Session, Stacks};
+use isoform::aws::{
+    Aws, AwsVersions, Bucket, KmsKeys, Place, Reach, Role, S3Objects, Session, Stacks,
+};
 use isoform::clock::Clock;
+use isoform::domain::cfn::Reference;
 use isoform::domain::plan::ChangeSetStatus;
 use isoform::domain::seal::{EncryptedDataKey, EncryptionContext};
 use isoform::port::{
-    Encryption, Error, KeyService, ObjectStore, OnFailure, Proposal, Put, StackEngine, body,
+    Encryption, Error, KeyService, ObjectStore, OnFailure, Proposal, Put, StackEngine, Versions,
+    body,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -633,4 +637,50 @@ async fn a_key_that_a_message_names_is_not_asked_for() {
 
     assert!(matches!(opened, Err(Error::Denied(_))), "{opened:?}");
     assert!(service.calls.lock().unwrap().is_empty());
+}
+
+fn references(names: &[&str]) -> std::collections::BTreeSet<Reference> {
+    names.iter().map(|n| n.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_reference_that_may_not_be_read_hides_no_other() {
+    let denied = || {
+        let body = "{\"__type\":\"AccessDeniedException\",\"message\":\"no\"}";
+        (400, Vec::new(), body.to_owned())
+    };
+    // The call for both is refused as a whole.
+    let service = saying(
+        move |call, before| match (call.contains("DescribeSecret"), before) {
+            (false, 1) => (
+                200,
+                Vec::new(),
+                "{\"Parameters\":[{\"Name\":\"/a\",\"Version\":7}],\"InvalidParameters\":[]}"
+                    .into(),
+            ),
+            _ => denied(),
+        },
+    )
+    .await;
+    let versions = AwsVersions::new(&service.session().await, ACCOUNT.parse().unwrap());
+    let asked = references(&["ssm:/a", "ssm:/b", "secretsmanager:c"]);
+
+    let told = versions.versions(&asked).await.unwrap();
+
+    assert_eq!(told[&"ssm:/a".parse().unwrap()], Ok("7".to_owned()));
+    for name in ["ssm:/b", "secretsmanager:c"] {
+        let told = &told[&name.parse().unwrap()];
+        assert!(matches!(told, Err(Error::Denied(_))), "{name}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn versions_are_not_asked_for_with_credentials_of_another_account() {
+    let service = Service::with(|_, _| caller("222222222222")).await;
+    let versions = AwsVersions::new(&service.session().await, ACCOUNT.parse().unwrap());
+
+    let told = versions.versions(&references(&["ssm:/a"])).await;
+
+    assert!(matches!(told, Err(Error::Denied(_))), "{told:?}");
+    assert_eq!(service.calls.lock().unwrap().len(), 1);
 }

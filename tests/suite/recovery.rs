@@ -339,6 +339,25 @@ fn what_a_stack_policy_denies_waits_and_is_opened_for_exactly_that() {
 }
 
 #[test]
+fn an_execution_that_is_denied_closes_the_stack_policy_and_goes_on_when_it_is_allowed() {
+    let bench = denied("");
+    bench.cli(&["local", "faults", "--deny", "ExecuteChangeSet"], 0);
+    bench.cli(&["approve", "stack/topic", "--open-policy"], 0);
+    bench.becomes("stack/topic", "Unknown(Unavailable)");
+    let history = bench.cli(&["history", "stack/topic"], 0);
+    assert!(
+        history.contains("the stack policy is as it was"),
+        "{history}"
+    );
+
+    // Nobody pushes, syncs or retries.
+    bench.cli(&["local", "faults", "--off"], 0);
+    bench.becomes("stack/topic", "InSync(Settled)");
+    // As often closed as opened, after it was set with the stack.
+    assert_eq!(bench.calls("SetStackPolicy") % 2, 1);
+}
+
+#[test]
 fn a_stack_policy_that_was_opened_is_closed_however_it_ends() {
     let bench = denied("");
     bench.cli(&["local", "fail", "topic", "Topic", "--times", "1"], 0);
