@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_iam::error::ProvideErrorMetadata;
+use percent_encoding::percent_decode_str;
 
 use super::error;
 use super::session::Session;
@@ -54,20 +55,7 @@ fn decoded(text: &str) -> String {
     if text.trim_start().starts_with('{') {
         return text.to_owned();
     }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..2).filter(|_| *first == b'%');
-        let sign = digits
-            .and_then(|d| std::str::from_utf8(d).ok())
-            .and_then(|d| u8::from_str_radix(d, 16).ok());
-        rest = match sign {
-            Some(_) => &after[2..],
-            None => after,
-        };
-        out.push(sign.unwrap_or(*first));
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
