@@ -23,6 +23,8 @@ pub mod config;
 #[cfg(feature = "edge")]
 pub mod daemon;
 #[cfg(feature = "edge")]
+pub mod forge;
+#[cfg(feature = "edge")]
 pub mod git;
 #[cfg(feature = "edge")]
 pub mod http;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::domain::cfn::Reference;
 use crate::domain::estate::Placement;
+use crate::domain::forge::{Check, ForgeKind, Permission, Person, PullComment, PullRequest};
 use crate::domain::model::{
     AccountId, Address, Region, Revision, SourceName, StackId, StackName, Timestamp,
 };
@@ -50,6 +51,9 @@ pub enum Error {
     /// Too many calls.
     #[error("throttled")]
     Throttled,
+    /// Too many calls, and the service says how long to wait.
+    #[error("to be asked again in {} s", .0.as_secs())]
+    Limited(Duration),
     /// No answer, or a fault of the service. The effect may or may not have happened.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -80,6 +84,7 @@ impl Error {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Throttled => Disposition::WaitFor(Duration::from_secs(2)),
+            Self::Limited(wait) => Disposition::WaitFor(*wait),
             Self::Busy(_) => Disposition::WaitFor(Duration::from_secs(1)),
             Self::Unavailable(_) | Self::NotFound(_) | Self::Exists(_) | Self::AlreadyAccepted => {
                 Disposition::Retry
@@ -532,24 +537,42 @@ pub trait Roles: Send + Sync {
     async fn trust(&self, role: &str) -> Result<Option<String>, Error>;
 }
 
-/// The state that a forge shows on a commit.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CommitStatus {
-    /// The commit.
-    pub revision: crate::domain::model::Revision,
-    /// `pending`, `success`, `failure`.
-    pub state: String,
-    /// One line.
-    pub description: String,
-}
-
-/// A forge: where pull requests live. No adapter yet; the daemon runs without one.
+/// A forge: where pull requests of one repository live.
+///
+/// Whoever calls it may be told to wait ([`Error::Limited`]); nothing that is deployed waits for it.
 #[async_trait]
 pub trait Forge: Send + Sync {
-    /// Reports a status on a commit.
-    async fn report(&self, status: &CommitStatus) -> Result<(), Error>;
-    /// Writes or edits the one comment of a pull request.
-    async fn comment(&self, pull_request: u64, markdown: &str) -> Result<(), Error>;
+    /// Which kind it is.
+    fn kind(&self) -> ForgeKind;
+    /// Most characters of a comment that it takes.
+    fn comment_limit(&self) -> usize;
+    /// Returns the open pull requests into a branch, those changed last first. All pages, within bounds.
+    async fn open_pulls(&self, base: &str) -> Result<Vec<PullRequest>, Error>;
+    /// Returns one pull request; [`Error::NotFound`] where there is none.
+    async fn pull(&self, number: u64) -> Result<PullRequest, Error>;
+    /// Returns the comments under a pull request whose ids are greater than one that is known, oldest first.
+    async fn comments(&self, number: u64, after: u64) -> Result<Vec<PullComment>, Error>;
+    /// Writes a comment, or writes it anew in its place: one comment for each marker.
+    ///
+    /// The marker is a line of its own that nobody sees and that the text begins with. `known` is the id that an earlier
+    /// call returned; without it, or where that comment is gone, the comment of this credential that begins with the marker
+    /// is looked for. A comment that somebody else wrote is never touched. Returns the id.
+    async fn write_comment(
+        &self,
+        number: u64,
+        marker: &str,
+        known: Option<u64>,
+        text: &str,
+    ) -> Result<u64, Error>;
+    /// Shows a verdict beside a commit; the same name on the same commit replaces what was there.
+    async fn report(&self, check: &Check) -> Result<(), Error>;
+    /// Returns what somebody may do in the repository now.
+    async fn permission(&self, person: &Person) -> Result<Permission, Error>;
+    /// Returns the pull requests by which a commit came in, as far as the forge knows.
+    async fn pulls_of(&self, commit: &Revision) -> Result<Vec<u64>, Error>;
+    /// Lets deliveries that failed since then be sent again; returns how many. [`Error::Unsupported`] where the forge
+    /// keeps none for this credential: then the next poll finds the same.
+    async fn redeliver(&self, since: Timestamp) -> Result<usize, Error>;
 }
 
 /// A message of a queue.
@@ -660,6 +683,10 @@ pub trait Ports: Send + Sync {
     }
     /// The bundle store that serves a placement's region.
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error>;
+    /// The forge that a source's repository lives on; absent where it has none.
+    fn forge(&self, _source: &SourceName) -> Option<Arc<dyn Forge>> {
+        None
+    }
     /// The archives of a source that is no repository; absent where it is one.
     fn shelf(&self, _source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
         None

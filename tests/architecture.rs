@@ -34,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "domain::catalogue",
         &["domain::model", "domain::spec", "domain::template"],
     ),
+    ("domain::forge", &["domain::model"]),
     ("domain::graph", &["domain::model"]),
     ("domain::pace", &["domain::model"]),
     ("domain::iam", &["domain::model"]),
@@ -87,6 +88,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["domain", "secret_file", "testing"]),
     ("local", &["domain", "port", "clock", "secret_file"]),
     ("aws", &["domain", "port", "clock"]),
+    ("forge", &["domain", "port", "clock", "secret_file"]),
     (
         "reconcile",
         &[
@@ -108,6 +110,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "domain",
             "port",
             "aws",
+            "forge",
             "local",
             "store",
             "clock",

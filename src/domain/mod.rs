@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod cfn;
 pub mod deployment;
 pub mod estate;
+pub mod forge;
 pub mod graph;
 pub mod iam;
 pub mod model;
