@@ -4,21 +4,25 @@
 //! only one that reads the environment.
 
 mod aws;
+mod forge;
 mod hints;
 pub mod raw;
 mod shelf;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::estate::{Grant, May, Placement};
 use crate::domain::model::{AccountId, PlacementName, SourceName, parse_duration};
-use crate::domain::policy::{ApprovalRule, Mode, PruneRule};
+use crate::domain::policy::{ApprovalRule, Mode, People, PruneRule};
 use crate::git::{Auth, Patience, Remote};
 pub use aws::{Aws, Hands, Hop, KmsRoot, S3Store, Signing, bucket};
+pub use forge::{Forge, ForgeAuth};
 pub use hints::HintQueue;
-pub use raw::{BundleStore, Deployments, Encryption, ForcePush, LockMode, ObjectLock};
+pub use raw::{BundleStore, Deployments, Encryption, ForcePush, ForgeMay, LockMode, ObjectLock};
 pub use shelf::{Shelf, ShelfPlace};
 
 /// Where the file is looked for when nothing else is said.
@@ -33,6 +37,8 @@ pub struct Source {
     pub remote: Remote,
     /// What happens when its history was rewritten.
     pub force_push: ForcePush,
+    /// The forge that it lives on.
+    pub forge: Option<Forge>,
 }
 
 /// The configuration, with its meaning.
@@ -68,6 +74,8 @@ pub struct Config {
     pub sweep: Duration,
     /// Workers in all, and for one account and region.
     pub workers: usize,
+    /// Where webhooks are heard.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Where the root key of the daemon's own data is.
@@ -151,8 +159,10 @@ impl Config {
             ));
         }
         let accounts = accounts(file, &mut faults);
-        let placements = placements(file, &accounts, &mut faults);
+        let people = forge::people(file, &mut faults);
+        let placements = placements(file, &accounts, &people, &mut faults);
         let sources = sources(file, base, &placements, &mut faults);
+        let listen = forge::listen(file, &sources, &mut faults);
         let shelves = shelf::resolve(file, &mut faults);
         let state = base.join(&file.state.path);
         let root = root(file, base, &state, &mut faults);
@@ -230,6 +240,7 @@ impl Config {
             poll,
             sweep,
             workers,
+            listen,
         })
     }
 
@@ -284,6 +295,7 @@ fn accounts(file: &raw::File, faults: &mut Vec<String>) -> BTreeMap<String, Acco
 fn placements(
     file: &raw::File,
     accounts: &BTreeMap<String, AccountId>,
+    people: &Arc<People>,
     faults: &mut Vec<String>,
 ) -> BTreeMap<PlacementName, Placement> {
     let mut placements = BTreeMap::new();
@@ -306,24 +318,25 @@ fn placements(
         if raw.regions.is_empty() {
             faults.push(format!("{at}.regions: at least one"));
         }
-        let mut rule = ApprovalRule::default();
+        let mut rule = ApprovalRule {
+            people: people.clone(),
+            ..ApprovalRule::default()
+        };
         if let Some(approve) = &raw.gates.approve {
-            rule = ApprovalRule {
-                count: approve.count.max(1),
-                from: approve.from.clone(),
-                not_author: approve.not_author,
-                expires: None,
-            };
+            rule.count = approve.count.max(1);
+            rule.not_author = approve.not_author;
+            let key = format!("{at}.gates.approve.from");
+            rule.from = forge::members(file, &approve.from, &key, faults);
             match approve.expires.as_deref().map(parse_duration) {
                 Some(Ok(d)) => rule.expires = Some(d),
                 Some(Err(message)) => faults.push(format!("{at}.gates.approve.expires: {message}")),
                 None => {}
             }
-            if !approve.from.is_empty() && (approve.from.len() as u32) < approve.count {
+            let asked = people.count(&rule.from);
+            if !approve.from.is_empty() && asked < approve.count as usize {
                 faults.push(format!(
-                    "{at}.gates.approve: {} approvals are asked of {} people",
+                    "{at}.gates.approve: {} approvals are asked of {asked} people",
                     approve.count,
-                    approve.from.len()
                 ));
             }
         }
@@ -430,6 +443,10 @@ fn sources(
                 "{at}.may.placements: there is no placement `{wanted}`"
             ));
         }
+        let forge = match (&raw.forge, &remote) {
+            (Some(forge), Ok(remote)) => forge::resolve(forge, remote, base, &at, faults),
+            _ => None,
+        };
         match (name.parse::<SourceName>(), remote) {
             (Ok(source), Ok(remote)) => {
                 let grant = Grant {
@@ -443,6 +460,7 @@ fn sources(
                         grant,
                         remote,
                         force_push: raw.force_push,
+                        forge,
                     },
                 );
             }

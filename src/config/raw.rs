@@ -6,6 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::domain::forge::{ForgeKind, Permission};
 use crate::domain::model::Prune;
 use crate::domain::policy::Mode;
 
@@ -38,6 +39,94 @@ pub struct File {
     pub sweep: Option<String>,
     #[serde(default)]
     pub workers: Option<usize>,
+    #[serde(default)]
+    pub people: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub groups: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub listen: Option<Listen>,
+}
+
+/// Where the daemon listens beside its socket.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Listen {
+    pub webhooks: String,
+}
+
+/// The forge that a repository lives on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Forge {
+    pub kind: ForgeKind,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub api: Option<String>,
+    #[serde(default)]
+    pub repository: Option<String>,
+    #[serde(default)]
+    pub token: Option<String>,
+    #[serde(default)]
+    pub app: Option<ForgeApp>,
+    #[serde(default)]
+    pub ca: Option<String>,
+    #[serde(default)]
+    pub webhook: Option<Webhook>,
+    #[serde(default)]
+    pub may: ForgeMay,
+    #[serde(default = "yes")]
+    pub comments: bool,
+    #[serde(default = "yes")]
+    pub checks: bool,
+    #[serde(default)]
+    pub forks: Option<String>,
+    #[serde(default)]
+    pub poll: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// An app of GitHub.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct ForgeApp {
+    pub id: String,
+    pub key: String,
+    #[serde(default)]
+    pub installation: Option<u64>,
+}
+
+/// Secrets of a webhook: files.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct Webhook {
+    pub secret: String,
+    #[serde(default)]
+    pub former: Option<String>,
+}
+
+/// What somebody must at least be allowed on the forge to ask for something in a comment. What is absent nobody may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/formats/config.md describes every key")]
+pub struct ForgeMay {
+    #[serde(default)]
+    pub preview: Option<Permission>,
+    #[serde(default)]
+    pub why: Option<Permission>,
+    #[serde(default)]
+    pub approve: Option<Permission>,
+    #[serde(default)]
+    pub hold: Option<Permission>,
+    #[serde(default)]
+    pub rollback: Option<Permission>,
 }
 
 /// An account.
@@ -253,6 +342,8 @@ pub struct Source {
     pub force_push: ForcePush,
     #[serde(default)]
     pub deadline: Option<String>,
+    #[serde(default)]
+    pub forge: Option<Forge>,
     #[serde(default)]
     pub owner: Option<String>,
     #[serde(default)]

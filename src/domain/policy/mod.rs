@@ -3,14 +3,18 @@
 //! What a repository may do is decided by the operator's configuration; a repository can add a gate and never take
 //! one away. Nothing here knows how an approval arrives.
 
+mod people;
 mod prune;
 mod stack;
 mod window;
 
+pub use people::People;
 pub use prune::{Placed, PruneInput, PruneRule, PruneVerdict, over_budget, prune};
 pub use stack::{StackPolicy, opened_for};
 pub use window::Window;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,12 +40,26 @@ pub enum Mode {
 pub struct ApprovalRule {
     /// How many different people must approve.
     pub count: u32,
-    /// Who may; empty means every operator.
+    /// Who may, as identities; empty means every operator.
     pub from: Vec<String>,
+    /// Which identities are one person: nobody counts twice.
+    pub people: Arc<People>,
     /// Whether the author of the change may not.
     pub not_author: bool,
     /// How long an approval lasts.
     pub expires: Option<Duration>,
+}
+
+impl ApprovalRule {
+    /// Tells whether the rule takes approvals of somebody.
+    pub fn takes(&self, actor: &Actor) -> bool {
+        self.from.is_empty() || self.from.iter().any(|f| self.people.is(f, actor))
+    }
+
+    /// Tells whether somebody wrote the change himself and may therefore not approve it.
+    pub fn excludes(&self, actor: &Actor, author: Option<&str>) -> bool {
+        self.not_author && author.is_some_and(|a| self.people.is_author(a, actor))
+    }
 }
 
 impl Default for ApprovalRule {
@@ -49,6 +67,7 @@ impl Default for ApprovalRule {
         Self {
             count: 1,
             from: Vec::new(),
+            people: Arc::default(),
             not_author: false,
             expires: None,
         }
@@ -205,32 +224,22 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
 }
 
 fn approvals_that_count(input: &GateInput<'_>, opening: bool) -> usize {
-    let mut people: Vec<&str> = Vec::new();
+    let rule = input.rule;
+    let mut people: BTreeSet<String> = BTreeSet::new();
     for approval in input
         .approvals
         .iter()
         .filter(|a| a.review == input.review.digest && (a.opens || !opening))
     {
-        let who = approval.by.subject.as_str();
-        let allowed = input.rule.from.is_empty()
-            || input
-                .rule
-                .from
-                .iter()
-                .any(|f| f == who || *f == approval.by.display);
-        let author = input.rule.not_author
-            && input
-                .author
-                .is_some_and(|a| a == who || a == approval.by.display);
-        let expired = input.rule.expires.is_some_and(|d| {
+        let expired = rule.expires.is_some_and(|d| {
             input
                 .now
                 .since(approval.at)
                 .max(approval.at.since(input.now))
                 > d
         });
-        if allowed && !author && !expired && !people.contains(&who) {
-            people.push(who);
+        if rule.takes(&approval.by) && !rule.excludes(&approval.by, input.author) && !expired {
+            people.insert(rule.people.name(&approval.by));
         }
     }
     people.len()
@@ -338,6 +347,7 @@ mod tests {
             from: vec!["ana".into(), "bo".into()],
             not_author: true,
             expires: Some(Duration::from_secs(600)),
+            ..ApprovalRule::default()
         };
         let (ana, bo, cy, old) = (
             approval(&review, "ana", 900_000),

@@ -201,16 +201,11 @@ impl Line {
         let Some(placement) = name.and_then(|n| self.settings.placements.get(&n)) else {
             return Ok(());
         };
-        let from = &placement.rule.from;
-        if !from.is_empty()
-            && !from
-                .iter()
-                .any(|f| *f == actor.subject || *f == actor.display)
-        {
+        if !placement.rule.takes(actor) {
             return Err(OperatorError::NotNow(format!(
                 "the placement `{}` takes approvals from {} only",
                 placement.name,
-                from.join(", ")
+                placement.rule.from.join(", ")
             )));
         }
         Ok(())
