@@ -167,6 +167,20 @@ fn line(entry: &Entry) -> String {
             )
         }
         Body::Refused { reason, .. } => format!("refused: {}", clean(reason)),
+        Body::Commanded {
+            pull,
+            command,
+            done,
+            answer,
+            ..
+        } => {
+            let outcome = if *done { "done" } else { "refused" };
+            format!(
+                "{} in pull request {pull} by {by}: {outcome}, {}",
+                clean(command),
+                clean(answer)
+            )
+        }
         Body::HistoryAccepted { revision } => {
             format!("history accepted at {} by {by}", revision.short())
         }
@@ -263,9 +277,24 @@ fn event(kind: &EventKind, by: &str) -> String {
                 .collect::<Vec<_>>()
                 .join("; ")
         ),
-        EventKind::Approved { review, opens } => format!(
-            "{} approved by {by}{}",
+        EventKind::Endorsed(of) => format!(
+            "{} approved by {by} in pull request {} at {}, before its merge",
+            of.review.short(12),
+            of.pull,
+            of.head.short()
+        ),
+        EventKind::Approved {
+            review,
+            opens,
+            carried,
+        } => format!(
+            "{} approved by {by}{}{}",
             review.short(12),
+            carried.as_ref().map_or(String::new(), |c| format!(
+                " in pull request {}, {}",
+                c.pull,
+                show::time(c.at)
+            )),
             if *opens {
                 ", with the stack policy open for it"
             } else {
@@ -512,14 +541,16 @@ fn page_of(evidence: &Evidence, entries: &[Entry]) {
         match kind {
             EventKind::Reviewed { .. } => row("reviewed", bare(kind, "reviewed ")),
             EventKind::Held { .. } => row("held", bare(kind, "held: ")),
-            EventKind::Approved { .. } | EventKind::Rejected { .. } => row(
-                "allowed",
-                format!(
-                    "{}   {}",
-                    event(kind, &clean(&entry.actor.display)),
-                    show::time(entry.at)
-                ),
-            ),
+            EventKind::Approved { .. } | EventKind::Endorsed(_) | EventKind::Rejected { .. } => {
+                row(
+                    "allowed",
+                    format!(
+                        "{}   {}",
+                        event(kind, &clean(&entry.actor.display)),
+                        show::time(entry.at)
+                    ),
+                )
+            }
             EventKind::Announced(Step::Propose { name }) => {
                 row("proposed", format!("change set {name}"));
             }

@@ -39,8 +39,6 @@ pub struct Forge {
     pub comments: bool,
     /// Whether checks are reported.
     pub checks: bool,
-    /// The label without which a pull request from a fork is not looked at.
-    pub forks: Option<String>,
     /// How often pull requests are asked for.
     pub poll: Duration,
 }
@@ -223,7 +221,6 @@ pub(super) fn resolve(
         may: raw.may,
         comments: raw.comments,
         checks: raw.checks,
-        forks: raw.forks.clone(),
         poll,
     })
 }

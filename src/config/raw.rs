@@ -82,8 +82,6 @@ pub struct Forge {
     #[serde(default = "yes")]
     pub checks: bool,
     #[serde(default)]
-    pub forks: Option<String>,
-    #[serde(default)]
     pub poll: Option<String>,
 }
 

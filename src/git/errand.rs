@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::pulls::PullRef;
 use super::remote::{Auth, Patience, Remote, list_tip};
 use super::{Error, Mirror};
 use crate::domain::model::Revision;
@@ -44,6 +45,13 @@ pub(super) enum Task {
         mirror: PathBuf,
         /// The commit that must be there afterwards.
         wanted: Revision,
+    },
+    /// Fetch what a pull request would merge, and into what.
+    Pull {
+        /// The mirror.
+        mirror: PathBuf,
+        /// The pull request.
+        pull: PullRef,
     },
 }
 
@@ -221,6 +229,9 @@ impl Errand {
             Task::Tip => list_tip(&remote),
             Task::Fetch { mirror, wanted } => Mirror::open(&mirror)?
                 .fetch_here(&remote, &wanted)
+                .map(|()| None),
+            Task::Pull { mirror, pull } => Mirror::open(&mirror)?
+                .fetch_pull_here(&remote, &pull)
                 .map(|()| None),
         }
     }

@@ -1,9 +1,11 @@
 //! What a branch would come to when it is merged. Nothing is written: not a ref, not an object.
 
-use git2::MergeOptions;
+use std::collections::BTreeMap;
+
+use git2::{Commit, MergeOptions, ObjectType, Oid, TreeWalkMode, TreeWalkResult};
 
 use super::Error;
-use super::mirror::{Mirror, Tree, git};
+use super::mirror::{BLOB, FILES, Mirror, Tree, git};
 use crate::domain::model::Revision;
 
 /// What merging came to.
@@ -27,6 +29,7 @@ impl Mirror {
                 .map_err(git("reading a commit to merge"))
         };
         let (base, head) = (commit(base)?, commit(head)?);
+        self.check_sizes(&base, &head)?;
         let mut index = self
             .repository
             .merge_commits(&base, &head, Some(&MergeOptions::new()))
@@ -55,5 +58,48 @@ impl Mirror {
             .write_tree_to(&self.repository)
             .map_err(git("writing the merged tree"))?;
         Ok(Merged::Tree(Box::new(self.read_tree(tree)?)))
+    }
+
+    /// Refuses to merge files that are larger than any that is read: what both sides have is never opened.
+    fn check_sizes(&self, base: &Commit<'_>, head: &Commit<'_>) -> Result<(), Error> {
+        let before = self.large_files(base)?;
+        let after = self.large_files(head)?;
+        match after.iter().find(|(id, _)| !before.contains_key(*id)) {
+            Some((_, name)) => Err(Error::Limit(format!(
+                "`{}` is larger than {BLOB} bytes: it is not merged here",
+                name.escape_debug()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn large_files(&self, commit: &Commit<'_>) -> Result<BTreeMap<Oid, String>, Error> {
+        let odb = self
+            .repository
+            .odb()
+            .map_err(git("opening the object database"))?;
+        let tree = commit.tree().map_err(git("reading a tree to merge"))?;
+        let mut found = BTreeMap::new();
+        let mut seen = 0;
+        let walked = tree.walk(TreeWalkMode::PreOrder, |_, entry| {
+            seen += 1;
+            if seen > FILES {
+                return TreeWalkResult::Abort;
+            }
+            if entry.kind() == Some(ObjectType::Blob)
+                && odb.read_header(entry.id()).is_ok_and(|(s, _)| s > BLOB)
+            {
+                let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
+                found.insert(entry.id(), name);
+            }
+            TreeWalkResult::Ok
+        });
+        if seen > FILES {
+            return Err(Error::Limit(format!(
+                "the commit has more than {FILES} entries"
+            )));
+        }
+        walked.map_err(git("reading a tree to merge"))?;
+        Ok(found)
     }
 }

@@ -15,7 +15,7 @@ use crate::domain::model::{Finding, Place, Revision, Timestamp, folded_name};
 use crate::domain::template::{Blob, Files};
 
 /// Limits of one tree. Proton: a synced repository has at most 250 MB.
-const FILES: usize = 100_000;
+pub(super) const FILES: usize = 100_000;
 pub(super) const BYTES: usize = 250 << 20;
 pub(super) const BLOB: usize = 16 << 20;
 const DEPTH: usize = 64;
@@ -157,6 +157,12 @@ impl Mirror {
 
     /// Fetches in this process.
     pub(super) fn fetch_here(&self, remote: &Remote, wanted: &Revision) -> Result<(), Error> {
+        let refspec = format!("+{}:{TIP}", remote.reference());
+        self.fetch_refs(remote, &[refspec])?;
+        self.tree_of(wanted).map(drop)
+    }
+
+    pub(super) fn fetch_refs(&self, remote: &Remote, refspecs: &[String]) -> Result<(), Error> {
         let mut connection = self
             .repository
             .remote_anonymous(&remote.url)
@@ -166,11 +172,9 @@ impl Mirror {
             .remote_callbacks(callbacks(remote))
             .download_tags(git2::AutotagOption::None);
         options.follow_redirects(git2::RemoteRedirect::None);
-        let refspec = format!("+{}:{TIP}", remote.reference());
         connection
-            .fetch(&[refspec], Some(&mut options), None)
-            .map_err(git("fetching"))?;
-        self.tree_of(wanted).map(drop)
+            .fetch(refspecs, Some(&mut options), None)
+            .map_err(git("fetching"))
     }
 
     pub(super) fn oid(revision: &Revision) -> Result<Oid, Error> {
@@ -434,7 +438,7 @@ fn names(folder: &Path) -> impl Iterator<Item = OsString> {
     entries.flatten().map(|entry| entry.file_name())
 }
 
-fn discard(path: &Path) -> Result<(), Error> {
+pub(super) fn discard(path: &Path) -> Result<(), Error> {
     let gone: PathBuf = path.with_extension("damaged");
     let file = |e| Error::File(gone.display().to_string(), e);
     if gone.exists() {

@@ -9,11 +9,13 @@ pub mod errand;
 mod lsrefs;
 mod merge;
 mod mirror;
+mod pulls;
 mod remote;
 
 pub use lsrefs::Client;
 pub use merge::Merged;
 pub use mirror::{CommitInfo, Mirror, Tree};
+pub use pulls::PullRef;
 pub use remote::{Auth, Patience, Remote, UrlError};
 
 use crate::domain::model::Revision;

@@ -529,7 +529,13 @@ impl Line {
         capabilities: &[String],
     ) -> Result<(), Error> {
         let pinned = &deployment.pinned;
-        let hidden = self.hidden(uid, deployment, &changes).await?;
+        let hidden = match pinned.removal || !changes.iter().any(Change::is_nested) {
+            true => self.hidden(uid, None, &changes).await?,
+            false => {
+                let after = self.pinning(&pinned.payload).await?;
+                self.hidden(uid, Some(whole(&after)), &changes).await?
+            }
+        };
         // As the change set says it: whichever of two proposals it came from, before or after a crash.
         let capabilities = match capabilities {
             [] => Vec::new(),
@@ -576,10 +582,10 @@ impl Line {
     }
 
     /// Says what the nested stacks of a change may lose without the change set showing it.
-    async fn hidden(
+    pub(super) async fn hidden(
         &self,
         uid: &TargetUid,
-        deployment: &Deployment,
+        after: Option<Whole<'_>>,
         changes: &[Change],
     ) -> Result<Vec<String>, Error> {
         if !changes.iter().any(Change::is_nested) {
@@ -592,18 +598,7 @@ impl Line {
             Some(applied) => Some(self.pinning(applied).await?),
             None => None,
         };
-        let after = match deployment.pinned.removal {
-            true => None,
-            false => Some(self.pinning(&deployment.pinned.payload).await?),
-        };
-        fn whole(pinning: &Pinning) -> Whole<'_> {
-            Whole {
-                text: &pinning.rendered,
-                parameters: &pinning.parameters,
-                nested: &pinning.nested,
-            }
-        }
-        let (before, after) = (before.as_ref().map(whole), after.as_ref().map(whole));
+        let before = before.as_ref().map(whole);
         Ok(hidden_losses(changes, before.as_ref(), after.as_ref()))
     }
 
@@ -846,5 +841,14 @@ impl Line {
             self.close_policy(guard, target, engine).await?;
         }
         executed
+    }
+}
+
+/// What a stack was given, or is to be given.
+fn whole(pinning: &Pinning) -> Whole<'_> {
+    Whole {
+        text: &pinning.rendered,
+        parameters: &pinning.parameters,
+        nested: &pinning.nested,
     }
 }

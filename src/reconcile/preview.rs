@@ -10,18 +10,28 @@ use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, SourceName, StackId, TargetUid};
 use crate::domain::plan::{
-    Change, Deployed, Desired, DiffReport, Move, Orphan, TargetDiff, owner_tags, preview,
-    preview_name, unforeseen,
+    Change, Deployed, Desired, DiffReport, Move, Observed, Orphan, Review, TargetDiff, Unshown,
+    Whole, owner_tags, preview, preview_name, unforeseen,
 };
 use crate::domain::render::{Compiled, Limits, Prepared, line_map};
 use crate::domain::template::{Engine, Files};
-use crate::port::ChangeSet;
+use crate::port::{ChangeSet, StackRef};
 
 impl Line {
     /// Compares files that are not pushed with what is deployed. Nothing is written and no engine is asked.
     pub async fn diff(&self, source: &SourceName, files: Files) -> Result<DiffReport, Error> {
+        let snapshot = self.would_be(source, files).await?;
+        self.compare_whole(&snapshot).await
+    }
+
+    /// Makes a snapshot of files that are not pushed. It is kept nowhere.
+    pub(super) async fn would_be(
+        &self,
+        source: &SourceName,
+        files: Files,
+    ) -> Result<Snapshot, Error> {
         let (compiled, uids) = self.compile_files(source, files).await?;
-        let snapshot = Snapshot {
+        Ok(Snapshot {
             id: self.newest().map_or_else(Default::default, |s| s.id),
             revisions: self
                 .newest()
@@ -33,8 +43,12 @@ impl Line {
             trigger: "diff".into(),
             actor: crate::domain::model::Actor::daemon("diff"),
             uids: Arc::new(uids),
-        };
-        let mut report = self.compare(&snapshot, "**").await?;
+        })
+    }
+
+    /// Compares a snapshot that is not accepted with what is deployed, and says what it no longer asks for.
+    pub(super) async fn compare_whole(&self, snapshot: &Snapshot) -> Result<DiffReport, Error> {
+        let mut report = self.compare(snapshot, "**").await?;
         if let Some(newest) = self.newest() {
             // Who has moved is asked for at another address; and who stood at one that is still asked for may be gone.
             let kept: BTreeSet<&TargetUid> = snapshot.uids.values().collect();
@@ -239,6 +253,8 @@ impl Line {
             text,
             then,
             problems: found.problems,
+            gates: Vec::new(),
+            review: None,
         })))
     }
 
@@ -250,11 +266,22 @@ impl Line {
             .newest()
             .ok_or_else(|| Error::Broken("nothing was looked at yet".into()))?;
         let mut report = self.compare(&newest, glob).await?;
+        self.ask(&newest, &mut report, actor).await?;
+        Ok(report)
+    }
+
+    /// Asks CloudFormation about every change of a stack that exists, and reviews the answer as a deployment would.
+    pub(super) async fn ask(
+        &self,
+        snapshot: &Snapshot,
+        report: &mut DiffReport,
+        actor: &Actor,
+    ) -> Result<(), Error> {
         for diff in &mut report.targets {
-            let Some(target) = newest.compiled.targets.get(&diff.address) else {
+            let Some(target) = snapshot.compiled.targets.get(&diff.address) else {
                 continue;
             };
-            let owned = newest
+            let owned = snapshot
                 .uids
                 .get(&diff.address)
                 .and_then(|u| Some((u.clone(), self.history(u)?)));
@@ -273,18 +300,63 @@ impl Line {
                 diff.problems.push("it uses outputs that are known after apply: CloudFormation is asked when they are there".into());
                 continue;
             }
-            if let Ok(rendering) = self.render_target(&history, &newest, target).await? {
+            if let Ok(rendering) = self.render_target(&history, snapshot, target).await? {
+                let engine = self.ports.engine(&target.placement, &target.region)?;
+                let observed = engine.describe(&StackRef::Id(stack.clone())).await?;
                 let read = self
                     .previewed(&uid, &history, target, &rendering.desired, &stack, actor)
                     .await?;
-                diff.changes = read.changes;
                 diff.problems
                     .extend(beyond(&rendering.desired, &read.capabilities));
                 diff.problems
-                    .extend(read.reason.filter(|_| diff.changes.is_empty()));
+                    .extend(read.reason.clone().filter(|_| read.changes.is_empty()));
+                diff.changes = read.changes.clone();
+                let review = self
+                    .review_ahead(&uid, &rendering.desired, observed.as_ref(), read)
+                    .await?;
+                diff.problems.extend(review.hidden);
+                diff.review = (!diff.changes.is_empty()).then_some(review.digest);
             }
         }
-        Ok(report)
+        Ok(())
+    }
+
+    /// Reviews a change set as a deployment would that begins now: the same change gives the same digest.
+    async fn review_ahead(
+        &self,
+        uid: &TargetUid,
+        desired: &Desired,
+        observed: Option<&Observed>,
+        read: ChangeSet,
+    ) -> Result<Review, Error> {
+        let ChangeSet {
+            changes,
+            complete,
+            capabilities,
+            ..
+        } = read;
+        let after = Whole {
+            text: &desired.template,
+            parameters: &desired.parameters,
+            nested: &desired.nested,
+        };
+        let hidden = self.hidden(uid, Some(after), &changes).await?;
+        let allowed = desired.allowed.as_deref();
+        let capabilities = unforeseen(&capabilities, &desired.capabilities, allowed);
+        let watermark = observed.and_then(Observed::watermark);
+        let digest = desired.digest(self.store.keyring().hasher());
+        Ok(Review::new(
+            uid,
+            watermark.as_ref().map(|w| &w.stack_id),
+            watermark.as_ref(),
+            &digest,
+            changes,
+            complete,
+            Unshown {
+                hidden,
+                capabilities,
+            },
+        ))
     }
 
     /// Makes a change set for a preview, reads it and discards it, with an entry in the log before and after.

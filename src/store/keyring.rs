@@ -219,6 +219,15 @@ impl Keyring {
         }
     }
 
+    /// Seals what stands in one column of one row, which the ciphertext names.
+    pub(super) fn seal_row(&self, place: &str, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        seal(&self.payload, PAYLOAD, place, plain)
+    }
+
+    pub(super) fn open_row(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        open(&self.payload, PAYLOAD, place, sealed).map(|z| z.to_vec())
+    }
+
     pub(super) fn seal_payload(&self, digest: &Digest, plain: &[u8]) -> Result<Vec<u8>, Error> {
         seal(
             &self.payload,

@@ -6,10 +6,12 @@
 
 mod keyring;
 mod log;
+mod outbox;
 
 pub(crate) use keyring::unhex;
 pub use keyring::{Keyring, RootKey};
 pub use log::{Appended, Draft};
+pub use outbox::Posted;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -121,6 +121,19 @@ pub enum Body {
         /// The new head.
         revision: Revision,
     },
+    /// Somebody asked for something in a comment of a pull request, and was answered.
+    Commanded {
+        /// The pull request.
+        pull: u64,
+        /// The comment, by the forge's own id.
+        comment: u64,
+        /// What was asked for.
+        command: String,
+        /// Whether it was done.
+        done: bool,
+        /// What was answered.
+        answer: String,
+    },
     /// A template version was registered.
     Registered(Registered),
     /// A snapshot's blast radius was approved.

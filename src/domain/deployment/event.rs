@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::model::{
-    Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, StackId,
-    StackName, TargetUid, Timestamp,
+    Actor, Address, DeploymentId, Digest, Generation, Reason, Revision, SnapshotId, SourceName,
+    StackId, StackName, TargetUid, Timestamp,
 };
 use crate::domain::plan::{StackStatus, Watermark};
 use crate::domain::policy::Placed;
@@ -216,6 +216,28 @@ pub struct Settlement {
     pub stuck_on: Vec<String>,
 }
 
+/// An approval that was given in a pull request, before its merge.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Endorsed {
+    /// The source that the pull request is of.
+    pub source: SourceName,
+    /// Its number.
+    pub pull: u64,
+    /// The head that was looked at.
+    pub head: Revision,
+    /// The review that was shown.
+    pub review: Digest,
+}
+
+/// Where an approval that counts after a merge was given.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Carried {
+    /// The pull request.
+    pub pull: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// What happened to a target.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", content = "data")]
@@ -300,7 +322,12 @@ pub enum EventKind {
         /// Whether the stack policy is opened for it while it runs.
         #[serde(default, skip_serializing_if = "is_false")]
         opens: bool,
+        /// The pull request in which it was given before the merge, and when; the entry's actor is who gave it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carried: Option<Carried>,
     },
+    /// Somebody approved in a pull request what its merge would change: it counts for that head and that review only.
+    Endorsed(Endorsed),
     /// Somebody rejected a review.
     Rejected {
         /// The review.
@@ -430,6 +457,7 @@ impl EventKind {
             Self::Reviewed { .. } => "reviewed",
             Self::Held { .. } => "held",
             Self::Approved { .. } => "approved",
+            Self::Endorsed(_) => "endorsed",
             Self::Rejected { .. } => "rejected",
             Self::PolicyClosed => "policy-closed",
             Self::Executed => "executed",
@@ -462,6 +490,7 @@ impl EventKind {
                 | Self::Adopted { .. }
                 | Self::Begun(_)
                 | Self::Approved { .. }
+                | Self::Endorsed(_)
                 | Self::Suspended { .. }
                 | Self::DriftResolved { .. }
                 | Self::CancelAsked { .. }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
+use super::event::{Endorsed, Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
 use crate::domain::model::{
     Actor, Address, DeploymentId, Digest, Generation, InstallationId, Reason, Revision, SnapshotId,
     StackId, StackName, TargetUid, Timestamp,
@@ -208,9 +208,25 @@ pub struct History {
     pub accepted: Option<(Option<Watermark>, bool)>,
     /// Names of change sets that were made for a preview and may still be there, with the stack's name where it is not its own.
     pub previews: BTreeMap<String, Option<StackName>>,
+    /// Approvals that were given in pull requests, the newest last.
+    pub endorsements: Vec<Endorsement>,
     /// Entries folded.
     pub entries: u64,
 }
+
+/// An approval that was given in a pull request, with who gave it and when.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endorsement {
+    /// Of what.
+    pub of: Endorsed,
+    /// Who.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How many approvals of pull requests are remembered for one target: more than are open at one time.
+const ENDORSEMENTS: usize = 100;
 
 /// How many removals of one target are remembered: far more than a day can hold.
 const REMOVED: usize = 32;
@@ -256,6 +272,7 @@ impl History {
             remedy: None,
             accepted: None,
             previews: BTreeMap::new(),
+            endorsements: Vec::new(),
             entries: 0,
         }
     }
@@ -479,13 +496,28 @@ impl History {
             (EventKind::PolicyClosed, Some(deployment)) if deployment.opened.is_some() => {
                 deployment.opened = None;
             }
-            (EventKind::Approved { review, opens }, Some(deployment))
-                if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() =>
-            {
+            (EventKind::Endorsed(of), _) => {
+                let at = event.at;
+                let by = event.actor.clone();
+                let of = of.clone();
+                self.endorsements.push(Endorsement { of, by, at });
+                if self.endorsements.len() > ENDORSEMENTS {
+                    self.endorsements.remove(0);
+                }
+            }
+            (
+                EventKind::Approved {
+                    review,
+                    opens,
+                    carried,
+                },
+                Some(deployment),
+            ) if deployment.phase == Phase::Reviewed && deployment.rejected.is_none() => {
                 deployment.approvals.push(Approval {
                     review: review.clone(),
                     by: event.actor.clone(),
-                    at: event.at,
+                    // It lives as long as it would have, had it been given here.
+                    at: carried.as_ref().map_or(event.at, |c| c.at.min(event.at)),
                     opens: *opens,
                 });
             }

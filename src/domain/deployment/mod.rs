@@ -8,5 +8,7 @@ mod event;
 mod history;
 
 pub use conceal::conceal;
-pub use event::{Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
-pub use history::{Applied, Deployment, History, IllegalEvent, Next, Phase, Pin, Treatment};
+pub use event::{Carried, Endorsed, Event, EventKind, Outcome, Pinned, Remedy, Settlement, Step};
+pub use history::{
+    Applied, Deployment, Endorsement, History, IllegalEvent, Next, Phase, Pin, Treatment,
+};

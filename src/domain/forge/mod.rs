@@ -3,8 +3,10 @@
 //! Nothing that comes from a forge is believed beyond what it names: a webhook says what to look at, a comment what
 //! somebody would like. What is true is asked of the forge and of Git.
 
+mod command;
 mod pull;
 
+pub use command::{Command, PREFIX, Verb, commands};
 pub use pull::{
     Annotation, Check, Level, Permission, Person, PullComment, PullRequest, PullState, Verdict,
 };

@@ -536,6 +536,8 @@ mod tests {
             text: String::new(),
             then: Vec::new(),
             problems: Vec::new(),
+            gates: Vec::new(),
+            review: None,
         }
     }
 

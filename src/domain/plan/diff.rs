@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Change;
-use crate::domain::model::{Address, Finding, Prune};
+use crate::domain::model::{Address, Digest, Finding, Prune};
 
 /// What would change for one target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +26,12 @@ pub struct TargetDiff {
     pub then: Vec<Address>,
     /// What keeps it from being exact.
     pub problems: Vec<String>,
+    /// What it would have to pass before it runs, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
+    /// The review of it, where CloudFormation was asked: what an approval would bind to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<Digest>,
 }
 
 /// What would change for the estate.

@@ -158,6 +158,7 @@ impl Line {
                     EventKind::Approved {
                         review: waiting.clone(),
                         opens: *opens,
+                        carried: None,
                     },
                     Vec::new(),
                 )
