@@ -972,6 +972,11 @@ impl Line {
         };
         // First what must go on whatever happens next: what binds the future is shipped before its effect again.
         self.enqueue_these(open);
+        for (name, source) in &self.settings.sources {
+            if source.forge.is_some() {
+                self.hint_pull(name, None);
+            }
+        }
         self.ship().await?;
         // With no target at all there is nobody else who could write the end of the look down.
         self.close_look().await

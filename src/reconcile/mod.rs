@@ -20,6 +20,7 @@ mod memo;
 mod operator;
 mod perform;
 mod preview;
+mod pulls;
 mod quarantine;
 mod ready;
 mod recover;
@@ -317,6 +318,7 @@ pub struct Line {
     watching: watch::Watching,
     doubt: AtomicBool,
     countersigning: countersign::Held,
+    pulls: pulls::Held,
     /// From which entry on somebody else has gone on with this log; 0 while nobody has.
     forked: AtomicU64,
     client: crate::git::Client,
@@ -355,6 +357,7 @@ impl Line {
             watching: watch::Watching::default(),
             doubt: AtomicBool::new(false),
             countersigning: countersign::Held::default(),
+            pulls: pulls::Held::default(),
             forked: AtomicU64::new(0),
             client,
             shared: Mutex::default(),

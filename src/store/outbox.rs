@@ -151,13 +151,15 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets something that a forge shows: it goes on showing it.
-    pub async fn unpost(&self, source: &SourceName, item: &str) -> Result<(), Error> {
-        sqlx::query("DELETE FROM outbox WHERE source = $1 AND item = $2")
-            .bind(source.as_str())
-            .bind(item)
-            .execute(&self.pool)
-            .await?;
+    /// Forgets things that a forge shows: it goes on showing them.
+    pub async fn unpost(&self, source: &SourceName, items: &[String]) -> Result<(), Error> {
+        for item in items {
+            sqlx::query("DELETE FROM outbox WHERE source = $1 AND item = $2")
+                .bind(source.as_str())
+                .bind(item)
+                .execute(&self.pool)
+                .await?;
+        }
         Ok(())
     }
 }

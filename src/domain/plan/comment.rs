@@ -13,7 +13,7 @@ use crate::domain::model::{Finding, Prune, counted};
 /// A longer value is cut: whoever wants all of it asks `isoform diff`.
 const VALUE: usize = 160;
 /// How many rows and concerns are listed before the rest is a count.
-const ROWS: usize = 50;
+pub(super) const ROWS: usize = 50;
 
 /// What the comment is about.
 #[derive(Clone, Debug)]
@@ -223,8 +223,9 @@ impl<'a> Shown<'a> {
             }
         }
         out.push_str("```\n");
-        for problem in &self.diff.problems {
-            let _ = writeln!(out, "- {}", text(problem));
+        let told = self.diff.problems.iter().chain(&self.diff.gates);
+        for said in told {
+            let _ = writeln!(out, "- {}", text(said));
         }
         if !self.diff.then.is_empty() {
             let then: Vec<String> = self
@@ -418,7 +419,7 @@ fn gone(out: &mut String, report: &DiffReport) {
 }
 
 /// The marks of a diff: a forge colours what begins with `+`, `-` or `!`.
-fn line_of(change: &Change) -> String {
+pub(super) fn line_of(change: &Change) -> String {
     let (mark, word) = match (change.action, change.replacement) {
         (Action::Add, _) => ("+  ", "is created"),
         (Action::Import, _) => ("+  ", "is taken in"),
@@ -448,7 +449,7 @@ fn clean(text: &str) -> String {
 }
 
 /// For inside of the comment that holds the marker, which it never ends.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     clean(text).replace("--", "-\u{2010}")
 }
 
@@ -460,18 +461,18 @@ fn cut(text: &str) -> String {
 }
 
 /// For inside of a fence: one line, which is never its end.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     cut(&clean(text))
 }
 
 /// A word in a line of Markdown, as it is. A backtick would end it, a bar the cell of a table.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let clean = short(text).replace('`', "'").replace('|', "¦");
     format!("`{clean}`")
 }
 
 /// A sentence in a line of Markdown: nothing in it is markup, and nobody is called by it.
-fn text(given: &str) -> String {
+pub(super) fn text(given: &str) -> String {
     let mut out = String::new();
     for c in short(given).chars() {
         match c {

@@ -11,6 +11,7 @@ mod diff;
 mod inside;
 mod observed;
 mod preview;
+mod pull;
 mod review;
 
 pub use capabilities::{acknowledged, covers, grown, unforeseen};
@@ -25,4 +26,7 @@ pub use diff::{DiffReport, Move, Orphan, TargetDiff};
 pub use inside::{Whole, hidden_losses};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, Read, preview, preview_read};
+pub use pull::{
+    Answer, Aside, Asks, Outcome, Went, aside, change_lines, difference, outcome, stale, stranger,
+};
 pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review, Unshown};

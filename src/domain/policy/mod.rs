@@ -11,7 +11,7 @@ mod window;
 pub use people::People;
 pub use prune::{Placed, PruneInput, PruneRule, PruneVerdict, over_budget, prune};
 pub use stack::{StackPolicy, opened_for};
-pub use window::Window;
+pub use window::{Window, opening};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

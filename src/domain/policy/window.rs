@@ -5,6 +5,15 @@ use std::fmt;
 use crate::domain::model::Timestamp;
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const NAMES: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
 const MINUTES: u32 = 24 * 60;
 
 /// A daily span of time on some days of the week. One that ends before it begins runs over midnight.
@@ -66,6 +75,31 @@ impl Window {
             (self.days[today] && minute >= self.from) || (self.days[yesterday] && minute < self.to)
         }
     }
+
+    /// Returns when it opens next; absent where it is open, or never opens.
+    pub fn opens(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.contains(now) {
+            return None;
+        }
+        let minute = now.0.checked_div_euclid(60_000)?;
+        // Eight days hold every minute of a week, whichever of them it begins with.
+        (1..=i64::from(MINUTES) * 8)
+            .map(|n| Timestamp(minute.saturating_add(n).saturating_mul(60_000)))
+            .find(|at| self.contains(*at))
+    }
+}
+
+/// Returns when the first of some windows opens, as people say it: `Monday 09:00 UTC`; absent where one is open.
+pub fn opening(windows: &[Window], now: Timestamp) -> Option<String> {
+    if windows.iter().any(|w| w.contains(now)) {
+        return None;
+    }
+    let at = windows.iter().filter_map(|w| w.opens(now)).min()?;
+    let minutes = at.0.div_euclid(60_000);
+    let day = minutes.div_euclid(i64::from(MINUTES));
+    let minute = minutes.rem_euclid(i64::from(MINUTES));
+    let name = NAMES[(day + 3).rem_euclid(7) as usize];
+    Some(format!("{name} {:02}:{:02} UTC", minute / 60, minute % 60))
 }
 
 impl fmt::Display for Window {
@@ -118,6 +152,22 @@ mod tests {
                 && Window::new(&[], Some("25:00"), None).is_err()
                 && Window::new(&[], Some("2147483648:00"), None).is_err()
         );
+    }
+
+    #[test]
+    fn the_next_opening_is_said_as_people_say_it() {
+        let work = Window::new(&["mon".into()], Some("09:00"), Some("17:00")).unwrap();
+        let night = Window::new(&["wed".into()], Some("22:30"), Some("06:00")).unwrap();
+        for (windows, now, said) in [
+            (vec![work.clone()], at(0, 10), None),
+            (vec![work.clone()], at(0, 17), Some("Monday 09:00 UTC")),
+            (vec![work.clone()], at(6, 23), Some("Monday 09:00 UTC")),
+            (vec![work, night], at(0, 18), Some("Wednesday 22:30 UTC")),
+        ] {
+            assert_eq!(opening(&windows, now).as_deref(), said, "{now:?}");
+        }
+        let never = opening(&[], at(0, 0));
+        assert_eq!(never, None);
     }
 
     #[test]

@@ -1,0 +1,415 @@
+//! Pull requests: shown before they are merged, and followed afterwards.
+//!
+//! A preview is the line with another end: the merge is made in memory, compared, asked of CloudFormation with change sets
+//! that are discarded, and written to the forge. It is level-triggered as everything here: a webhook or a poll says what to
+//! look at; what is true is asked of the forge and of Git. What the forge is to show lies in an outbox first, so that a forge
+//! that is down costs a comment that is late, and never a deployment.
+
+mod commands;
+mod gates;
+mod look;
+mod merged;
+mod outbox;
+mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use state::Known;
+use tokio::sync::watch;
+
+use super::{Error, Line};
+use crate::config;
+use crate::domain::forge::PullState;
+use crate::domain::model::{Revision, SourceName, Timestamp};
+use crate::git::Mirror;
+use crate::port::{self, Disposition, Forge};
+
+/// How long what changes often is left to settle before pull requests are looked at again.
+const SOON: Duration = Duration::from_secs(2);
+/// How often it is written how a merge goes: forges count what is written.
+const FOLLOWS: Duration = Duration::from_secs(5);
+/// How long a forge that fails is left alone, at first and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// How long a merged pull request is followed. What waits longer is told by `isoform status`.
+const FOLLOWED: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// What is to be looked at, by source.
+#[derive(Default)]
+pub(super) struct Held {
+    sources: Mutex<BTreeMap<SourceName, Due>>,
+    wake: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Due {
+    /// Whether the forge is asked which pull requests there are.
+    all: bool,
+    /// These in any case.
+    numbers: BTreeSet<u64>,
+    /// When it was asked last, by the time that only goes forward.
+    listed: Option<Timestamp>,
+    /// Failures in a row.
+    failed: u32,
+    /// What is known, once it was read.
+    known: Option<BTreeMap<u64, Known>>,
+}
+
+impl Held {
+    fn of(&self) -> MutexGuard<'_, BTreeMap<SourceName, Due>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A source with its forge.
+struct Place<'a> {
+    name: &'a SourceName,
+    source: &'a config::Source,
+    config: &'a config::Forge,
+    forge: Arc<dyn Forge>,
+}
+
+impl Place<'_> {
+    /// The word by which isoform finds its comment again.
+    fn marker(&self, line: &Line, number: u64) -> String {
+        format!(
+            "{}:{}:{number}",
+            line.settings.installation.short(),
+            self.name
+        )
+    }
+
+    /// Room for a preview: bytes are at least as many as characters.
+    fn budget(&self) -> usize {
+        self.forge.comment_limit().min(60_000)
+    }
+}
+
+impl Line {
+    /// Says that something of a pull request is new; without a number, that any may be.
+    pub fn hint_pull(&self, source: &SourceName, number: Option<u64>) {
+        {
+            let mut sources = self.pulls.of();
+            let due = sources.entry(source.clone()).or_default();
+            match number {
+                Some(number) => {
+                    due.numbers.insert(number);
+                }
+                None => due.all = true,
+            }
+        }
+        self.pulls.wake.send_modify(|hints| *hints += 1);
+    }
+
+    /// Tells whenever something of a pull request may be new.
+    pub fn pull_hints(&self) -> watch::Receiver<u64> {
+        self.pulls.wake.subscribe()
+    }
+
+    /// Does what is due at the forge of a source. Returns when to come again at the latest.
+    pub async fn tend_pulls(self: &Arc<Self>, source: &SourceName) -> Result<Duration, Error> {
+        let Some(place) = self.place(source) else {
+            return Ok(PATIENCE.1);
+        };
+        let every = place.config.poll;
+        match self.round(&place).await {
+            Ok(wait) => {
+                self.pulls.of().entry(source.clone()).or_default().failed = 0;
+                Ok(wait.unwrap_or(every).min(every))
+            }
+            Err(Error::Port(error)) => Ok(self.put_off(source, &error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn place<'a>(&'a self, name: &'a SourceName) -> Option<Place<'a>> {
+        let source = self.settings.sources.get(name)?;
+        Some(Place {
+            name,
+            source,
+            config: source.forge.as_ref()?,
+            forge: self.ports.forge(name)?,
+        })
+    }
+
+    /// Decides how long a forge is left alone that did not answer.
+    fn put_off(&self, source: &SourceName, error: &port::Error) -> Duration {
+        let failed = {
+            let mut sources = self.pulls.of();
+            let due = sources.entry(source.clone()).or_default();
+            due.failed = due.failed.saturating_add(1);
+            due.failed
+        };
+        if failed == 1 {
+            tracing::warn!(source.name = %source, "the forge: {error}; what is deployed does not wait for it");
+        }
+        match error.disposition() {
+            Disposition::WaitFor(wait) => wait.max(Duration::from_secs(1)),
+            Disposition::Retry | Disposition::Stall => {
+                let (least, most) = PATIENCE;
+                least.saturating_mul(1 << failed.min(10)).min(most)
+            }
+        }
+    }
+
+    /// One round: what there is, what is new of it, what was merged, and what the forge was not told yet.
+    async fn round(self: &Arc<Self>, place: &Place<'_>) -> Result<Option<Duration>, Error> {
+        self.read_known(place).await?;
+        // First what is old: an answer that is late is better than a preview that is.
+        self.send_posts(place).await?;
+        self.list(place).await?;
+        loop {
+            let next = {
+                let mut sources = self.pulls.of();
+                let due = sources.entry(place.name.clone()).or_default();
+                due.numbers.pop_first()
+            };
+            let Some(number) = next else { break };
+            if let Err(error) = self.tend_one(place, number).await {
+                // Asked again when the forge answers, and no sooner than others.
+                self.pulls
+                    .of()
+                    .entry(place.name.clone())
+                    .or_default()
+                    .numbers
+                    .insert(number);
+                self.send_posts(place).await?;
+                return Err(error);
+            }
+            self.send_posts(place).await?;
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+        }
+        let soon = self.look_at_old(place).await?;
+        self.send_posts(place).await?;
+        Ok(soon)
+    }
+
+    /// Reads what is known from the store, once.
+    async fn read_known(&self, place: &Place<'_>) -> Result<(), Error> {
+        let is_read = |d: &Due| d.known.is_some();
+        if self.pulls.of().get(place.name).is_some_and(is_read) {
+            return Ok(());
+        }
+        let mut all = BTreeMap::new();
+        let stored = match self.store.pulls(place.name).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::warn!(
+                    "what was known of pull requests cannot be read, and is asked anew: {error}"
+                );
+                Vec::new()
+            }
+        };
+        for (number, body) in stored {
+            // A release that knows another shape looks anew.
+            if let Ok(known) = serde_json::from_slice::<Known>(&body) {
+                all.insert(number, known);
+            }
+        }
+        let mut sources = self.pulls.of();
+        let due = sources.entry(place.name.clone()).or_default();
+        due.known = Some(all);
+        due.all = true;
+        Ok(())
+    }
+
+    fn known_pulls(&self, source: &SourceName) -> BTreeMap<u64, Known> {
+        let sources = self.pulls.of();
+        let due = sources.get(source);
+        due.and_then(|d| d.known.clone()).unwrap_or_default()
+    }
+
+    fn known_pull(&self, source: &SourceName, number: u64) -> Option<Known> {
+        let sources = self.pulls.of();
+        sources.get(source)?.known.as_ref()?.get(&number).cloned()
+    }
+
+    async fn keep(&self, source: &SourceName, known: &Known) -> Result<(), Error> {
+        let number = known.pull.number;
+        let body = serde_json::to_vec(known)
+            .map_err(|e| Error::Broken(format!("writing a pull request: {e}")))?;
+        self.store.keep_pull(source, number, &body).await?;
+        let mut sources = self.pulls.of();
+        let due = sources.entry(source.clone()).or_default();
+        let all = due.known.get_or_insert_default();
+        all.insert(number, known.clone());
+        Ok(())
+    }
+
+    async fn forget(&self, place: &Place<'_>, number: u64) -> Result<(), Error> {
+        self.store.forget_pull(place.name, number).await?;
+        self.store
+            .unpost(place.name, &outbox::items(number))
+            .await?;
+        if let Some(all) = self
+            .pulls
+            .of()
+            .get_mut(place.name)
+            .and_then(|d| d.known.as_mut())
+        {
+            all.remove(&number);
+        }
+        let path = self.pull_mirror(place.name);
+        let forgotten =
+            tokio::task::spawn_blocking(move || Mirror::forget_pull(&path, number)).await;
+        if let Ok(Err(error)) = forgotten {
+            tracing::debug!("a head stays in the mirror of pull requests: {error}");
+        }
+        Ok(())
+    }
+
+    /// Heads of pull requests lie apart from what is deployed.
+    fn pull_mirror(&self, source: &SourceName) -> PathBuf {
+        let folder = self.settings.state.join("pulls");
+        folder.join(format!("{source}.git"))
+    }
+
+    /// Asks the forge which pull requests there are, where that is due.
+    async fn list(&self, place: &Place<'_>) -> Result<(), Error> {
+        let now = self.clock.steady();
+        {
+            let sources = self.pulls.of();
+            let due = sources.get(place.name);
+            let fresh =
+                |d: &Due| !d.all && d.listed.is_some_and(|at| now.since(at) < place.config.poll);
+            if due.is_some_and(fresh) {
+                return Ok(());
+            }
+        }
+        let since = self.clock.now();
+        let first = self
+            .pulls
+            .of()
+            .get(place.name)
+            .is_none_or(|d| d.listed.is_none());
+        let open = place.forge.open_pulls(&place.source.remote.branch).await?;
+        let known = self.known_pulls(place.name);
+        let mut due: BTreeSet<u64> = BTreeSet::new();
+        for pull in &open {
+            let seen = known.get(&pull.number);
+            if first || seen.is_none_or(|k| k.pull != *pull) {
+                due.insert(pull.number);
+            }
+        }
+        let there: BTreeSet<u64> = open.iter().map(|p| p.number).collect();
+        let left = known
+            .iter()
+            .filter(|(n, k)| k.is_open() && !there.contains(n));
+        due.extend(left.map(|(n, _)| *n));
+        {
+            let mut sources = self.pulls.of();
+            let entry = sources.entry(place.name.clone()).or_default();
+            entry.all = false;
+            entry.listed = Some(now);
+            entry.numbers.extend(due);
+        }
+        if !first {
+            return Ok(());
+        }
+        // What the forge could not deliver while nobody heard: it sends it again, where it can.
+        match place
+            .forge
+            .redeliver(Timestamp(since.0 - 3 * 24 * 3_600_000))
+            .await
+        {
+            Ok(0) | Err(port::Error::Unsupported(_)) => {}
+            Ok(count) => {
+                tracing::info!(source.name = %place.name, "{count} missed deliveries are sent again")
+            }
+            Err(error) => tracing::debug!("missed deliveries are not sent again: {error}"),
+        }
+        Ok(())
+    }
+
+    async fn tend_one(self: &Arc<Self>, place: &Place<'_>, number: u64) -> Result<(), Error> {
+        let pull = match place.forge.pull(number).await {
+            Ok(pull) => pull,
+            Err(port::Error::NotFound(_)) => return self.forget(place, number).await,
+            Err(error) => return Err(error.into()),
+        };
+        if pull.base != place.source.remote.branch {
+            return match self.known_pull(place.name, number) {
+                Some(_) => self.forget(place, number).await,
+                None => Ok(()),
+            };
+        }
+        let mut known = match self.known_pull(place.name, number) {
+            Some(mut known) => {
+                known.pull = pull;
+                known
+            }
+            // What was closed before anybody looked at it is nobody's business.
+            None if pull.state == PullState::Closed => return Ok(()),
+            None => Known::new(pull),
+        };
+        if known.pull.state == PullState::Closed {
+            return self.forget(place, number).await;
+        }
+        if matches!(known.pull.state, PullState::Merged { .. }) && known.merged.is_none() {
+            if known.shown.is_none() {
+                // It was never shown: there is nothing to follow.
+                return self.forget(place, number).await;
+            }
+            known.merged = Some(self.clock.now());
+        }
+        self.keep(place.name, &known).await?;
+        self.obey(place, &mut known).await?;
+        match known.pull.state {
+            PullState::Open => self.look_at_pull(place, &mut known).await,
+            PullState::Merged { .. } => self.follow_merge(place, &mut known).await,
+            PullState::Closed => Ok(()),
+        }
+    }
+
+    /// Looks again at what has become old: the base moved, or a stack did. Returns when to look again.
+    async fn look_at_old(self: &Arc<Self>, place: &Place<'_>) -> Result<Option<Duration>, Error> {
+        let Some(newest) = self.newest() else {
+            return Ok(Some(SOON));
+        };
+        let known = self.known_pulls(place.name);
+        let follows = known.values().any(|k| k.merged.is_some() && !k.over);
+        for (number, mut known) in known.clone() {
+            if let Some(since) = known.merged {
+                let now = self.clock.now();
+                if known.over || now.since(since) > FOLLOWED {
+                    self.forget(place, number).await?;
+                } else {
+                    self.follow_merge(place, &mut known).await?;
+                }
+            }
+        }
+        // While something moves, what is shown would be old before it is read.
+        if !self.has_ended(newest.id) {
+            return Ok(Some(SOON));
+        }
+        let base = newest.revisions.get(place.name).cloned();
+        let mark = self.estate_mark();
+        for (_, mut known) in known {
+            let old = known
+                .shown
+                .as_ref()
+                .is_some_and(|s| Some(&s.base) != base.as_ref() || s.mark != mark);
+            if known.is_open() && old {
+                self.look_at_pull(place, &mut known).await?;
+                self.send_posts(place).await?;
+            }
+        }
+        let fresh = self.pulls_are_fresh(place.name, base.as_ref());
+        Ok(match (fresh, follows) {
+            (false, _) => Some(SOON),
+            (_, true) => Some(FOLLOWS),
+            _ => None,
+        })
+    }
+
+    fn pulls_are_fresh(&self, source: &SourceName, base: Option<&Revision>) -> bool {
+        let mark = self.estate_mark();
+        let known = self.known_pulls(source);
+        let mut shown = known.values().filter_map(|k| k.shown.as_ref());
+        shown.all(|s| Some(&s.base) == base && s.mark == mark)
+    }
+}
