@@ -4,10 +4,9 @@
 //! elsewhere, plain http reaches loopback only), an answer is bounded before it is parsed, every wait ends, and no error
 //! holds a secret. What a forge's paths and shapes are, the adapters know.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -17,6 +16,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::governor::{Governor, Said};
+use super::memory::Memory;
+use super::words::{clean, message, without};
 use crate::clock::Clock;
 use crate::domain::forge::ForgeKind;
 use crate::port::Error;
@@ -32,24 +33,26 @@ const MESSAGE_LIMIT: usize = 300;
 pub struct Client {
     http: reqwest::Client,
     kind: ForgeKind,
-    base: Url,
+    pub(super) base: Url,
     clock: Clock,
     governor: Arc<Governor>,
+    memory: Mutex<Memory>,
 }
 
 /// A call that is going to be made.
 #[derive(Clone)]
 pub struct Call {
     method: Method,
-    place: Place,
-    query: Vec<(String, String)>,
+    pub(super) place: Place,
+    pub(super) query: Vec<(String, String)>,
     headers: Vec<(&'static str, String)>,
-    secret: Option<(HeaderName, Arc<Zeroizing<String>>, &'static str)>,
+    pub(super) secret: Option<(HeaderName, Arc<Zeroizing<String>>, &'static str)>,
     body: Option<Value>,
+    remembers: bool,
 }
 
 #[derive(Clone)]
-enum Place {
+pub(super) enum Place {
     Segments(Vec<String>),
     /// A link of an answer, which was checked.
     Link(Url),
@@ -65,6 +68,7 @@ impl Call {
             headers: Vec::new(),
             secret: None,
             body: None,
+            remembers: false,
         }
     }
 
@@ -87,9 +91,17 @@ impl Call {
         self
     }
 
+    /// Asks only for what is new since the last time: what is not comes out of this process' memory.
+    #[must_use]
+    pub fn remembered(mut self) -> Self {
+        self.remembers = true;
+        self
+    }
+
     /// Sends a header that is no secret.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
         self.headers.push((name, value.into()));
         self
     }
@@ -130,7 +142,7 @@ impl Call {
 /// What came back: a status that is no error, and everything that was said.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status; 304 only where the call asked for it with `If-None-Match`.
+    /// The status.
     pub status: u16,
     /// Headers.
     pub headers: HeaderMap,
@@ -140,6 +152,16 @@ pub struct Answer {
 }
 
 impl Answer {
+    #[cfg(test)]
+    pub(super) fn of(status: u16, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body,
+            name: "GET x".into(),
+        }
+    }
+
     /// Returns a header that is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -208,6 +230,7 @@ impl Client {
             base,
             clock,
             governor,
+            memory: Mutex::default(),
         })
     }
 
@@ -221,11 +244,26 @@ impl Client {
     /// While a limit holds nothing goes out. Writes to GitHub follow each other and are a second apart.
     pub async fn send(&self, call: Call) -> Result<Answer, Error> {
         let (answer, message) = self.exchange(&call).await?;
-        self.judge(&call, answer, &message)
+        self.judge(answer, &message)
+    }
+
+    /// Makes a call; absent where the credential is not taken (401), for whoever can get another one.
+    pub async fn send_unless_expired(&self, call: Call) -> Result<Option<Answer>, Error> {
+        let (answer, message) = self.exchange(&call).await?;
+        if answer.status == 401 {
+            return Ok(None);
+        }
+        self.judge(answer, &message).map(Some)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn exchange(&self, call: &Call) -> Result<(Answer, String), Error> {
         let url = self.url(call)?;
+        let known = call.remembers.then(|| self.memory().recall(url.as_str()));
+        let known = known.flatten();
         self.admit()?;
         let _one = match (self.kind, call.writes()) {
             (ForgeKind::GitHub, true) => {
@@ -241,7 +279,11 @@ impl Client {
             _ => None,
         };
         let name = call.name();
-        let response = self.request(call, url)?.send().await;
+        let mut request = self.request(call, url.clone())?;
+        if let Some(known) = &known {
+            request = request.header(reqwest::header::IF_NONE_MATCH, &known.tag);
+        }
+        let response = request.send().await;
         if call.writes() {
             self.governor.wrote(self.clock.steady());
         }
@@ -261,12 +303,23 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        let answer = Answer {
+        let mut answer = Answer {
             status,
             headers,
             body,
             name,
         };
+        match known {
+            Some(known) if status == 304 => {
+                answer.status = 200;
+                answer.body = known.body.to_vec();
+                if let Some(link) = known.link {
+                    answer.headers.insert(reqwest::header::LINK, link);
+                }
+            }
+            _ if status == 200 && call.remembers => self.memory().keep(url.as_str(), &answer),
+            _ => {}
+        }
         let message = if status >= 400 {
             let said = message(&answer.body);
             clean(&without(said, call), MESSAGE_LIMIT)
@@ -302,7 +355,7 @@ impl Client {
         Ok(request)
     }
 
-    fn url(&self, call: &Call) -> Result<Url, Error> {
+    pub(super) fn url(&self, call: &Call) -> Result<Url, Error> {
         let mut url = match &call.place {
             Place::Link(url) => return Ok(url.clone()),
             Place::Segments(segments) => {
@@ -330,7 +383,7 @@ impl Client {
         Ok(url)
     }
 
-    fn judge(&self, call: &Call, answer: Answer, message: &str) -> Result<Answer, Error> {
+    fn judge(&self, answer: Answer, message: &str) -> Result<Answer, Error> {
         let text = |name: &str| answer.header(name).map(str::to_owned);
         let (remaining, reset) = match Said::headers(self.kind) {
             Some((remaining, reset)) => (text(remaining), text(reset)),
@@ -350,12 +403,8 @@ impl Client {
         if let Some(wait) = limited {
             return Err(Error::Limited(wait));
         }
-        let asked_if_new = call
-            .headers
-            .iter()
-            .any(|(name, _)| *name == "if-none-match");
         let status = answer.status;
-        if (200..300).contains(&status) || (status == 304 && asked_if_new) {
+        if (200..300).contains(&status) {
             return Ok(answer);
         }
         let name = &answer.name;
@@ -377,112 +426,6 @@ impl Client {
             _ => Error::Untrusted(format!("{name}: HTTP {status} is no answer to it")),
         })
     }
-
-    /// Makes a call out of a link of an answer: only below the same base, so that no answer sends the token elsewhere.
-    pub fn follow(&self, from: &Call, link: &str) -> Result<Call, Error> {
-        let refuse = |why: &str| {
-            Error::Untrusted(format!(
-                "{}: the next page {why}: `{}`",
-                from.name(),
-                clean(link, 120)
-            ))
-        };
-        let url = Url::parse(link).map_err(|_| refuse("is no address"))?;
-        let below = url.path().starts_with(self.base.path());
-        let plain = url.username().is_empty() && url.password().is_none();
-        if url.origin() != self.base.origin() || !below || !plain {
-            return Err(refuse("lies somewhere else"));
-        }
-        Ok(Call {
-            place: Place::Link(url),
-            query: Vec::new(),
-            ..from.clone()
-        })
-    }
-}
-
-/// A walk over the pages of a listing: each once, and no more of them than allowed.
-pub struct Walk {
-    next: Option<Call>,
-    seen: BTreeSet<String>,
-    left: usize,
-    /// Whether there were more pages than allowed.
-    pub cut: bool,
-}
-
-impl Walk {
-    /// Begins at a call; at most so many pages are read.
-    pub fn new(first: Call, most: usize) -> Self {
-        Self {
-            next: Some(first),
-            seen: BTreeSet::new(),
-            left: most,
-            cut: false,
-        }
-    }
-
-    /// Returns the call for the page that is next.
-    pub fn call(&mut self) -> Option<Call> {
-        let call = self.next.take()?;
-        if self.left == 0 {
-            self.cut = true;
-            return None;
-        }
-        self.left -= 1;
-        Some(call)
-    }
-
-    /// Turns to the page that `Link: …; rel="next"` of an answer names (RFC 8288).
-    pub fn turn(&mut self, client: &Client, from: &Call, answer: &Answer) -> Result<(), Error> {
-        let links = answer.headers.get_all(reqwest::header::LINK);
-        let next = links.iter().find_map(|l| next_link(l.to_str().ok()?));
-        self.turn_to(client, from, next.as_deref())
-    }
-
-    /// Turns to a page that the body of an answer names.
-    pub fn turn_to(
-        &mut self,
-        client: &Client,
-        from: &Call,
-        next: Option<&str>,
-    ) -> Result<(), Error> {
-        let Some(link) = next else {
-            return Ok(());
-        };
-        let call = client.follow(from, link)?;
-        if !self.seen.insert(link.to_owned()) {
-            return Err(Error::Untrusted(format!(
-                "{}: the listing leads back to a page that it had before",
-                from.name()
-            )));
-        }
-        self.next = Some(call);
-        Ok(())
-    }
-}
-
-fn next_link(header: &str) -> Option<String> {
-    let mut rest = header;
-    while let Some(start) = rest.find('<') {
-        let end = start + rest[start..].find('>')?;
-        let link = &rest[start + 1..end];
-        let after = &rest[end + 1..];
-        let parameters = &after[..after.find('<').unwrap_or(after.len())];
-        let is_next = parameters.split([';', ',']).any(|p| {
-            let (name, value) = p.split_once('=').unwrap_or((p, ""));
-            name.trim().eq_ignore_ascii_case("rel")
-                && value
-                    .trim()
-                    .trim_matches('"')
-                    .split(' ')
-                    .any(|word| word.eq_ignore_ascii_case("next"))
-        });
-        if is_next {
-            return Some(link.to_owned());
-        }
-        rest = after;
-    }
-    None
 }
 
 /// Reads the base address of an API.
@@ -548,79 +491,12 @@ fn unavailable(name: &str, error: reqwest::Error) -> Error {
     Error::Unavailable(format!("{name}: {}", clean(&text, MESSAGE_LIMIT)))
 }
 
-/// Finds what a forge says of an error, in the shapes that they have for it.
-fn message(body: &[u8]) -> String {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        // A page of HTML says nothing to anybody here.
-        let text = String::from_utf8_lossy(&body[..body.len().min(1024)]);
-        let page = text.trim_start().starts_with('<');
-        return if page {
-            String::new()
-        } else {
-            text.into_owned()
-        };
-    };
-    let mut parts = Vec::new();
-    for key in ["message", "error", "error_description", "errors"] {
-        if let Some(value) = value.get(key) {
-            words(value, &mut parts);
-        }
-    }
-    parts.dedup();
-    parts.join(": ")
-}
-
-fn words(value: &Value, out: &mut Vec<String>) {
-    match value {
-        Value::String(text) if !text.is_empty() => out.push(text.clone()),
-        Value::Array(all) => all.iter().take(5).for_each(|v| words(v, out)),
-        Value::Object(fields) => {
-            // GitHub: {resource, field, code, message}; GitLab: {field: [texts]}; Bitbucket: {message, detail}.
-            for (name, value) in fields.iter().take(8) {
-                if matches!(name.as_str(), "documentation_url" | "data" | "resource") {
-                    continue;
-                }
-                let mut inner = Vec::new();
-                words(value, &mut inner);
-                match name.as_str() {
-                    "message" | "detail" => out.extend(inner),
-                    _ => out.extend(inner.iter().map(|text| format!("{name} {text}"))),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Takes the call's own secret out of a text.
-fn without(text: String, call: &Call) -> String {
-    match &call.secret {
-        Some((_, secret, _)) if !secret.is_empty() => text.replace(secret.as_str(), "***"),
-        _ => text,
-    }
-}
-
-/// Makes text of strangers fit for a line of a log: without control characters, and cut.
-pub(super) fn clean(text: &str, limit: usize) -> String {
-    let mut out = String::new();
-    for (number, c) in text.trim().chars().enumerate() {
-        if number == limit {
-            out.push('…');
-            break;
-        }
-        let hides = c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        out.push(if hides { ' ' } else { c });
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::model::Timestamp;
 
-    fn client(api: &str) -> Client {
+    pub(in crate::forge) fn client(api: &str) -> Client {
         let clock = Clock::standing(Timestamp(0));
         let governor = Arc::new(Governor::default());
         Client::new(
@@ -677,114 +553,5 @@ mod tests {
         for bad in ["..", ".", "", "a\nb"] {
             assert!(url(&["users", bad]).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_link_is_followed_only_below_the_same_base() {
-        let client = client("https://git.example.com/api/v3");
-        let from = Call::get(["repos"]).query("page", 1);
-
-        let next = client.follow(
-            &from,
-            "https://git.example.com/api/v3/repositories/1/pulls?page=2",
-        );
-
-        let url = client.url(&next.unwrap()).unwrap();
-        assert_eq!(url.query(), Some("page=2"));
-        for bad in [
-            "https://evil.example.com/api/v3/repos?page=2",
-            "http://git.example.com/api/v3/repos?page=2",
-            "https://git.example.com:444/api/v3/repos",
-            "https://git.example.com/other?page=2",
-            "https://git.example.com/api/v3/../v4/x",
-            "https://u:p@git.example.com/api/v3/repos",
-            "/api/v3/repos?page=2",
-            "",
-        ] {
-            let refused = client.follow(&from, bad);
-            assert!(matches!(refused, Err(Error::Untrusted(_))), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_next_page_is_found_in_a_link_header() {
-        for (header, next) in [
-            (
-                r#"<https://a/x?page=2>; rel="next", <https://a/x?page=9>; rel="last""#,
-                Some("https://a/x?page=2"),
-            ),
-            (
-                r#"<https://a/x?page=1>; rel="prev", <https://a/x?page=3>; rel="next""#,
-                Some("https://a/x?page=3"),
-            ),
-            (
-                "<https://a/x?a=1,2;3>; rel=next",
-                Some("https://a/x?a=1,2;3"),
-            ),
-            (
-                r#"<https://a/x>; title="n"; REL="next last""#,
-                Some("https://a/x"),
-            ),
-            (r#"<https://a/x>; rel="last""#, None),
-            (r#"<https://a/next>; rel="prev""#, None),
-            ("<https://a/x", None),
-            ("", None),
-        ] {
-            assert_eq!(next_link(header).as_deref(), next, "{header}");
-        }
-    }
-
-    #[test]
-    fn a_listing_that_leads_back_is_not_followed_and_one_without_end_is_cut() {
-        let client = client("https://a.example");
-        let first = Call::get(["x"]);
-        let mut walk = Walk::new(first.clone(), 2);
-
-        let one = walk.call().unwrap();
-        walk.turn_to(&client, &one, Some("https://a.example/x?page=2"))
-            .unwrap();
-        let two = walk.call().unwrap();
-        let back = walk.turn_to(&client, &two, Some("https://a.example/x?page=2"));
-        assert!(matches!(back, Err(Error::Untrusted(_))));
-        walk.turn_to(&client, &two, Some("https://a.example/x?page=3"))
-            .unwrap();
-
-        assert!(walk.call().is_none());
-        assert!(walk.cut);
-    }
-
-    #[test]
-    fn what_a_forge_says_of_an_error_is_found_in_every_shape() {
-        for (body, said) in [
-            (
-                r#"{"message":"Validation Failed","errors":[{"resource":"Issue","field":"body","code":"too_long"}],"documentation_url":"https://x"}"#,
-                "Validation Failed: field body: code too_long",
-            ),
-            (r#"{"message":{"base":["is wrong"]}}"#, "base is wrong"),
-            (
-                r#"{"error":"invalid_token","error_description":"Token was revoked."}"#,
-                "invalid_token: Token was revoked.",
-            ),
-            (
-                r#"{"type":"error","error":{"message":"Bad","detail":"why"}}"#,
-                "Bad: why",
-            ),
-            ("Retry later", "Retry later"),
-            ("<html>Bad gateway</html>", ""),
-            ("", ""),
-        ] {
-            assert_eq!(message(body.as_bytes()), said, "{body}");
-        }
-    }
-
-    #[test]
-    fn sec_what_a_forge_says_cannot_break_a_line_or_repeat_the_token() {
-        let token = Arc::new(Zeroizing::new("s3cret".to_owned()));
-        let call = Call::get(["x"]).bearer(token);
-
-        let said = clean(&without("bad\r\ntoken s3cret\u{202e}".into(), &call), 300);
-
-        assert_eq!(said, "bad  token *** ");
-        assert_eq!(clean(&"é".repeat(400), 300).chars().count(), 301);
     }
 }

@@ -104,7 +104,7 @@ fn bounded(wait: Duration) -> Duration {
 }
 
 /// Reads a date as HTTP writes it (RFC 9110 §5.6.7, the preferred form).
-fn http_date(text: &str) -> Option<Timestamp> {
+pub(super) fn http_date(text: &str) -> Option<Timestamp> {
     let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
     Some(Timestamp(zoned.timestamp().as_millisecond()))
 }

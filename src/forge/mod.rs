@@ -1,12 +1,14 @@
 //! Forges behind the port: GitHub, GitLab, Gitea and Bitbucket Cloud.
 //!
 //! Each adapter is a thin client of about ten calls over one [`reqwest`] client. They know nothing of what is written.
-//! `client.rs` guards the exchange, `governor.rs` the limits; start reading in `github.rs`.
+//! `client.rs` guards the exchange, `governor.rs` the limits; start reading in `github/`.
 
-#[allow(dead_code, reason = "the adapters that use it follow")]
 mod client;
-#[allow(dead_code, reason = "the adapters that use it follow")]
+mod github;
 mod governor;
+mod memory;
+mod walk;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use self::client::Client;
+use self::github::GitHub;
 use self::governor::Governor;
 use crate::clock::Clock;
 use crate::domain::forge::ForgeKind;
@@ -86,7 +89,7 @@ impl Forges {
     /// Refused are an address, a repository or certificates that cannot be right.
     pub fn open(&self, settings: &Settings) -> Result<Arc<dyn Forge>, Error> {
         let repository = Repository::parse(settings.kind, &settings.repository)?;
-        let _client = Client::new(
+        let client = Client::new(
             settings.kind,
             &settings.api,
             settings.ca.as_deref(),
@@ -94,7 +97,10 @@ impl Forges {
             self.clock.clone(),
             self.governor(settings, &repository),
         )?;
-        Err(Error::Unsupported("this kind of forge"))
+        match settings.kind {
+            ForgeKind::GitHub => Ok(Arc::new(GitHub::new(client, repository, &settings.auth))),
+            _ => Err(Error::Unsupported("this kind of forge")),
+        }
     }
 
     fn governor(&self, settings: &Settings, repository: &Repository) -> Arc<Governor> {
@@ -132,7 +138,7 @@ impl Repository {
         let refuse = || {
             Error::Refused(format!(
                 "`{}` names no repository on {kind}: write owner/name, of letters, digits, `-`, `_` and `.`",
-                client::clean(text, 100)
+                words::clean(text, 100)
             ))
         };
         let part = |p: &str| {
