@@ -15,3 +15,4 @@ mod memory;
 mod oracle;
 mod scalars;
 mod templates;
+mod webhooks;

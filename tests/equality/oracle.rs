@@ -1,4 +1,4 @@
-//! A Python that answers batches of cases: one line of JSON each way.
+//! A program that answers batches of cases: one line of JSON each way.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -25,11 +25,11 @@ pub fn python(test: &str) -> Option<PathBuf> {
 }
 
 impl Oracle {
-    pub fn start(python: &Path, script: &str) -> Self {
+    pub fn start(program: &Path, script: &str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/oracle")
             .join(script);
-        let mut child = Command::new(python)
+        let mut child = Command::new(program)
             .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -36,5 +36,9 @@ targets! {
     spec
     sync
     template
+    webhook_bitbucket
+    webhook_gitea
+    webhook_github
+    webhook_gitlab
     yaml
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use aws_lc_rs::hmac;
 use isoform::domain::audit::{self, Entry};
 use isoform::domain::bundle;
 use isoform::domain::cfn;
 use isoform::domain::deployment::History;
+use isoform::domain::forge::{ForgeKind, News, Refusal, admit};
 use isoform::domain::model::{
     Address, Digest, Finding, PlacementName, Region, Revision, Span, StackName, Timestamp,
     folded_name, parse_duration,
@@ -367,4 +369,77 @@ pub fn names(bytes: &[u8]) {
         }
         same_when_printed!(Address Digest Revision Region StackName PlacementName spec::TemplateRef);
     }
+}
+
+/// A delivery: a line that is the event, a line that is a guess at the signature, and the body.
+fn webhook(kind: ForgeKind, bytes: &[u8]) {
+    const SECRET: &[u8] = b"the secret of this webhook";
+    let mut parts = bytes.splitn(3, |b| *b == b'\n');
+    let mut part = || parts.next().unwrap_or_default();
+    let (event, guess, body) = (part(), part(), part());
+    let (named, signed) = match kind {
+        ForgeKind::GitHub => ("x-github-event", "x-hub-signature-256"),
+        ForgeKind::GitLab => ("x-gitlab-event", "x-gitlab-token"),
+        ForgeKind::Gitea => ("x-gitea-event", "x-gitea-signature"),
+        ForgeKind::Bitbucket => ("x-event-key", "x-hub-signature"),
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+    let mac = hmac::sign(&key, body);
+    let tag: String = mac.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let right = match kind {
+        ForgeKind::GitHub | ForgeKind::Bitbucket => format!("sha256={tag}"),
+        ForgeKind::Gitea => tag,
+        ForgeKind::GitLab => String::from_utf8_lossy(SECRET).into_owned(),
+    };
+    let deliver = |signature: &[u8], secret: &[u8]| {
+        let headers: [(&str, &[u8]); 3] = [(named, event), (signed, signature), ("x-odd", guess)];
+        admit(kind, &headers, body, &[secret])
+    };
+
+    // Only who knows the secret is heard, whatever is asked.
+    assert!(guess == right.as_bytes() || deliver(guess, SECRET).is_err());
+    assert_eq!(
+        deliver(right.as_bytes(), b"another"),
+        Err(Refusal::BadSignature)
+    );
+    let name = |text: &str| {
+        assert!(!text.is_empty() && text.len() <= 1024 && !text.chars().any(char::is_control));
+    };
+    match deliver(right.as_bytes(), SECRET) {
+        Ok(delivery) => {
+            delivery.repository.as_deref().map(name);
+            let named = match delivery.news {
+                News::Push { branches } => {
+                    assert!(!branches.is_empty());
+                    branches.iter().for_each(|branch| name(branch));
+                    true
+                }
+                News::Pull(number) | News::Comment { pull: number } => {
+                    assert_ne!(number, 0);
+                    true
+                }
+                News::Ping | News::Other => false,
+            };
+            assert!(!named || delivery.repository.is_some(), "news of nothing");
+        }
+        Err(Refusal::BadBody(why)) => assert!(why.len() < 200, "{why}"),
+        Err(Refusal::BadHeader(header)) => assert_eq!(header, named),
+        Err(refusal) => panic!("the signature is right, and still {refusal:?}"),
+    }
+}
+
+pub fn webhook_github(bytes: &[u8]) {
+    webhook(ForgeKind::GitHub, bytes);
+}
+
+pub fn webhook_gitlab(bytes: &[u8]) {
+    webhook(ForgeKind::GitLab, bytes);
+}
+
+pub fn webhook_gitea(bytes: &[u8]) {
+    webhook(ForgeKind::Gitea, bytes);
+}
+
+pub fn webhook_bitbucket(bytes: &[u8]) {
+    webhook(ForgeKind::Bitbucket, bytes);
 }

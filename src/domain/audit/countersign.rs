@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::{Checkpoint, Fault, checkpoint_bytes};
-use crate::domain::model::{Timestamp, hex};
+use crate::domain::model::{Timestamp, hex, unbase64, unhex};
 
 /// A second signature over [`checkpoint_bytes`]: ECDSA on P-256 with SHA-256.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,8 +34,8 @@ impl Countersignature {
 
     /// Tells whether the signature over bytes is that of the public key which stands beside it.
     pub fn holds(&self, bytes: &[u8]) -> bool {
-        let key = bytes_of(&self.public_key);
-        let Some((key, signature)) = key.zip(bytes_of(&self.signature)) else {
+        let key = unhex(&self.public_key);
+        let Some((key, signature)) = key.zip(unhex(&self.signature)) else {
             return false;
         };
         p256_point(&key).is_some_and(|point| {
@@ -68,50 +68,12 @@ pub fn read_public_key(given: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(given).ok().map(str::trim);
     let from_text = text.and_then(
         |text| match text.strip_prefix("-----BEGIN PUBLIC KEY-----") {
-            Some(rest) => base64(rest.split_once("-----END PUBLIC KEY-----")?.0),
-            None => bytes_of(text),
+            Some(rest) => unbase64(rest.split_once("-----END PUBLIC KEY-----")?.0),
+            None => unhex(text),
         },
     );
     let spki = from_text.unwrap_or_else(|| given.to_vec());
     p256_point(&spki).map(|_| hex(&spki))
-}
-
-fn bytes_of(hexadecimal: &str) -> Option<Vec<u8>> {
-    let digit = |b: &u8| {
-        char::from(*b)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
-    let pairs = hexadecimal.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect()
-}
-
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    let (mut held, mut bits) = (0u32, 0);
-    for letter in text.bytes().filter(|b| !b.is_ascii_whitespace()) {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' => break,
-            _ => return None,
-        };
-        held = held << 6 | u32::from(value);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            out.push((held >> bits & 0xff) as u8);
-        }
-    }
-    Some(out)
 }
 
 /// How far a key of a service vouches for the chain.
@@ -313,7 +275,7 @@ mod tests {
     #[test]
     fn a_public_key_is_read_as_people_keep_it() {
         let key = signer("k").public();
-        let der = bytes_of(&key).unwrap();
+        let der = unhex(&key).unwrap();
         let pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEAAECAwQFBgcICQoLDA0ODxAREhMU\nFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==\n-----END PUBLIC KEY-----\n";
 
         assert_eq!(read_public_key(&der), Some(key.clone()));

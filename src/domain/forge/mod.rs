@@ -4,9 +4,12 @@
 //! somebody would like. What is true is asked of the forge and of Git.
 
 mod command;
+mod delivery;
 mod pull;
+mod signature;
 
 pub use command::{Command, PREFIX, Verb, commands};
+pub use delivery::{Delivery, News, Refusal, admit};
 pub use pull::{
     Annotation, Check, Level, Permission, Person, PullComment, PullRequest, PullState, Verdict,
 };

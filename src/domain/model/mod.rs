@@ -4,6 +4,7 @@
 
 mod canonical;
 mod condition;
+mod decode;
 mod digest;
 mod finding;
 mod ids;
@@ -13,6 +14,7 @@ mod time;
 
 pub use canonical::{Room, Unspellable, canonical_into};
 pub use condition::{Condition, Reason, SyncResult};
+pub(crate) use decode::{unbase64, unhex};
 pub(crate) use digest::hex;
 pub use digest::{Digest, KeyedHasher, canonical_json, is_sha256_hex, sha256_hex};
 pub use finding::{Finding, Place, Related, Severity, Span, closest};
