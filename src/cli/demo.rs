@@ -58,7 +58,7 @@ pub(crate) async fn demo(args: &DemoArgs, _: &Global) -> anyhow::Result<u8> {
     let config = Config::load(&folder.join("config.yaml"))?;
     let socket = config.socket();
     if fresh {
-        hook::install(&folder.join("origin.git"), &socket)?;
+        hook::install(&folder.join("origin.git"), &socket, None)?;
     }
     let built = daemon::build(config, Clock::system()).await?;
     let line = built.line.clone();

@@ -3,22 +3,35 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::client::Client;
+use super::proposal::{self, Of};
 use super::show::{self, BOLD, DIM, GREEN, RED, RESET, YELLOW, clean};
 use super::{CHANGES, DONE, FAILED, Global, Output, finding, usage};
-use crate::domain::bundle;
 use crate::domain::model::{Prune, counted};
-use crate::domain::plan::DiffReport;
+use crate::domain::plan::{DiffReport, TargetDiff};
 use crate::domain::template::{Blob, Files};
+use crate::git::Mirror;
+
+/// What a commit is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Against {
+    /// What is deployed.
+    Deployed,
+}
 
 /// Arguments of `diff`.
 #[derive(Args)]
 pub(crate) struct DiffArgs {
-    /// Two revisions to compare, as in `HEAD~1..HEAD`; absent compares the files of this clone with what is deployed.
+    /// Two revisions to compare, as in `HEAD~1..HEAD`, or one commit with `--against`; absent compares the files of this
+    /// clone with what is deployed.
+    #[arg(value_name = "REVISION")]
     range: Option<String>,
+    /// Compare the files of a commit, as they are in it, with this.
+    #[arg(long, value_enum)]
+    against: Option<Against>,
     /// The clone.
     #[arg(long, default_value = ".")]
     folder: PathBuf,
@@ -113,21 +126,47 @@ pub(crate) fn folder_files(folder: &Path) -> anyhow::Result<Files> {
 
 /// `isoform diff`
 pub(crate) async fn diff(global: &Global, args: &DiffArgs) -> anyhow::Result<u8> {
-    if let Some(range) = &args.range {
-        return super::offline::diff_revisions(global, &args.folder, range);
+    match (&args.range, args.against) {
+        (Some(revision), Some(Against::Deployed)) => {
+            return commit_against_deployed(global, args, revision).await;
+        }
+        (Some(range), None) => {
+            return super::offline::diff_revisions(global, &args.folder, range);
+        }
+        (None, _) => {}
     }
     let (files, origin) = clone_files(&args.folder)?;
     let client = Client::connect(global)?;
-    let packed = bundle::pack(&files)?;
-    let mut query = Vec::new();
-    if let Some(source) = &args.source {
-        query.push(("source", source.as_str()));
-    }
-    if let Some(origin) = &origin {
-        query.push(("origin", origin.as_str()));
-    }
-    let report: DiffReport = client.post_bytes("diff", &query, packed).await?;
+    let of = Of {
+        source: args.source.as_deref(),
+        origin: origin.as_deref(),
+    };
+    let report = proposal::compare(&client, &files, of).await?;
     show_diff(global, &report, args.text, "against what is deployed")
+}
+
+/// `isoform diff --against deployed <revision>`: the files are those of the commit, whatever lies in the work tree.
+async fn commit_against_deployed(
+    global: &Global,
+    args: &DiffArgs,
+    revision: &str,
+) -> anyhow::Result<u8> {
+    if revision.contains("..") {
+        return Err(usage(
+            "`--against deployed` takes one commit; two revisions, as in HEAD~1..HEAD, are compared without it",
+        ));
+    }
+    let repository = proposal::repository(&args.folder)?;
+    let commit = super::offline::commit_of(&repository, revision)?;
+    let tree = Mirror::of(repository.path())?.read(&commit)?;
+    let origin = proposal::origin(&repository);
+    let of = Of {
+        source: args.source.as_deref(),
+        origin: origin.as_deref(),
+    };
+    let report = proposal::compare_tree(&Client::connect(global)?, tree, of).await?;
+    let title = format!("{} against what is deployed", commit.short());
+    show_diff(global, &report, args.text, &title)
 }
 
 /// `isoform plan`
@@ -154,13 +193,30 @@ pub(crate) fn code_of(report: &DiffReport) -> u8 {
 }
 
 fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> anyhow::Result<u8> {
-    let faults = report.findings.iter().filter(|f| f.is_error()).count();
     let code = code_of(report);
     if global.output == Output::Json {
         show::json(report)?;
         return Ok(code);
     }
     finding::print(&report.findings);
+    anstream::println!("{}\n", headline(report, title));
+    for target in &report.targets {
+        for line in target_lines(target, text) {
+            anstream::println!("{line}");
+        }
+        anstream::println!("");
+    }
+    for line in fates(report) {
+        anstream::println!("{line}\n");
+    }
+    if let Some(line) = faults(report) {
+        anstream::println!("{line}");
+    }
+    Ok(code)
+}
+
+/// Writes how many targets change and how many do not.
+pub(crate) fn headline(report: &DiffReport, title: &str) -> String {
     let many = |n: usize, word: &str| {
         format!(
             "{} {word}{}",
@@ -168,106 +224,109 @@ fn show_diff(global: &Global, report: &DiffReport, text: bool, title: &str) -> a
             if n == 1 { "s" } else { "" }
         )
     };
-    anstream::println!(
-        "{title} · {}, {} {} not\n",
+    format!(
+        "{title} · {}, {} {} not",
         many(report.targets.len(), "change"),
         report.unchanged,
         if report.unchanged == 1 { "does" } else { "do" }
-    );
-    for target in &report.targets {
-        let losses: Vec<String> = target
+    )
+}
+
+/// Writes what changes in a target: its verdict, then a line for each resource and property.
+pub(crate) fn target_lines(target: &TargetDiff, text: bool) -> Vec<String> {
+    let losses: Vec<String> = target
+        .changes
+        .iter()
+        .filter(|c| c.loses_state())
+        .map(|c| c.loss())
+        .collect();
+    let verdict = if target.create {
+        format!(
+            "{GREEN}is created{RESET}   {}",
+            counted(target.changes.len(), "resource")
+        )
+    } else if losses.is_empty() {
+        match target
             .changes
             .iter()
-            .filter(|c| c.loses_state())
-            .map(|c| c.loss())
-            .collect();
-        let verdict = if target.create {
-            format!(
-                "{GREEN}is created{RESET}   {}",
-                counted(target.changes.len(), "resource")
-            )
-        } else if losses.is_empty() {
-            match target
-                .changes
-                .iter()
-                .any(|c| c.replacement != crate::domain::plan::Replacement::Never)
-            {
-                true => format!("{YELLOW}replaces resources{RESET}"),
-                false => "in place".to_owned(),
-            }
+            .any(|c| c.replacement != crate::domain::plan::Replacement::Never)
+        {
+            true => format!("{YELLOW}replaces resources{RESET}"),
+            false => "in place".to_owned(),
+        }
+    } else {
+        format!(
+            "{RED}{}{RESET} · will wait for an approval (placement {})",
+            losses.join("; "),
+            clean(&target.placement)
+        )
+    };
+    let mut out = vec![format!("{BOLD}{}{RESET}   {verdict}", target.address)];
+    if !target.create {
+        let place = |path: &str| target.places.get(path).cloned();
+        out.extend(show::changes(&target.changes, &place));
+        if target.changes.is_empty() {
+            out.push("     options, tags or outputs only".into());
+        }
+    }
+    for problem in &target.problems {
+        out.push(format!("   {YELLOW}note{RESET}  {}", clean(problem)));
+    }
+    if !target.then.is_empty() {
+        let then: Vec<String> = target.then.iter().map(ToString::to_string).collect();
+        out.push(format!(
+            "   {DIM}then  {} {} planned again if its outputs change{RESET}",
+            then.join(", "),
+            if then.len() == 1 { "is" } else { "are" }
+        ));
+    }
+    for line in target.text.lines().filter(|_| text) {
+        let colour = if line.starts_with('+') {
+            GREEN
+        } else if line.starts_with('-') {
+            RED
         } else {
-            format!(
-                "{RED}{}{RESET} · will wait for an approval (placement {})",
-                losses.join("; "),
-                clean(&target.placement)
-            )
+            DIM
         };
-        anstream::println!("{BOLD}{}{RESET}   {verdict}", target.address);
-        if !target.create {
-            for line in show::changes(&target.changes, &|path| target.places.get(path).cloned()) {
-                anstream::println!("{line}");
-            }
-            if target.changes.is_empty() {
-                anstream::println!("     options, tags or outputs only");
-            }
-        }
-        for problem in &target.problems {
-            anstream::println!("   {YELLOW}note{RESET}  {}", clean(problem));
-        }
-        if !target.then.is_empty() {
-            anstream::println!(
-                "   {DIM}then  {} {} planned again if its outputs change{RESET}",
-                target
-                    .then
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                if target.then.len() == 1 { "is" } else { "are" }
-            );
-        }
-        if text {
-            for line in target.text.lines() {
-                let colour = if line.starts_with('+') {
-                    GREEN
-                } else if line.starts_with('-') {
-                    RED
-                } else {
-                    DIM
-                };
-                anstream::println!("   {colour}{}{RESET}", clean(line));
-            }
-        }
-        anstream::println!("");
+        out.push(format!("   {colour}{}{RESET}", clean(line)));
     }
-    for moved in &report.moved {
-        anstream::println!(
-            "{BOLD}{}{RESET} moves to {BOLD}{}{RESET}: it keeps its stack\n",
-            moved.from,
-            moved.to
-        );
-    }
-    for orphan in &report.orphaned {
+    out
+}
+
+/// Writes what becomes of targets that move, and of those that are asked for no more.
+pub(crate) fn fates(report: &DiffReport) -> Vec<String> {
+    let moved = report.moved.iter().map(|moved| {
+        format!(
+            "{BOLD}{}{RESET} moves to {BOLD}{}{RESET}: it keeps its stack",
+            moved.from, moved.to
+        )
+    });
+    let orphaned = report.orphaned.iter().map(|orphan| {
         let (colour, fate) = match orphan.prune {
             Prune::Never => (YELLOW, "its stack stays"),
             Prune::Ask => (YELLOW, "its stack may be deleted when that is approved"),
             Prune::Auto => (RED, "its stack may be deleted (`prune: auto`)"),
         };
-        anstream::println!(
-            "{colour}orphaned{RESET}  {}: Git would no longer ask for it; {fate}\n",
+        format!(
+            "{colour}orphaned{RESET}  {}: Git would no longer ask for it; {fate}",
             orphan.address
-        );
-    }
-    if faults > 0 {
-        anstream::println!(
-            "{RED}{}{RESET}: what {} not move",
-            counted(faults, "error"),
-            if faults == 1 {
-                "it touches does"
-            } else {
-                "they touch does"
-            }
-        );
-    }
-    Ok(code)
+        )
+    });
+    moved.chain(orphaned).collect()
+}
+
+/// Writes how many errors there are; nothing where there are none.
+pub(crate) fn faults(report: &DiffReport) -> Option<String> {
+    let faults = report.findings.iter().filter(|f| f.is_error()).count();
+    let what = if faults == 1 {
+        "it touches does"
+    } else {
+        "they touch does"
+    };
+    (faults > 0).then(|| {
+        format!(
+            "{RED}{}{RESET}: what {what} not move",
+            counted(faults, "error")
+        )
+    })
 }

@@ -9,7 +9,9 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::branch::{self, Update};
 use super::client::{Client, socket_path};
+use super::proposal::Of;
 use super::show::{self, clean};
 use super::{DONE, Global, Output};
 use crate::domain::model::{Reason, SyncResult};
@@ -24,15 +26,22 @@ pub(crate) enum HookCommand {
     Install {
         /// The bare repository.
         repository: PathBuf,
+        /// The source that it is, where its path does not tell.
+        #[arg(long)]
+        source: Option<String>,
     },
     /// What the hook runs: reads the updated refs from standard input.
-    PostReceive,
+    PostReceive {
+        /// The source that the repository is.
+        #[arg(long)]
+        source: Option<String>,
+    },
 }
 
 pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Result<u8> {
     match command {
-        HookCommand::Install { repository } => {
-            let path = install(&repository, &socket_path(global)?)?;
+        HookCommand::Install { repository, source } => {
+            let path = install(&repository, &socket_path(global)?, source.as_deref())?;
             if global.output == Output::Json {
                 show::json(&json!({ "installed": path }))?;
             } else {
@@ -40,9 +49,9 @@ pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Resul
             }
             Ok(DONE)
         }
-        HookCommand::PostReceive => {
+        HookCommand::PostReceive { source } => {
             // Nothing that goes wrong here may fail a push: it has been received already.
-            if let Err(error) = post_receive(global).await {
+            if let Err(error) = post_receive(global, source.as_deref()).await {
                 anstream::println!(
                     "isoform: {}; the push is received, the daemon finds it when it runs",
                     clean(&format!("{error:#}"))
@@ -54,7 +63,11 @@ pub(crate) async fn hook(global: &Global, command: HookCommand) -> anyhow::Resul
 }
 
 /// Writes the hook. One that is there and not ours is left alone.
-pub(crate) fn install(repository: &Path, socket: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn install(
+    repository: &Path,
+    socket: &Path,
+    source: Option<&str>,
+) -> anyhow::Result<PathBuf> {
     let hooks = repository.join("hooks");
     if !repository.join("refs").is_dir() {
         return Err(super::usage(format!(
@@ -75,30 +88,43 @@ pub(crate) fn install(repository: &Path, socket: &Path) -> anyhow::Result<PathBu
         );
     }
     let program = std::env::current_exe().context("finding this program")?;
-    let quote = |text: &Path| format!("'{}'", text.display().to_string().replace('\'', r"'\''"));
+    let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let socket = std::path::absolute(socket)?;
+    let named = source.map_or_else(String::new, |name| format!(" --source {}", quote(name)));
     let text = format!(
-        "#!/bin/sh\n# isoform hook: shows what a push does. It can never fail a push.\nexec {} --socket {} hook post-receive\n",
-        quote(&program),
-        quote(&socket)
+        "#!/bin/sh\n# isoform hook: shows what a push does. It can never fail a push.\nexec {} --socket {} hook post-receive{named}\n",
+        quote(&program.display().to_string()),
+        quote(&socket.display().to_string())
     );
     std::fs::write(&path, text)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     Ok(path)
 }
 
-async fn post_receive(global: &Global) -> anyhow::Result<()> {
+async fn post_receive(global: &Global, source: Option<&str>) -> anyhow::Result<()> {
     let mut input = String::new();
     std::io::stdin().take(1 << 20).read_to_string(&mut input)?;
-    let pushed: Vec<(String, String)> = input
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ');
-            let (_, new, name) = (words.next()?, words.next()?, words.next()?);
-            Some((new.to_owned(), name.strip_prefix("refs/heads/")?.to_owned()))
-        })
-        .collect();
+    let pushed: Vec<Update<'_>> = input.lines().filter_map(Update::read).collect();
     let client = Client::connect(global)?;
+    let repository = std::env::current_dir()?;
+    let of = Of {
+        source,
+        origin: repository.to_str(),
+    };
+    let sources = branch::sources(&client, of).await?;
+    // Whose repository this is cannot be told: then every branch may be one that is followed.
+    let is_followed = |u: &Update<'_>| {
+        u.branch()
+            .is_some_and(|name| sources.is_empty() || sources.iter().any(|s| s.branch == name))
+    };
+    let (followed, others): (Vec<_>, Vec<_>) = pushed.iter().partition(|u| is_followed(u));
+    if !followed.is_empty() {
+        accepted(&client, &followed).await?;
+    }
+    branch::show(&client, &repository, &sources, &others).await
+}
+
+async fn accepted(client: &Client, pushed: &[&Update<'_>]) -> anyhow::Result<()> {
     let pusher = std::env::var("GL_USERNAME")
         .or_else(|_| std::env::var("REMOTE_USER"))
         .or_else(|_| std::env::var("USER"))
@@ -111,7 +137,7 @@ async fn post_receive(global: &Global) -> anyhow::Result<()> {
     let mine = estate
         .commits
         .values()
-        .find(|c| pushed.iter().any(|(new, _)| *new == c.revision.as_str()));
+        .find(|c| pushed.iter().any(|u| u.new == c.revision.as_str()));
     let Some(commit) = mine.cloned() else {
         if let Some((source, reason)) = estate.refused.iter().next() {
             anstream::println!("isoform: not accepted for {source}: {}", clean(reason));
@@ -128,7 +154,7 @@ async fn post_receive(global: &Global) -> anyhow::Result<()> {
         .values()
         .any(|c| c.revision.as_str() == revision);
     let old = if faster { Vec::new() } else { before.targets };
-    follow(&client, revision, &old).await
+    follow(client, revision, &old).await
 }
 
 /// Tells whether a target is as it was: the same condition, since the same time, in the same words.

@@ -4,6 +4,7 @@
 //! configuration.
 
 mod audit;
+mod branch;
 mod client;
 mod config;
 mod demo;
@@ -17,6 +18,7 @@ mod local;
 mod offline;
 mod online;
 mod preview;
+mod proposal;
 mod show;
 
 use std::path::PathBuf;

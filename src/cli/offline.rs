@@ -221,7 +221,7 @@ pub(crate) fn commit_of(repository: &git2::Repository, name: &str) -> anyhow::Re
 pub(crate) fn diff_revisions(global: &Global, folder: &Path, range: &str) -> anyhow::Result<u8> {
     let (from, to) = range
         .split_once("..")
-        .ok_or_else(|| usage("write two revisions, as in HEAD~1..HEAD"))?;
+        .ok_or_else(|| usage("write two revisions, as in HEAD~1..HEAD; `--against deployed` compares one with what is deployed"))?;
     let repository = git2::Repository::discover(folder)
         .map_err(|_| usage(format!("{} lies in no Git repository", folder.display())))?;
     let resolve = |name: &str| commit_of(&repository, if name.is_empty() { "HEAD" } else { name });

@@ -9,12 +9,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::Client;
+use super::proposal::{self, Merge, Of};
 use super::show;
 use super::{FAILED, Global, Output, usage};
-use crate::domain::bundle;
 use crate::domain::model::Revision;
-use crate::domain::plan::{About, DiffReport, comment};
-use crate::git::{Merged, Mirror};
+use crate::domain::plan::{About, comment};
+use crate::git::Mirror;
 
 /// Arguments of `preview`.
 #[derive(Args)]
@@ -44,9 +44,7 @@ pub(crate) struct PreviewArgs {
 
 /// `isoform preview`
 pub(crate) async fn preview(global: &Global, args: &PreviewArgs) -> anyhow::Result<u8> {
-    let folder = &args.folder;
-    let repository = git2::Repository::discover(folder)
-        .map_err(|_| usage(format!("{} lies in no Git repository", folder.display())))?;
+    let repository = proposal::repository(&args.folder)?;
     let base = match &args.base {
         Some(base) => base.clone(),
         None => default_branch(&repository).ok_or_else(|| {
@@ -59,26 +57,24 @@ pub(crate) async fn preview(global: &Global, args: &PreviewArgs) -> anyhow::Resu
         super::offline::commit_of(&repository, &args.head)?,
         super::offline::commit_of(&repository, &base)?,
     );
-    let origin = repository.find_remote("origin").ok();
-    let origin = origin.and_then(|r| r.url().ok().map(str::to_owned));
+    let origin = proposal::origin(&repository);
     let mirror = Mirror::of(repository.path())?;
-    let tree = match mirror.merged(&into, &from)? {
-        Merged::Tree(tree) => tree,
-        Merged::Conflict(paths) => return conflict(global, args, (&from, &base), &paths),
+    let of = Of {
+        source: args.source.as_deref(),
+        origin: origin.as_deref(),
     };
-    let client = Client::connect(global)?;
-    let mut query = Vec::new();
-    if let Some(source) = &args.source {
-        query.push(("source", source.as_str()));
-    }
-    if let Some(origin) = &origin {
-        query.push(("origin", origin.as_str()));
-    }
-    let packed = bundle::pack(&tree.files)?;
-    let mut report: DiffReport = client.post_bytes("diff", &query, packed).await?;
-    report.findings.extend(tree.findings);
-    report.findings.sort();
-    report.findings.dedup();
+    // The daemon is asked for last: what Git alone can tell needs none.
+    let report = match proposal::merge(&mirror, &into, &from)? {
+        Merge::Tree(tree) => proposal::compare_tree(&Client::connect(global)?, *tree, of).await?,
+        Merge::Conflict(paths) => return conflict(global, args, (&from, &base), &paths),
+        Merge::Unrelated => {
+            return Err(usage(format!(
+                "`{}` and `{}` have no commit in common: there is nothing to merge",
+                args.head.escape_debug(),
+                base.escape_debug()
+            )));
+        }
+    };
     let code = super::diff::code_of(&report);
     if global.output == Output::Json {
         let text = serde_json::to_string_pretty(&report)?;

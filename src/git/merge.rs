@@ -21,6 +21,18 @@ pub enum Merged {
 const NAMED: usize = 100;
 
 impl Mirror {
+    /// Tells whether two commits have one in common. Without one, merging would lay one tree upon the other.
+    pub fn related(&self, one: &Revision, other: &Revision) -> Result<bool, Error> {
+        let found = self
+            .repository
+            .merge_base(Self::oid(one)?, Self::oid(other)?);
+        match found {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(false),
+            Err(error) => Err(git("looking for what two commits have in common")(error)),
+        }
+    }
+
     /// Merges a revision into another one in memory, as Git's own merge does by default: renames are followed.
     pub fn merged(&self, base: &Revision, head: &Revision) -> Result<Merged, Error> {
         let commit = |revision: &Revision| {

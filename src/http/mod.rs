@@ -140,6 +140,7 @@ fn router(socket: Socket) -> Router {
         .route("/api/v1/prove", get(prove))
         .route("/api/v1/hint", post(hint))
         .route("/api/v1/diff", post(diff))
+        .route("/api/v1/sources", get(sources))
         .route("/api/v1/plan", post(plan))
         .route("/api/v1/approve", post(approve))
         .route("/api/v1/say", post(say))
@@ -270,6 +271,33 @@ async fn hint(
     answer(json!({ "v": 1, "snapshot": snapshot.as_ref().map(|s| s.id.0), "new": new }))
 }
 
+/// Tells whether two URLs mean one repository. Paths are compared as the system resolves them.
+fn is_same_repository(one: &str, other: &str) -> bool {
+    let canonical = |url: &str| {
+        std::fs::canonicalize(url.trim_start_matches("file://"))
+            .map_or_else(|_| url.to_owned(), |p| p.display().to_string())
+    };
+    canonical(one) == canonical(other)
+}
+
+/// Tells which branches are followed, and which sources are the repository that is asked about.
+async fn sources(State(socket): State<Socket>, Query(query): Query<DiffQuery>) -> Answer {
+    let all = &socket.line.settings.sources;
+    let mine = |name: &str, url: &str| match (&query.source, &query.origin) {
+        (Some(source), _) => source == name,
+        (None, Some(origin)) => all.len() == 1 || is_same_repository(url, origin),
+        (None, None) => all.len() == 1,
+    };
+    let sources: Vec<Value> = all
+        .iter()
+        .map(|(name, source)| {
+            let mine = mine(name.as_str(), &source.remote.url);
+            json!({ "name": name, "branch": source.remote.branch, "mine": mine })
+        })
+        .collect();
+    answer(json!({ "v": 1, "sources": sources }))
+}
+
 #[derive(Deserialize)]
 struct DiffQuery {
     source: Option<String>,
@@ -287,15 +315,11 @@ async fn diff(State(socket): State<Socket>, Query(query): Query<DiffQuery>, body
     )
     .map_err(|e| Failure(StatusCode::BAD_REQUEST, e.to_string()))?;
     let sources = &socket.line.settings.sources;
-    let canonical = |url: &str| {
-        std::fs::canonicalize(url.trim_start_matches("file://"))
-            .map_or_else(|_| url.to_owned(), |p| p.display().to_string())
-    };
     let found = match (&query.source, &query.origin) {
         (Some(name), _) => sources.keys().find(|k| k.as_str() == name),
         (None, Some(origin)) => sources
             .iter()
-            .find(|(_, s)| canonical(&s.remote.url) == canonical(origin))
+            .find(|(_, s)| is_same_repository(&s.remote.url, origin))
             .map(|(k, _)| k)
             .or_else(|| sources.keys().next().filter(|_| sources.len() == 1)),
         (None, None) => sources.keys().next().filter(|_| sources.len() == 1),

@@ -30,11 +30,7 @@ pub struct About<'a> {
 
 /// Writes the comment. It never has more bytes than its budget, as long as that is more than a few hundred.
 pub fn comment(report: &DiffReport, about: &About<'_>) -> String {
-    let mut targets: Vec<Shown<'_>> = report.targets.iter().map(Shown::new).collect();
-    targets.sort_by(|a, b| {
-        let order = b.gravity().cmp(&a.gravity());
-        order.then_with(|| a.diff.address.cmp(&b.diff.address))
-    });
+    let targets = ranked(report);
     let mut out = format!("<!-- isoform-preview:v1:{} -->\n", plain(about.marker));
     head(&mut out, report, &targets, about);
     faults(&mut out, report);
@@ -77,6 +73,20 @@ pub fn comment(report: &DiffReport, about: &About<'_>) -> String {
         out.push_str("\n\n_Cut here; `isoform diff` shows all of it._\n");
     }
     out
+}
+
+/// Returns the targets of a report, the gravest first.
+pub fn gravest_first(report: &DiffReport) -> Vec<&TargetDiff> {
+    ranked(report).into_iter().map(|shown| shown.diff).collect()
+}
+
+fn ranked(report: &DiffReport) -> Vec<Shown<'_>> {
+    let mut targets: Vec<Shown<'_>> = report.targets.iter().map(Shown::new).collect();
+    targets.sort_by(|a, b| {
+        let order = b.gravity().cmp(&a.gravity());
+        order.then_with(|| a.diff.address.cmp(&b.diff.address))
+    });
+    targets
 }
 
 /// Writes the comment of a pull request that cannot be merged: nothing can be said of what it would do.

@@ -15,7 +15,7 @@ mod pull;
 mod review;
 
 pub use capabilities::{acknowledged, covers, grown, unforeseen};
-pub use comment::{About, comment, conflict};
+pub use comment::{About, comment, conflict, gravest_first};
 pub use compare::{ResourceState, compare, removal, replacement_of};
 pub use concern::{Concern, Worry, concerns};
 pub use desired::{
