@@ -103,7 +103,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "secret_file",
         ],
     ),
-    ("http", &["domain", "reconcile", "store", "telemetry"]),
+    (
+        "http",
+        &[
+            "domain",
+            "reconcile",
+            "store",
+            "clock",
+            "secret_file",
+            "telemetry",
+        ],
+    ),
     (
         "daemon",
         &[

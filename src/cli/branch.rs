@@ -323,6 +323,8 @@ mod tests {
             text: String::new(),
             then: Vec::new(),
             problems: Vec::new(),
+            gates: Vec::new(),
+            review: None,
         }
     }
 

@@ -71,17 +71,6 @@ fn split(url: &str) -> Option<(String, String)> {
     Some((host.to_ascii_lowercase(), path.to_owned()))
 }
 
-/// Returns the base of the API of a forge whose repositories are at a host.
-fn default_api(kind: ForgeKind, host: &str) -> String {
-    match (kind, host) {
-        (ForgeKind::GitHub, "github.com" | "ssh.github.com") => "https://api.github.com".into(),
-        (ForgeKind::GitHub, host) => format!("https://{host}/api/v3"),
-        (ForgeKind::GitLab, host) => format!("https://{host}/api/v4"),
-        (ForgeKind::Gitea, host) => format!("https://{host}/api/v1"),
-        (ForgeKind::Bitbucket, _) => "https://api.bitbucket.org/2.0".into(),
-    }
-}
-
 /// Returns the name of a forge by its API.
 fn named(api: &str) -> String {
     let host = api.split("://").last().unwrap_or(api);
@@ -121,7 +110,14 @@ pub(super) fn resolve(
                     h
                 }
             });
-            default_api(raw.kind, host)
+            raw.kind.api(host).unwrap_or_else(|| {
+                faults.push(format!(
+                    "{at}.api: {} has none that follows from the host `{}`",
+                    raw.kind,
+                    host.escape_debug()
+                ));
+                String::new()
+            })
         }
         (None, None) => {
             faults.push(format!("{at}.api: the URL of the source does not tell it"));

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::cloud::AwsPorts;
 use crate::clock::Clock;
-use crate::config::{Config, ObjectLock, Root, ShelfPlace, Signing};
+use crate::config::{Config, ForgeAuth, ObjectLock, Root, ShelfPlace, Signing};
 use crate::domain::audit::{Body, Stream};
 use crate::domain::estate::Placement;
 use crate::domain::model::{Actor, Region, SourceName, Timestamp};
 use crate::domain::policy::Mode;
+use crate::forge::{self, Forges};
 use crate::local::{LocalEngine, LocalKeys, LocalObjects, LocalVersions, World};
-use crate::port::{Error, KeyService, ObjectStore, Ports, StackEngine, Versions};
+use crate::port::{Error, Forge, KeyService, ObjectStore, Ports, StackEngine, Versions};
 use crate::reconcile::{Line, Settings, open_root, restore};
 use crate::store::{RootKey, Store};
 use crate::workqueue::WorkQueue;
@@ -27,6 +28,7 @@ pub struct LocalPorts {
     keys: Option<Arc<LocalKeys>>,
     signing: Option<(String, Arc<LocalKeys>)>,
     shelves: BTreeMap<SourceName, String>,
+    forges: BTreeMap<SourceName, Arc<dyn Forge>>,
 }
 
 impl Ports for LocalPorts {
@@ -52,6 +54,10 @@ impl Ports for LocalPorts {
 
     fn store(&self, _: &Placement, _: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
         Ok(self.home())
+    }
+
+    fn forge(&self, source: &SourceName) -> Option<Arc<dyn Forge>> {
+        self.forges.get(source).cloned()
     }
 
     fn shelf(&self, source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
@@ -102,14 +108,53 @@ pub async fn open_ports(
         keys,
         signing,
         shelves: shelves.collect(),
+        forges: open_forges(config, clock)?,
     };
     Ok((world, Arc::new(ports)))
+}
+
+/// Opens the forges of all sources. Nothing is asked of them yet.
+pub(super) fn open_forges(
+    config: &Config,
+    clock: &Clock,
+) -> anyhow::Result<BTreeMap<SourceName, Arc<dyn Forge>>> {
+    let opener = Forges::new(clock.clone());
+    let mut forges = BTreeMap::new();
+    for (name, source) in &config.sources {
+        let Some(forge) = &source.forge else { continue };
+        let settings = forge::Settings {
+            kind: forge.kind,
+            api: forge.api.clone(),
+            repository: forge.repository.clone(),
+            auth: match &forge.auth {
+                ForgeAuth::Token(path) => forge::Auth::Token(path.clone()),
+                ForgeAuth::App {
+                    id,
+                    key,
+                    installation,
+                } => forge::Auth::App {
+                    id: id.clone(),
+                    key: key.clone(),
+                    installation: *installation,
+                },
+            },
+            ca: forge.ca.clone(),
+        };
+        let opened = opener
+            .open(&settings)
+            .with_context(|| format!("the forge of the source {name}"))?;
+        forges.insert(name.clone(), opened);
+    }
+    Ok(forges)
 }
 
 /// Opens the ports that a configuration names, on AWS or on the embedded engine.
 pub async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Ports>> {
     match &config.aws {
-        Some(aws) => Ok(Arc::new(AwsPorts::open(aws, config, clock).await)),
+        Some(aws) => {
+            let forges = open_forges(config, clock)?;
+            Ok(Arc::new(AwsPorts::open(aws, config, clock, forges).await))
+        }
         None => Ok(open_ports(config, clock).await?.1),
     }
 }

@@ -15,8 +15,8 @@ use crate::domain::model::{PlacementName, Region, SourceName};
 use crate::domain::pace::Urgency;
 use crate::domain::policy::Mode;
 use crate::port::{
-    self, Error, HintQueue, KeyService, ObjectStore, Ports, Purpose, Roles, StackEngine, Traffic,
-    Versions,
+    self, Error, Forge, HintQueue, KeyService, ObjectStore, Ports, Purpose, Roles, StackEngine,
+    Traffic, Versions,
 };
 
 /// How many deployments have sessions at hand. One that is forgotten is taken anew.
@@ -49,11 +49,17 @@ pub struct AwsPorts {
     shelves: BTreeMap<SourceName, Arc<S3Objects>>,
     root: Option<Arc<KmsKeys>>,
     signing: Option<(String, Arc<KmsKeys>)>,
+    forges: BTreeMap<SourceName, Arc<dyn Forge>>,
 }
 
 impl AwsPorts {
     /// Opens what a configuration names.
-    pub async fn open(aws: &config::Aws, config: &Config, clock: &Clock) -> Self {
+    pub async fn open(
+        aws: &config::Aws,
+        config: &Config,
+        clock: &Clock,
+        forges: BTreeMap<SourceName, Arc<dyn Forge>>,
+    ) -> Self {
         let reached = Aws::connect(reach(aws)).await;
         let mut engines = BTreeMap::new();
         let budgets = Budgets::new(clock.clone());
@@ -151,6 +157,7 @@ impl AwsPorts {
             clock: clock.clone(),
             root,
             signing,
+            forges,
             shelves,
             engines,
             versions,
@@ -327,6 +334,10 @@ impl Ports for AwsPorts {
         }
     }
 
+    fn forge(&self, source: &SourceName) -> Option<Arc<dyn Forge>> {
+        self.forges.get(source).cloned()
+    }
+
     fn shelf(&self, source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
         let shelf = self.shelves.get(source)?;
         Some(shelf.clone())
@@ -375,7 +386,7 @@ state: { path: state, key: "file:root.key" }
             let config = Config::resolve(&file, std::path::Path::new("/x")).unwrap();
             let aws = config.aws.clone().unwrap();
 
-            let ports = AwsPorts::open(&aws, &config, &Clock::system()).await;
+            let ports = AwsPorts::open(&aws, &config, &Clock::system(), BTreeMap::new()).await;
 
             assert_eq!(ports.sealing().is_some(), opens, "{encryption}");
         }

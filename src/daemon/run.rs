@@ -1,18 +1,22 @@
 //! What runs: workers, the poller, the watcher, the sweeper, the shipper and the socket. The only place that spawns.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use notify::{RecursiveMode, Watcher};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::Built;
+use crate::config::Config;
 use crate::domain::audit::{Body, Stream};
-use crate::domain::model::Actor;
+use crate::domain::model::{Actor, SourceName};
+use crate::http::webhooks::{self, Hears, LineEar, Webhooks};
 use crate::http::{Hint, Socket};
 use crate::port::HintQueue;
 use crate::reconcile::Line;
@@ -58,6 +62,25 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let socket = Socket { line: line.clone() };
     tracker.spawn(crate::http::serve(listener, socket, stop.clone()));
+    if let Some(address) = config.listen {
+        let heard = hears(config);
+        let ear = Arc::new(LineEar {
+            line: line.clone(),
+            hints: hints.clone(),
+        });
+        let journal = config.state.join("webhooks.journal");
+        let webhooks = Webhooks::open(heard, &journal, line.clock.clone(), ear)?;
+        let listener = webhooks::bind(address)
+            .await
+            .with_context(|| format!("listening for webhooks on {address}"))?;
+        tracing::info!("hearing webhooks on {}", listener.local_addr()?);
+        tracker.spawn(webhooks::serve(listener, webhooks, stop.clone()));
+    }
+    for (name, source) in &config.sources {
+        if source.forge.is_some() {
+            tracker.spawn(forger(line.clone(), name.clone()));
+        }
+    }
     let _ = hints
         .send(Hint {
             trigger: "start".into(),
@@ -92,6 +115,52 @@ pub async fn run(built: Built, shutdown: impl Future<Output = ()>) -> anyhow::Re
     }
     line.store.close().await;
     Ok(drained)
+}
+
+/// What each source hears by webhooks.
+fn hears(config: &Config) -> BTreeMap<SourceName, Hears> {
+    let heard = config.sources.iter().filter_map(|(name, source)| {
+        let forge = source.forge.as_ref().filter(|f| !f.secrets.is_empty())?;
+        let hears = Hears {
+            kind: forge.kind,
+            repository: forge.repository.clone(),
+            branch: source.remote.branch.clone(),
+            secrets: forge.secrets.clone(),
+        };
+        Some((name.clone(), hears))
+    });
+    heard.collect()
+}
+
+/// Tends the pull requests of one source. In a task of its own: a forge that is slow holds up nothing else.
+async fn forger(line: Arc<Line>, source: SourceName) {
+    let mut hints = line.pull_hints();
+    loop {
+        hints.mark_unchanged();
+        let one = tokio::spawn({
+            let (line, source) = (line.clone(), source.clone());
+            async move { line.tend_pulls(&source).await }
+        });
+        let wait = tokio::select! {
+            biased;
+            // Whatever it has in hand with a forge is in the outbox, or made anew.
+            () = line.stop.cancelled() => return,
+            one = one => match one {
+                Ok(Ok(wait)) => wait,
+                Ok(Err(error)) => {
+                    tracing::warn!(source.name = %source, "pull requests: {error}");
+                    DEAF
+                }
+                Err(_) => DEAF,
+            },
+        };
+        tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return,
+            _ = hints.changed() => line.clock.sleep(DEBOUNCE).await,
+            () = line.clock.sleep(wait) => {}
+        }
+    }
 }
 
 async fn worker(line: Arc<Line>) {
@@ -140,11 +209,12 @@ async fn looker(line: Arc<Line>, mut inbox: mpsc::Receiver<Hint>, poll: Duration
         };
         // A push comes with its own hint and with file events: what arrives together is one look, and a person's word wins.
         let mut best = hint;
-        if best.trigger == "file" {
+        if matches!(best.trigger.as_str(), "file" | webhooks::TRIGGER) {
             line.clock.sleep(DEBOUNCE).await;
         }
         while let Ok(more) = inbox.try_recv() {
-            if more.trigger == "push" || best.trigger == "file" {
+            if more.trigger == "push" || matches!(best.trigger.as_str(), "file" | webhooks::TRIGGER)
+            {
                 best = more;
             }
         }

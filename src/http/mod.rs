@@ -2,6 +2,9 @@
 //!
 //! It never changes a target: it appends what an operator says and enqueues a key.
 
+mod journal;
+pub mod webhooks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use crate::domain::pace::Urgency;
 use crate::domain::plan::Observed;
 use crate::domain::seal::{DataKey, EncryptedDataKey, EncryptionContext};
 use crate::port::{
-    Body, ChangeSet, ChangeSetSummary, Drift, Error, HintQueue, KeyService, ObjectMeta,
+    Body, ChangeSet, ChangeSetSummary, Drift, Error, Forge, HintQueue, KeyService, ObjectMeta,
     ObjectStore, Page, Ports, Proposal, Proposed, Purpose, Put, Roles, StackEngine, StackEvent,
     StackRef, StackSummary, TemplateSummary, Traffic,
 };
@@ -358,6 +358,10 @@ impl Ports for Faulty {
 
     fn store(&self, placement: &Placement, region: &Region) -> Result<Arc<dyn ObjectStore>, Error> {
         Ok(Arc::new(FaultyStore(self.inner.store(placement, region)?)))
+    }
+
+    fn forge(&self, source: &SourceName) -> Option<Arc<dyn Forge>> {
+        self.inner.forge(source)
     }
 
     fn shelf(&self, source: &SourceName) -> Option<Arc<dyn ObjectStore>> {
