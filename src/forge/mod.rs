@@ -3,10 +3,14 @@
 //! Each adapter is a thin client of about ten calls over one [`reqwest`] client. They know nothing of what is written.
 //! `client.rs` guards the exchange, `governor.rs` the limits; start reading in `github/`.
 
+mod bitbucket;
 mod client;
+mod gitea;
 mod github;
+mod gitlab;
 mod governor;
 mod memory;
+mod shared;
 mod walk;
 mod words;
 
@@ -17,8 +21,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use self::bitbucket::Bitbucket;
 use self::client::Client;
+use self::gitea::Gitea;
 use self::github::GitHub;
+use self::gitlab::GitLab;
 use self::governor::Governor;
 use crate::clock::Clock;
 use crate::domain::forge::ForgeKind;
@@ -97,10 +104,13 @@ impl Forges {
             self.clock.clone(),
             self.governor(settings, &repository),
         )?;
-        match settings.kind {
-            ForgeKind::GitHub => Ok(Arc::new(GitHub::new(client, repository, &settings.auth))),
-            _ => Err(Error::Unsupported("this kind of forge")),
-        }
+        let auth = &settings.auth;
+        Ok(match settings.kind {
+            ForgeKind::GitHub => Arc::new(GitHub::new(client, repository, auth)),
+            ForgeKind::GitLab => Arc::new(GitLab::new(client, &repository, auth)?),
+            ForgeKind::Gitea => Arc::new(Gitea::new(client, repository, auth)?),
+            ForgeKind::Bitbucket => Arc::new(Bitbucket::new(client, repository, auth)?),
+        })
     }
 
     fn governor(&self, settings: &Settings, repository: &Repository) -> Arc<Governor> {
