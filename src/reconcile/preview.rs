@@ -10,8 +10,8 @@ use crate::domain::deployment::{EventKind, History};
 use crate::domain::estate::{Context, Target, TargetKind};
 use crate::domain::model::{Actor, Address, Finding, SourceName, StackId, TargetUid};
 use crate::domain::plan::{
-    Change, Deployed, Desired, DiffReport, Move, Observed, Orphan, Review, TargetDiff, Unshown,
-    Whole, owner_tags, preview, preview_name, unforeseen,
+    Change, ChangeSetStatus, Deployed, Desired, DiffReport, Move, Observed, Orphan, Review,
+    TargetDiff, Unshown, Whole, owner_tags, preview, preview_name, unforeseen,
 };
 use crate::domain::render::{Compiled, Limits, Prepared, line_map};
 use crate::domain::template::{Engine, Files};
@@ -311,11 +311,12 @@ impl Line {
                 diff.problems
                     .extend(read.reason.clone().filter(|_| read.changes.is_empty()));
                 diff.changes = read.changes.clone();
+                let executable = read.status == ChangeSetStatus::Available;
                 let review = self
                     .review_ahead(&uid, &rendering.desired, observed.as_ref(), read)
                     .await?;
                 diff.problems.extend(review.hidden);
-                diff.review = (!diff.changes.is_empty()).then_some(review.digest);
+                diff.review = executable.then_some(review.digest);
             }
         }
         Ok(())

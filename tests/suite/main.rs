@@ -14,12 +14,16 @@ mod corpus;
 mod countersign;
 mod crash;
 mod emulated;
+#[path = "../forges/mod.rs"]
+mod forges;
 mod growth;
 mod hints;
 mod janitor;
 mod nested;
 mod preview;
+
 mod probe;
+mod pulls;
 mod recovery;
 mod references;
 mod removal;

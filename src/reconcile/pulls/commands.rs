@@ -16,8 +16,9 @@ use crate::reconcile::{ApproveWhat, Error, Line, OperatorError, Selector};
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
 impl Line {
-    /// Reads new comments and does what they ask for.
-    pub(super) async fn obey(&self, place: &Place<'_>, known: &mut Known) -> Result<(), Error> {
+    /// Reads new comments and does what they ask for. Returns whether anybody asked for anything.
+    pub(super) async fn obey(&self, place: &Place<'_>, known: &mut Known) -> Result<bool, Error> {
+        let mut any = false;
         let number = known.pull.number;
         let comments = place.forge.comments(number, known.read).await?;
         for comment in comments {
@@ -31,6 +32,7 @@ impl Line {
             if asked.is_empty() {
                 continue;
             }
+            any = true;
             let permission = match place.forge.permission(&comment.author).await {
                 Ok(permission) => permission,
                 Err(error @ (port::Error::Denied(_) | port::Error::Unsupported(_))) => {
@@ -80,7 +82,8 @@ impl Line {
                     .await?;
             }
         }
-        self.keep(place.name, known).await
+        self.keep(place.name, known).await?;
+        Ok(any)
     }
 
     fn asked(&self, place: &Place<'_>, comment: &PullComment) -> Vec<Result<Command, String>> {

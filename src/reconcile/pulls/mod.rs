@@ -22,8 +22,8 @@ use tokio::sync::watch;
 
 use super::{Error, Line};
 use crate::config;
-use crate::domain::forge::PullState;
-use crate::domain::model::{Revision, SourceName, Timestamp};
+use crate::domain::forge::{PullRequest, PullState};
+use crate::domain::model::{SourceName, Timestamp};
 use crate::git::Mirror;
 use crate::port::{self, Disposition, Forge};
 
@@ -33,6 +33,8 @@ const SOON: Duration = Duration::from_secs(2);
 const FOLLOWS: Duration = Duration::from_secs(5);
 /// How long a forge that fails is left alone, at first and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// What was changed so lately is looked at in any case.
+const LATELY: Duration = Duration::from_secs(60);
 /// How long a merged pull request is followed. What waits longer is told by `isoform status`.
 const FOLLOWED: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -47,8 +49,8 @@ pub(super) struct Held {
 struct Due {
     /// Whether the forge is asked which pull requests there are.
     all: bool,
-    /// These in any case.
-    numbers: BTreeSet<u64>,
+    /// These in any case; with what the forge's list has just told of them.
+    numbers: BTreeMap<u64, Option<PullRequest>>,
     /// When it was asked last, by the time that only goes forward.
     listed: Option<Timestamp>,
     /// Failures in a row.
@@ -95,7 +97,7 @@ impl Line {
             let due = sources.entry(source.clone()).or_default();
             match number {
                 Some(number) => {
-                    due.numbers.insert(number);
+                    due.numbers.insert(number, None);
                 }
                 None => due.all = true,
             }
@@ -166,15 +168,15 @@ impl Line {
                 let due = sources.entry(place.name.clone()).or_default();
                 due.numbers.pop_first()
             };
-            let Some(number) = next else { break };
-            if let Err(error) = self.tend_one(place, number).await {
+            let Some((number, told)) = next else { break };
+            if let Err(error) = self.tend_one(place, number, told).await {
                 // Asked again when the forge answers, and no sooner than others.
                 self.pulls
                     .of()
                     .entry(place.name.clone())
                     .or_default()
                     .numbers
-                    .insert(number);
+                    .insert(number, None);
                 self.send_posts(place).await?;
                 return Err(error);
             }
@@ -288,24 +290,25 @@ impl Line {
             .is_none_or(|d| d.listed.is_none());
         let open = place.forge.open_pulls(&place.source.remote.branch).await?;
         let known = self.known_pulls(place.name);
-        let mut due: BTreeSet<u64> = BTreeSet::new();
-        for pull in &open {
+        let there: BTreeSet<u64> = open.iter().map(|p| p.number).collect();
+        let left = known.iter().filter(|(n, k)| !k.over && !there.contains(n));
+        let mut due: BTreeMap<u64, Option<PullRequest>> = left.map(|(n, _)| (*n, None)).collect();
+        for pull in open {
             let seen = known.get(&pull.number);
-            if first || seen.is_none_or(|k| k.pull != *pull) {
-                due.insert(pull.number);
+            // Forges tell the time of a change in seconds: two in one second look like one.
+            let lately = pull.updated.is_none_or(|at| since.since(at) < LATELY);
+            if first || lately || seen.is_none_or(|k| k.pull != pull) {
+                due.insert(pull.number, Some(pull));
             }
         }
-        let there: BTreeSet<u64> = open.iter().map(|p| p.number).collect();
-        let left = known
-            .iter()
-            .filter(|(n, k)| k.is_open() && !there.contains(n));
-        due.extend(left.map(|(n, _)| *n));
         {
             let mut sources = self.pulls.of();
             let entry = sources.entry(place.name.clone()).or_default();
             entry.all = false;
             entry.listed = Some(now);
-            entry.numbers.extend(due);
+            for (number, told) in due {
+                entry.numbers.entry(number).or_insert(told);
+            }
         }
         if !first {
             return Ok(());
@@ -325,11 +328,19 @@ impl Line {
         Ok(())
     }
 
-    async fn tend_one(self: &Arc<Self>, place: &Place<'_>, number: u64) -> Result<(), Error> {
-        let pull = match place.forge.pull(number).await {
-            Ok(pull) => pull,
-            Err(port::Error::NotFound(_)) => return self.forget(place, number).await,
-            Err(error) => return Err(error.into()),
+    async fn tend_one(
+        self: &Arc<Self>,
+        place: &Place<'_>,
+        number: u64,
+        told: Option<PullRequest>,
+    ) -> Result<(), Error> {
+        let pull = match told {
+            Some(pull) => pull,
+            None => match place.forge.pull(number).await {
+                Ok(pull) => pull,
+                Err(port::Error::NotFound(_)) => return self.forget(place, number).await,
+                Err(error) => return Err(error.into()),
+            },
         };
         if pull.base != place.source.remote.branch {
             return match self.known_pull(place.name, number) {
@@ -357,9 +368,12 @@ impl Line {
             known.merged = Some(self.clock.now());
         }
         self.keep(place.name, &known).await?;
-        self.obey(place, &mut known).await?;
+        let asked = self.obey(place, &mut known).await?;
         match known.pull.state {
-            PullState::Open => self.look_at_pull(place, &mut known).await,
+            PullState::Open if asked || self.is_old(place, &known) => {
+                self.look_at_pull(place, &mut known).await
+            }
+            PullState::Open => Ok(()),
             PullState::Merged { .. } => self.follow_merge(place, &mut known).await,
             PullState::Closed => Ok(()),
         }
@@ -386,30 +400,27 @@ impl Line {
         if !self.has_ended(newest.id) {
             return Ok(Some(SOON));
         }
-        let base = newest.revisions.get(place.name).cloned();
-        let mark = self.estate_mark();
-        for (_, mut known) in known {
-            let old = known
-                .shown
-                .as_ref()
-                .is_some_and(|s| Some(&s.base) != base.as_ref() || s.mark != mark);
-            if known.is_open() && old {
-                self.look_at_pull(place, &mut known).await?;
+        for (number, known) in known {
+            if known.is_open() && self.is_old(place, &known) {
+                // The forge is asked first: what moved the base may have been this very one.
+                self.tend_one(place, number, None).await?;
                 self.send_posts(place).await?;
             }
         }
-        let fresh = self.pulls_are_fresh(place.name, base.as_ref());
-        Ok(match (fresh, follows) {
-            (false, _) => Some(SOON),
-            (_, true) => Some(FOLLOWS),
-            _ => None,
-        })
+        Ok(follows.then_some(FOLLOWS))
     }
 
-    fn pulls_are_fresh(&self, source: &SourceName, base: Option<&Revision>) -> bool {
-        let mark = self.estate_mark();
-        let known = self.known_pulls(source);
-        let mut shown = known.values().filter_map(|k| k.shown.as_ref());
-        shown.all(|s| Some(&s.base) == base && s.mark == mark)
+    /// Tells whether what is shown of a pull request is not what would be shown now.
+    fn is_old(&self, place: &Place<'_>, known: &Known) -> bool {
+        let newest = self.newest();
+        let base = newest.as_ref().and_then(|s| s.revisions.get(place.name));
+        let head = &known.pull.head;
+        match (&known.shown, base) {
+            (Some(s), Some(base)) => {
+                s.head != *head || s.base != *base || s.mark != self.estate_mark()
+            }
+            (None, _) => true,
+            (_, None) => false,
+        }
     }
 }

@@ -1,0 +1,476 @@
+//! Pull requests, from the forge's side: a daemon, a repository, and a forge that checks what it is sent.
+
+use std::time::{Duration, Instant};
+
+use isoform::clock::Clock;
+use isoform::domain::forge::Verdict;
+use tokio::runtime::Runtime;
+
+use crate::forges::github::{self, OWN_USER};
+use crate::forges::{Fake, Fault, Reply};
+use crate::support::{Bench, PLACEMENTS};
+use crate::world::topic;
+
+const SYNC: &str =
+    "isoform: 1\nstacks:\n  topic: { template: topic.yaml, placement: beta, stack_name: topic }\n";
+const MAY: &str = "{ preview: write, why: read, approve: maintain, hold: write, rollback: admin }";
+
+/// A daemon whose repository lives on a forge.
+struct Hub {
+    bench: Bench,
+    fake: Fake,
+    _runtime: Runtime,
+}
+
+/// A topic is deployed in mode `approve`, with these gates, and ana (write), bo and cy (maintain) are there.
+fn hub(mode: &str) -> Hub {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (fake, _) = runtime.block_on(github::serve(Clock::system(), ""));
+    let mut bench = Bench::empty(&PLACEMENTS.replacen("mode: auto", mode, 1));
+    let path = bench.root.join("config.yaml");
+    let forge = format!(
+        "    url: ./origin.git\n    forge: {{ kind: github, name: forge.test, api: '{}', repository: acme/platform, token: 'file:token', poll: 1s, may: {MAY} }}\n",
+        fake.api
+    );
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replacen("    url: ./origin.git\n", &forge, 1)).unwrap();
+    isoform::secret_file::write(&bench.root.join("token"), github::TOKEN.as_bytes()).unwrap();
+    {
+        let mut state = fake.state();
+        for (login, role) in [
+            ("ana", "write"),
+            ("bo", "maintain"),
+            ("cy", "maintain"),
+            ("di", "read"),
+        ] {
+            let id = state.account(login, false);
+            state.roles.insert(id, role.into());
+        }
+    }
+    bench.write("topic.yaml", &topic("one"));
+    bench.write("isoform.yaml", SYNC);
+    bench.push("a topic");
+    bench.start();
+    let hub = Hub {
+        bench,
+        fake,
+        _runtime: runtime,
+    };
+    if mode.contains("approve") {
+        hub.bench.becomes("stack/topic", "Pending(Approval)");
+        hub.bench.cli(&["approve", "stack/topic"], 0);
+    }
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+    hub
+}
+
+impl Hub {
+    fn person(&self, login: &str) -> u64 {
+        self.fake.state().by_login(login).unwrap().id
+    }
+
+    /// Commits what was written on a branch and opens a pull request, or pushes to the one there is.
+    fn propose(&self, number: u64, message: &str) -> String {
+        let branch = format!("topic-{number}");
+        self.bench.git(&["checkout", "-q", "-B", &branch]);
+        self.bench.git(&["add", "-A"]);
+        self.bench
+            .git(&["commit", "-q", "--allow-empty", "-m", message]);
+        let head = self.bench.head();
+        let to = format!("+HEAD:refs/pull/{number}/head");
+        self.bench.git(&["push", "-q", "origin", &to]);
+        let author = self.person("ana");
+        let mut state = self.fake.state();
+        if !state.pulls.contains_key(&number) {
+            assert_eq!(state.open(author, message).number, number);
+        }
+        let now = state.now();
+        let pull = state.pulls.get_mut(&number).unwrap();
+        (pull.head, pull.updated) = (head.clone(), now);
+        drop(state);
+        self.bench.git(&["checkout", "-q", "main"]);
+        head
+    }
+
+    /// Merges a pull request as the forge's button does, by a commit of its own.
+    fn merge(&self, number: u64, squash: bool) -> String {
+        let head = self.fake.state().pulls[&number].head.clone();
+        self.bench.git(&["checkout", "-q", "main"]);
+        if squash {
+            self.bench.git(&["merge", "-q", "--squash", &head]);
+            self.bench.git(&["commit", "-q", "-m", "squashed"]);
+        } else {
+            self.bench
+                .git(&["merge", "-q", "--no-ff", "-m", "merged", &head]);
+        }
+        let commit = self.bench.head();
+        {
+            let mut state = self.fake.state();
+            let now = state.now();
+            let pull = state.pulls.get_mut(&number).unwrap();
+            (pull.open, pull.merged, pull.updated) = (false, Some(commit.clone()), now);
+        }
+        self.bench.git(&["push", "-q", "origin", "main"]);
+        commit
+    }
+
+    fn say(&self, number: u64, login: &str, body: &str) -> u64 {
+        let author = self.person(login);
+        let mut state = self.fake.state();
+        let id = state.say(number, Some(author), body);
+        let now = state.now();
+        state.pulls.get_mut(&number).unwrap().updated = now;
+        id
+    }
+
+    /// What isoform says under a pull request; it says it once.
+    fn comment(&self, number: u64) -> String {
+        let state = self.fake.state();
+        let said = state.said(number);
+        let own: Vec<_> = said.iter().filter(|c| c.author == Some(OWN_USER)).collect();
+        assert!(own.len() <= 1, "one comment: {own:?}");
+        own.first().map(|c| c.body.clone()).unwrap_or_default()
+    }
+
+    /// Waits until its comment says something.
+    fn says(&self, number: u64, words: &[&str]) -> String {
+        let begun = Instant::now();
+        loop {
+            let text = self.comment(number);
+            if words.iter().all(|w| text.contains(w)) {
+                return text;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{words:?} are not in:\n{text}\n{}",
+                self.bench
+                    .log()
+                    .lines()
+                    .filter(|l| !l.contains("TRACE") && !l.contains("DEBUG"))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn verdict(&self, head: &str, name: &str, wanted: Verdict) {
+        let begun = Instant::now();
+        loop {
+            let found = self.fake.state().shown(head, name).map(|r| r.verdict);
+            if found == Some(wanted) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{name}: {found:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Takes what differs from run to run out of a text: ids of commits, digests, the installation.
+fn still(text: &str) -> String {
+    let mut out = String::new();
+    let mut run = String::new();
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_alphanumeric() {
+            run.push(c);
+            continue;
+        }
+        let hex = run.len() >= 7 && run.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        out.push_str(if hex { "‹id›" } else { &run });
+        run.clear();
+        out.push(c);
+    }
+    // The last entry that is signed depends on when it is signed.
+    let lines = out
+        .lines()
+        .map(|l| match l.split_once("signed up to entry ") {
+            Some((before, _)) => format!("{before}signed up to entry …"),
+            None => l.to_owned(),
+        });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns the line that approves a target, as the comment shows it.
+fn approval(text: &str, target: &str) -> String {
+    let wanted = format!("/isoform approve {target} ");
+    let at = text
+        .find(&wanted)
+        .unwrap_or_else(|| panic!("nothing to approve: {text}"));
+    let line = text[at..].split('`').next().unwrap();
+    line.to_owned()
+}
+
+#[test]
+fn a_pull_request_is_shown_edited_in_place_and_followed_after_its_merge() {
+    let hub = hub("mode: auto");
+    hub.bench.write("topic.yaml", &topic("two"));
+    let first = hub.propose(1, "two");
+    let text = hub.says(1, &["\"one\" → \"two\""]);
+    insta::assert_snapshot!("first_preview", still(&text));
+    hub.verdict(&first, "isoform/example", Verdict::Success);
+
+    hub.bench.git(&["checkout", "-q", "topic-1"]);
+    hub.bench.write("topic.yaml", &topic("three"));
+    let second = hub.propose(1, "three");
+    hub.says(1, &["\"one\" → \"three\"", &second[..7]]);
+
+    let commit = hub.merge(1, false);
+    let text = hub.says(1, &["merged as", "✅ `stack/topic`"]);
+    insta::assert_snapshot!("after_the_merge", still(&text));
+    hub.verdict(&commit, "isoform/example/deployed", Verdict::Success);
+}
+
+#[test]
+fn a_broken_commit_and_a_conflict_are_said_on_the_line() {
+    let hub = hub("mode: auto");
+    hub.bench.write(
+        "isoform.yaml",
+        &SYNC.replace("placement: beta", "placment: beta"),
+    );
+    let broken = hub.propose(1, "broken");
+    let text = hub.says(1, &["❌ isoform: 2 errors", "placment"]);
+    assert!(text.contains("isoform.yaml:3"), "{text}");
+    hub.verdict(&broken, "isoform/example", Verdict::Failure);
+
+    hub.bench.git(&["checkout", "-q", "-f", "main"]);
+    hub.bench.write("topic.yaml", &topic("theirs"));
+    let head = hub.propose(2, "theirs");
+    hub.says(2, &["\"one\" → \"theirs\""]);
+    hub.bench.write("topic.yaml", &topic("ours"));
+    hub.bench.push("ours");
+    hub.says(2, &["it cannot be merged", "`topic.yaml`"]);
+    hub.verdict(&head, "isoform/example", Verdict::Failure);
+}
+
+#[test]
+fn an_approval_carries_over_the_merge_and_a_squash_and_is_void_after_a_push() {
+    for squash in [false, true] {
+        let hub = hub("mode: approve");
+        hub.bench.write("topic.yaml", &topic("two"));
+        hub.propose(1, "two");
+        let asked = hub.says(1, &["/isoform approve stack/topic"]);
+        hub.say(1, "bo", &approval(&asked, "stack/topic"));
+        let text = hub.says(1, &["✅ `approve stack/topic", "1 of 1, approved by bo"]);
+        if !squash {
+            insta::assert_snapshot!("approved", still(&text));
+        }
+        // Pushed again: what was approved is another commit, although it changes the same.
+        hub.bench.git(&["checkout", "-q", "topic-1"]);
+        hub.bench.write("README.md", "more\n");
+        let again = hub.propose(1, "a word more");
+        hub.says(1, &[&again[..7], "(0 of 1)"]);
+        let asked = hub.comment(1);
+        hub.say(1, "bo", &approval(&asked, "stack/topic"));
+        hub.says(1, &["1 of 1, approved by bo"]);
+
+        hub.merge(1, squash);
+        hub.bench.becomes("stack/topic", "InSync(Settled)");
+        hub.says(1, &["merged as", "✅ `stack/topic`"]);
+        let history = hub.bench.cli(&["history", "stack/topic"], 0);
+        assert!(
+            history.contains("approved by bo in pull request 1"),
+            "{history}"
+        );
+        let log = hub.bench.cli(&["audit", "list"], 0);
+        assert!(
+            log.contains("approve stack/topic") && log.contains("by bo"),
+            "{log}"
+        );
+        hub.bench.cli(&["audit", "verify"], 0);
+    }
+}
+
+#[test]
+fn sec_39_what_was_pushed_after_an_approval_is_not_approved() {
+    let hub = hub("mode: approve");
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    let asked = hub.says(1, &["/isoform approve stack/topic"]);
+    hub.say(1, "bo", &approval(&asked, "stack/topic"));
+    hub.says(1, &["approved by bo"]);
+    // Pushed and merged before anybody could look: another change, and another head.
+    hub.bench.git(&["checkout", "-q", "topic-1"]);
+    hub.bench.write("topic.yaml", &topic("evil"));
+    hub.propose(1, "evil");
+    hub.merge(1, true);
+
+    hub.bench.becomes("stack/topic", "Pending(Approval)");
+    hub.says(
+        1,
+        &[
+            "merged as",
+            "⏸ `stack/topic`",
+            "/isoform approve stack/topic",
+        ],
+    );
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(hub.bench.condition("stack/topic"), "Pending(Approval)");
+    // After the merge it is approved in the same place.
+    let text = hub.comment(1);
+    hub.say(1, "cy", &approval(&text, "stack/topic"));
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+}
+
+#[test]
+fn sec_42_of_two_pull_requests_on_one_stack_the_second_is_asked_again() {
+    let hub = hub("mode: approve");
+    hub.bench
+        .write("topic.yaml", &topic("one").replace("one", "a"));
+    hub.propose(1, "a");
+    let asked = hub.says(1, &["/isoform approve stack/topic"]);
+    hub.say(1, "bo", &approval(&asked, "stack/topic"));
+    hub.says(1, &["approved by bo"]);
+    // The other one comes first, by another file, so that Git merges both.
+    hub.bench.git(&["checkout", "-q", "-f", "main"]);
+    let sync = SYNC.replace("stack_name: topic", "stack_name: topic, tags: { team: b }");
+    hub.bench.write("isoform.yaml", &sync);
+    hub.propose(2, "b");
+    let other = hub.says(2, &["/isoform approve stack/topic"]);
+    hub.say(2, "bo", &approval(&other, "stack/topic"));
+    hub.says(2, &["approved by bo"]);
+    hub.merge(2, false);
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+
+    // What was shown of the first is old: it is shown anew, and nobody has approved that.
+    let text = hub.says(1, &["(0 of 1)"]);
+    assert_ne!(
+        approval(&text, "stack/topic"),
+        approval(&asked, "stack/topic")
+    );
+    hub.merge(1, false);
+    hub.bench.becomes("stack/topic", "Pending(Approval)");
+    hub.says(1, &["is another change now"]);
+}
+
+#[test]
+fn sec_38_nothing_of_a_fork_is_looked_at_before_somebody_has_read_that_very_head() {
+    let hub = hub("mode: auto");
+    hub.bench.write("topic.yaml", &topic("two"));
+    {
+        let author = hub.person("di");
+        let mut state = hub.fake.state();
+        let pull = state.open(author, "from a stranger");
+        (pull.fork, pull.open) = (true, false);
+    }
+    let head = hub.propose(1, "from a stranger");
+    hub.fake.state().pulls.get_mut(&1).unwrap().open = true;
+    let text = hub.says(
+        1,
+        &["not looked at", &format!("/isoform preview {}", &head[..7])],
+    );
+    assert!(!text.contains("one"), "{text}");
+    assert_eq!(hub.bench.calls("CreateChangeSet"), 1);
+    // Neither a stranger nor somebody who names no head lets it in.
+    hub.say(1, "di", &format!("/isoform preview {}", &head[..7]));
+    hub.says(1, &["di has read here, and", "wants write"]);
+    hub.say(1, "ana", "/isoform preview");
+    hub.says(1, &["name the head that you have read"]);
+    hub.say(1, "ana", &format!("/isoform preview {}", &head[..7]));
+    hub.says(1, &["\"one\" → \"two\"", "reference model"]);
+    // CloudFormation was never asked about it, and the next head is a stranger again.
+    assert_eq!(hub.bench.calls("CreateChangeSet"), 1);
+    hub.bench.git(&["checkout", "-q", "topic-1"]);
+    hub.bench.write("topic.yaml", &topic("three"));
+    hub.propose(1, "more");
+    hub.says(1, &["not looked at"]);
+}
+
+#[test]
+fn sec_40_only_what_somebody_may_and_has_typed_is_obeyed() {
+    let hub = hub("mode: approve");
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    let asked = hub.says(1, &["/isoform approve stack/topic"]);
+    let line = approval(&asked, "stack/topic");
+    let (bot, edited) = {
+        let mut state = hub.fake.state();
+        let bot = state.account("helper[bot]", true);
+        state.roles.insert(bot, "admin".into());
+        let bo = state.by_login("bo").unwrap().id;
+        let said = state.say(1, Some(bot), &line);
+        let edited = state.say(1, Some(bo), &line);
+        let later = state.now().plus(Duration::from_secs(1));
+        state.comments.get_mut(&edited).unwrap().updated = later;
+        (said, edited)
+    };
+    assert!(bot < edited);
+    hub.say(1, "bo", &format!("> {line}"));
+    hub.say(1, "bo", &format!("```\n{line}\n```"));
+    hub.say(1, "ana", &line);
+    hub.says(1, &["ana has write here, and", "wants maintain"]);
+    hub.say(1, "bo", "/isoform approve stack/topic 0123456789ab");
+    let text = hub.says(1, &["read it, and name that one"]);
+    assert!(text.contains("(0 of 1)"), "{text}");
+    hub.say(1, "bo", "/isoform why stack/topic");
+    hub.says(1, &["✅ `why stack/topic` by bo: InSync"]);
+    hub.say(1, "bo", "/isoform hold stack/topic until monday");
+    hub.says(1, &["suspended"]);
+    hub.say(1, "bo", "/isoform rollback stack/topic");
+    hub.says(1, &["wants admin"]);
+    let history = hub.bench.cli(&["history", "stack/topic"], 0);
+    assert!(!history.contains("pull request"), "{history}");
+}
+
+#[test]
+fn whoever_opened_it_does_not_approve_where_the_placement_says_so() {
+    let me = std::process::Command::new("id")
+        .arg("-un")
+        .output()
+        .unwrap();
+    let from = format!(
+        "{}, bo@forge.test, ana@forge.test",
+        String::from_utf8(me.stdout).unwrap().trim()
+    );
+    let gates = format!("{{ approve: {{ not_author: true, from: [{from}] }} }}");
+    let hub = hub(&format!("mode: approve, gates: {gates}"));
+    let ana = hub.person("ana");
+    hub.fake.state().roles.insert(ana, "admin".into());
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    let asked = hub.says(1, &["/isoform approve stack/topic"]);
+    hub.say(1, "ana", &approval(&asked, "stack/topic"));
+    hub.says(1, &["no approval from whoever opened the pull request"]);
+    hub.say(1, "cy", &approval(&asked, "stack/topic"));
+    hub.says(1, &["the placement 'beta' takes approvals from"]);
+    hub.say(1, "bo", &approval(&asked, "stack/topic"));
+    hub.says(1, &["approved by bo"]);
+}
+
+#[test]
+fn a_forge_that_is_down_holds_nothing_up_and_is_told_the_last_state() {
+    let hub = hub("mode: auto");
+    let refused = Reply::json(503, &serde_json::json!({ "message": "down" }));
+    hub.fake.state().fault("", 100_000, Fault::Instead(refused));
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.bench.push("two");
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+    hub.bench.git(&["checkout", "-q", "main"]);
+    hub.bench.write("topic.yaml", &topic("three"));
+    hub.propose(1, "three");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(hub.comment(1), "");
+    hub.fake.state().forgive();
+    hub.says(1, &["\"two\" → \"three\""]);
+}
+
+#[test]
+fn a_daemon_that_dies_goes_on_with_the_comment_that_it_wrote() {
+    let mut hub = hub("mode: auto");
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    hub.says(1, &["\"one\" → \"two\""]);
+    hub.bench.kill();
+    hub.bench.git(&["checkout", "-q", "topic-1"]);
+    hub.bench.write("topic.yaml", &topic("three"));
+    hub.propose(1, "three");
+    hub.bench.start();
+    hub.says(1, &["\"one\" → \"three\""]);
+}
