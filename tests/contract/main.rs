@@ -18,6 +18,7 @@ mod doctor;
 mod drift;
 mod emulated;
 mod failures;
+mod forges;
 mod harness;
 mod hints;
 mod import;
