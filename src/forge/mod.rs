@@ -129,11 +129,6 @@ impl Forges {
     }
 }
 
-/// Opens one forge that shares no limits with another.
-pub fn open(settings: &Settings, clock: Clock) -> Result<Arc<dyn Forge>, Error> {
-    Forges::new(clock).open(settings)
-}
-
 /// A repository's name in two parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Repository {

@@ -9,6 +9,7 @@ pub mod fakes;
 mod comments;
 mod failures;
 mod github;
+mod outside;
 mod pulls;
 mod verdicts;
 
