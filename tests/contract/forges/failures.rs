@@ -127,6 +127,12 @@ pub async fn what_goes_wrong_is_told_and_the_next_call_works(world: &dyn ForgeWo
         let error = forge.open_pulls("main").await.unwrap_err();
 
         assert_eq!(kind(&error), expected, "{error} for {}", short(&fault));
+        if matches!(fault, Fault::Endless) {
+            assert!(
+                error.to_string().contains("more than 8388608 bytes"),
+                "{error}"
+            );
+        }
         assert!(error.to_string().len() < 700, "{error}");
         assert_eq!(forge.open_pulls("main").await.unwrap().len(), 1);
     }
