@@ -535,21 +535,27 @@ impl GitHub {
         let id = known.unwrap_or_else(|| state.mint());
         let mut inner = self.inner();
         let was = inner.runs.get(&id).cloned().unwrap_or_default();
+        // A run that has ended stays as it ended: the call succeeds, and nobody sees it.
+        let ended = was["status"] == "completed";
         let pick = |field: &str| match &body[field] {
             Value::Null => was[field].clone(),
+            _ if ended => was[field].clone(),
             value => value.clone(),
         };
         let head = pick("head_sha");
         let name = pick("name");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut kept = match state.reported.iter().position(|r| r.id == id) {
-            Some(at) => state.reported.remove(at).annotations,
-            None => Vec::new(),
+        let before = state.reported.iter().position(|r| r.id == id);
+        let before = before.map(|at| state.reported.remove(at));
+        let verdict = match &before {
+            Some(before) if ended => before.verdict,
+            _ => verdict,
         };
+        let mut kept = before.map_or_else(Vec::new, |b| b.annotations);
         // Annotations are added to those that are there.
         kept.extend(annotations);
         let run = json!({
-            "id": id, "name": name, "head_sha": head, "status": body["status"], "conclusion": body["conclusion"],
+            "id": id, "name": name, "head_sha": head, "status": pick("status"), "conclusion": pick("conclusion"),
             "output": { "title": output["title"], "summary": output["summary"], "annotations_count": kept.len() },
         });
         inner.runs.insert(id, run.clone());

@@ -218,7 +218,11 @@ impl GitHub {
             }
         }
         let mut all = self.all_comments(number).await?;
-        all.retain(|c| own.wrote(c) && c.body.starts_with(marker));
+        let marked = |body: &str| {
+            let rest = body.strip_prefix(marker);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['\r', '\n']))
+        };
+        all.retain(|c| own.wrote(c) && marked(&c.body));
         Ok(all.into_iter().min_by_key(|c| c.id))
     }
 }

@@ -40,50 +40,31 @@ impl GitHub {
             .filter(|run| run.name == check.name)
             .max_by_key(|run| run.id);
         let shown = &check.annotations[..check.annotations.len().min(ANNOTATIONS)];
-        let mut batches = shown.chunks(BATCH);
-        let mut body = self.run(check, batches.next().unwrap_or_default());
-        let id = match last.filter(|run| can_be_changed(run, check)) {
-            Some(run) => {
-                self.update(run.id, body).await?;
-                run.id
-            }
-            None => {
-                body["head_sha"] = json!(check.head.as_str());
-                let call = Call::new(Method::POST, self.path(&["check-runs"])).json(body);
-                self.send(call).await?.json::<Written>()?.id
-            }
-        };
-        for batch in batches {
-            self.update(id, self.run(check, batch)).await?;
+        let mut batches: Vec<&[Annotation]> = shown.chunks(BATCH).collect();
+        let end = batches.pop().unwrap_or_default();
+        if last.as_ref().is_some_and(|run| says(run, check)) {
+            return Ok(());
         }
+        let mut id = last.filter(can_be_changed).map(|run| run.id);
+        // What ends a run is said with the last remarks: nobody sees half of them as all.
+        for batch in batches {
+            let body = run(check, Verdict::Pending, batch);
+            id = Some(self.put(check, id, body).await?);
+        }
+        self.put(check, id, run(check, check.verdict, end)).await?;
         Ok(())
     }
 
-    async fn update(&self, id: u64, body: Value) -> Result<(), Error> {
-        let path = self.path(&["check-runs", &id.to_string()]);
-        let call = Call::new(Method::PATCH, path).json(body);
-        self.send(call).await.map(|_| ())
-    }
-
-    fn run(&self, check: &Check, annotations: &[Annotation]) -> Value {
-        let mut summary = check.summary.clone();
-        let hidden = check.annotations.len().saturating_sub(ANNOTATIONS);
-        if hidden > 0 {
-            summary = format!("{hidden} more remarks are not shown on lines.\n\n{summary}");
-        }
-        let mut body = json!({
-            "name": check.name,
-            "status": if check.verdict == Verdict::Pending { "in_progress" } else { "completed" },
-            "output": {
-                "title": first(non_empty(&check.title, &check.name), TITLE),
-                "summary": cut(&summary, SUMMARY),
-                "annotations": annotations.iter().map(annotation).collect::<Vec<_>>(),
-            },
-        });
-        if let Some(conclusion) = conclusion(check.verdict) {
-            body["conclusion"] = json!(conclusion);
-        }
-        body
+    async fn put(&self, check: &Check, id: Option<u64>, mut body: Value) -> Result<u64, Error> {
+        let call = match id {
+            Some(id) => Call::new(Method::PATCH, self.path(&["check-runs", &id.to_string()])),
+            None => {
+                body["head_sha"] = json!(check.head.as_str());
+                Call::new(Method::POST, self.path(&["check-runs"]))
+            }
+        };
+        let written: Written = self.send(call.json(body)).await?.json()?;
+        Ok(written.id)
     }
 
     /// A commit status: <https://docs.github.com/rest/commits/statuses#create-a-commit-status>. It knows no word for
@@ -104,11 +85,49 @@ impl GitHub {
     }
 }
 
-/// Annotations are only ever added to a run, and a run that has ended stays so: then a new one takes its place, for the
-/// newest of a name is the one that is shown.
-fn can_be_changed(run: &CheckRun, check: &Check) -> bool {
-    run.output.annotations_count == 0
-        && !(run.status == "completed" && check.verdict == Verdict::Pending)
+/// Remarks are only ever added to a run, and a run that has ended stays as it ended (Mergifyio/mergify #1989, taskcluster
+/// #5085): then a new one takes its place, for the newest of a name is the one that is shown.
+fn can_be_changed(run: &CheckRun) -> bool {
+    run.output.annotations_count == 0 && run.status != "completed"
+}
+
+/// Tells whether a run says all of it already. Remarks cannot be seen from here: where there are any it does not.
+fn says(run: &CheckRun, check: &Check) -> bool {
+    let (title, summary) = output(check);
+    let ended = match conclusion(check.verdict) {
+        None => run.status != "completed",
+        Some(word) => run.conclusion.as_deref() == Some(word),
+    };
+    let same = run.output.title.as_deref() == Some(title.as_str())
+        && run.output.summary.as_deref() == Some(summary.as_str());
+    same && ended && check.annotations.is_empty() && run.output.annotations_count == 0
+}
+
+fn output(check: &Check) -> (String, String) {
+    let mut summary = check.summary.clone();
+    let hidden = check.annotations.len().saturating_sub(ANNOTATIONS);
+    if hidden > 0 {
+        summary = format!("{hidden} more remarks are not shown on lines.\n\n{summary}");
+    }
+    let title = first(non_empty(&check.title, &check.name), TITLE);
+    (title, cut(&summary, SUMMARY))
+}
+
+fn run(check: &Check, verdict: Verdict, annotations: &[Annotation]) -> Value {
+    let (title, summary) = output(check);
+    let mut body = json!({
+        "name": check.name,
+        "status": if verdict == Verdict::Pending { "in_progress" } else { "completed" },
+        "output": {
+            "title": title,
+            "summary": summary,
+            "annotations": annotations.iter().map(annotation).collect::<Vec<_>>(),
+        },
+    });
+    if let Some(conclusion) = conclusion(verdict) {
+        body["conclusion"] = json!(conclusion);
+    }
+    body
 }
 
 fn conclusion(verdict: Verdict) -> Option<&'static str> {

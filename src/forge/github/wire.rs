@@ -158,11 +158,14 @@ pub(super) struct CheckRun {
     pub id: u64,
     pub name: String,
     pub status: String,
+    pub conclusion: Option<String>,
     pub output: Output,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Output {
+    pub title: Option<String>,
+    pub summary: Option<String>,
     #[serde(default)]
     pub annotations_count: u64,
 }

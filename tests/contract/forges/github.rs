@@ -426,14 +426,64 @@ async fn a_check_run_is_changed_in_its_place_where_it_can_be() {
         annotations: Vec::new(),
     };
 
-    for verdict in [Verdict::Pending, Verdict::Success, Verdict::Failure] {
+    // What has ended stays as it ended, and is not begun again: a new run takes its place.
+    for (verdict, runs) in [
+        (Verdict::Pending, 1),
+        (Verdict::Pending, 1),
+        (Verdict::Success, 1),
+        (Verdict::Failure, 2),
+        (Verdict::Pending, 3),
+        (Verdict::Neutral, 3),
+    ] {
         forge.report(&check(verdict)).await.unwrap();
+        assert_eq!(world.github.runs(), runs, "{verdict:?}");
+        // The same once more says nothing new.
+        world.fake.asked();
+        forge.report(&check(verdict)).await.unwrap();
+        assert!(
+            world.fake.asked().iter().all(|a| !a.writes()),
+            "{verdict:?}"
+        );
     }
+}
 
-    assert_eq!(world.github.runs(), 1);
-    // What has ended is not begun again: a new run takes its place.
-    forge.report(&check(Verdict::Pending)).await.unwrap();
-    assert_eq!(world.github.runs(), 2);
+#[tokio::test]
+async fn a_run_ends_with_its_last_remarks() {
+    let world = app().await;
+    let mut check = Check {
+        head: "feed".repeat(10).parse().unwrap(),
+        name: "isoform/platform".into(),
+        verdict: Verdict::Failure,
+        title: "wrong".into(),
+        summary: String::new(),
+        annotations: Vec::new(),
+    };
+    check.annotations = (1..=51)
+        .map(|line| isoform::domain::forge::Annotation {
+            path: "a.yaml".into(),
+            line,
+            level: isoform::domain::forge::Level::Failure,
+            title: "wrong".into(),
+            message: "why".into(),
+        })
+        .collect();
+    let down = Reply::json(500, &json!({}));
+    world
+        .fake
+        .state()
+        .fault("PATCH /check-runs", 1, Fault::Instead(down));
+
+    let half = world.open().report(&check).await;
+    assert!(matches!(half, Err(Error::Unavailable(_))), "{half:?}");
+    let shown = |world: &World| {
+        let state = world.fake.state();
+        let shown = state.shown(&"feed".repeat(10), "isoform/platform").unwrap();
+        (shown.verdict, shown.annotations.len())
+    };
+    assert_eq!(shown(&world), (Verdict::Pending, 50));
+
+    world.open().report(&check).await.unwrap();
+    assert_eq!(shown(&world), (Verdict::Failure, 51));
 }
 
 #[tokio::test]
