@@ -154,6 +154,15 @@ struct Commit {
     hash: String,
 }
 
+/// A commit as a pull request tells it, in the state that it was in then.
+struct Told<'a> {
+    number: u64,
+    updated: &'a str,
+    hash: &'a str,
+    /// By which it was merged, and not its head.
+    merged: bool,
+}
+
 #[derive(Deserialize)]
 struct Numbered {
     id: u64,
@@ -311,64 +320,60 @@ impl Bitbucket {
         }
     }
 
-    async fn known(&self, hash: &str) -> Option<Revision> {
-        if let Ok(whole) = hash.parse() {
-            return Some(whole);
+    /// Returns the whole name of a commit that a pull request tells by its first digits.
+    ///
+    /// What is remembered holds for one state of one pull request: two commits with the same first twelve digits can be made,
+    /// and one must not be taken for the other.
+    async fn whole(&self, told: &Told<'_>) -> Result<Revision, Error> {
+        if let Ok(whole) = told.hash.parse() {
+            return Ok(whole);
         }
-        self.commits.lock().await.get(hash).cloned()
-    }
-
-    async fn keep(&self, hash: &str, whole: &Revision) {
+        let key = format!("{} {} {}", told.number, told.updated, told.hash);
+        if let Some(whole) = self.commits.lock().await.get(&key) {
+            return Ok(whole.clone());
+        }
+        let found = if told.merged {
+            let answer = self.send(Call::get(self.path(&["commit", told.hash])));
+            vec![answer.await?.json::<Commit>()?]
+        } else {
+            // Among the commits of the pull request, the newest first: a fork's repository may not be ours to read.
+            let path = self.path(&["pullrequests", &told.number.to_string(), "commits"]);
+            let answer = self.send(Call::get(path).query("pagelen", VALUES)).await?;
+            answer.json::<Page<Commit>>()?.values
+        };
+        // Fewer digits could be anybody's.
+        let whole = found
+            .iter()
+            .filter(|c| told.hash.len() >= 7 && c.hash.starts_with(told.hash))
+            .find_map(|c| c.hash.parse::<Revision>().ok());
+        let Some(whole) = whole else {
+            return Err(Error::Untrusted(format!(
+                "pull request {} names a commit that Bitbucket does not have",
+                told.number
+            )));
+        };
         let mut commits = self.commits.lock().await;
         if commits.len() >= COMMITS {
             commits.clear();
         }
-        commits.insert(hash.to_owned(), whole.clone());
-    }
-
-    /// Finds the whole name of a commit among those that one call tells.
-    async fn whole(&self, hash: &str, found: Vec<Commit>) -> Result<Revision, Error> {
-        let all = found.into_iter();
-        // Fewer digits could be anybody's.
-        let whole = all
-            .filter(|c| hash.len() >= 7 && c.hash.starts_with(hash))
-            .find_map(|c| c.hash.parse::<Revision>().ok());
-        let Some(whole) = whole else {
-            return Err(Error::Untrusted(
-                "Bitbucket names a commit that it does not have".into(),
-            ));
-        };
-        self.keep(hash, &whole).await;
+        commits.insert(key, whole.clone());
         Ok(whole)
-    }
-
-    /// A head is looked up among the commits of its pull request: a fork's repository may not be ours to read.
-    async fn head(&self, number: u64, hash: &str) -> Result<Revision, Error> {
-        if let Some(whole) = self.known(hash).await {
-            return Ok(whole);
-        }
-        let path = self.path(&["pullrequests", &number.to_string(), "commits"]);
-        let answer = self.send(Call::get(path).query("pagelen", VALUES)).await?;
-        self.whole(hash, answer.json::<Page<Commit>>()?.values)
-            .await
-    }
-
-    async fn merge(&self, hash: &str) -> Result<Revision, Error> {
-        if let Some(whole) = self.known(hash).await {
-            return Ok(whole);
-        }
-        let answer = self.send(Call::get(self.path(&["commit", hash]))).await?;
-        self.whole(hash, vec![answer.json()?]).await
     }
 
     async fn read(&self, pull: Pull) -> Result<PullRequest, Error> {
         let number = pull.id;
+        let told = |hash, merged| Told {
+            number,
+            updated: pull.updated_on.as_deref().unwrap_or_default(),
+            hash,
+            merged,
+        };
         let state = match pull.state.as_str() {
             "OPEN" | "DRAFT" | "QUEUED" => PullState::Open,
             "DECLINED" | "SUPERSEDED" => PullState::Closed,
             "MERGED" => PullState::Merged {
                 commit: match &pull.merge_commit {
-                    Some(commit) => Some(self.merge(&commit.hash).await?),
+                    Some(commit) => Some(self.whole(&told(&commit.hash, true)).await?),
                     None => None,
                 },
             },
@@ -383,7 +388,7 @@ impl Bitbucket {
                 "pull request {number} names no commit"
             )));
         };
-        let head = self.head(number, &source.hash).await?;
+        let head = self.whole(&told(&source.hash, false)).await?;
         let updated = pull.updated_on.as_deref().map(time).transpose();
         Ok(PullRequest {
             number,

@@ -38,28 +38,39 @@ pub(super) async fn write<C: Comments>(
     known: Option<u64>,
     text: &str,
 ) -> Result<u64, Error> {
-    let mut found = match known {
-        Some(id) => forge.ours(number, id).await?.into_iter().collect(),
-        None => Vec::new(),
-    };
-    if found.is_empty() {
-        found = forge.all_ours(number).await?;
-        found.retain(|c: &Written| c.body.starts_with(marker));
-        found.sort_by_key(|c| c.id);
+    if let Some(id) = known
+        && let Some(comment) = forge.ours(number, id).await?
+        && let Some(id) = anew(forge, number, comment, text).await?
+    {
+        return Ok(id);
     }
+    let mut found = forge.all_ours(number).await?;
+    found.retain(|c| c.body.starts_with(marker) && Some(c.id) != known);
+    found.sort_by_key(|c| c.id);
     for comment in found {
-        // Forges leave out blanks at the end of a comment.
-        if comment.body.trim_end() == text.trim_end() {
-            return Ok(comment.id);
-        }
-        match forge.edit(number, comment.id, text).await {
-            Ok(()) => return Ok(comment.id),
-            // Somebody deleted it meanwhile.
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
+        if let Some(id) = anew(forge, number, comment, text).await? {
+            return Ok(id);
         }
     }
     forge.add(number, text).await
+}
+
+/// Writes a comment anew; absent where it cannot be: somebody deleted it meanwhile, or it was not ours after all.
+async fn anew<C: Comments>(
+    forge: &C,
+    number: u64,
+    comment: Written,
+    text: &str,
+) -> Result<Option<u64>, Error> {
+    // Forges leave out blanks at the end of a comment.
+    if comment.body.trim_end() == text.trim_end() {
+        return Ok(Some(comment.id));
+    }
+    match forge.edit(number, comment.id, text).await {
+        Ok(()) => Ok(Some(comment.id)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Refuses a comment that could not be found again or that the forge would not take.
