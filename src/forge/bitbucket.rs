@@ -5,20 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqwest::Method;
-use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::client::{Answer, Call, Client};
 use super::shared::{self, Comments, Written, first, time};
@@ -266,8 +261,7 @@ impl Bitbucket {
     async fn send(&self, call: Call) -> Result<Answer, Error> {
         let secret = token(&self.token)?;
         let call = if secret.contains(':') {
-            let both = Zeroizing::new(STANDARD.encode(secret.as_bytes()));
-            call.secret(AUTHORIZATION, "Basic ", Arc::new(both))
+            call.basic(secret)
         } else {
             call.bearer(secret)
         };

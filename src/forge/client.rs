@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -47,6 +49,8 @@ pub struct Call {
     pub(super) query: Vec<(String, String)>,
     headers: Vec<(&'static str, String)>,
     pub(super) secret: Option<(HeaderName, Arc<Zeroizing<String>>, &'static str)>,
+    /// What the secret was made of, where it is sent in another spelling.
+    pub(super) plain: Option<Arc<Zeroizing<String>>>,
     body: Option<Value>,
     remembers: bool,
 }
@@ -67,6 +71,7 @@ impl Call {
             query: Vec::new(),
             headers: Vec::new(),
             secret: None,
+            plain: None,
             body: None,
             remembers: false,
         }
@@ -122,6 +127,14 @@ impl Call {
     #[must_use]
     pub fn bearer(self, token: Arc<Zeroizing<String>>) -> Self {
         self.secret(reqwest::header::AUTHORIZATION, "Bearer ", token)
+    }
+
+    /// Sends a name, a colon and a token as RFC 7617 says.
+    #[must_use]
+    pub fn basic(mut self, both: Arc<Zeroizing<String>>) -> Self {
+        let spelt = Zeroizing::new(STANDARD.encode(both.as_bytes()));
+        self.plain = Some(both);
+        self.secret(reqwest::header::AUTHORIZATION, "Basic ", Arc::new(spelt))
     }
 
     /// Tells whether it changes something.

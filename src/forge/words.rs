@@ -48,11 +48,25 @@ fn words(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Takes the call's own secret out of a text.
-pub(super) fn without(text: String, call: &Call) -> String {
-    match &call.secret {
-        Some((_, secret, _)) if !secret.is_empty() => text.replace(secret.as_str(), "***"),
-        _ => text,
+/// Takes the call's own secret out of a text, however it is spelt.
+pub(super) fn without(mut text: String, call: &Call) -> String {
+    if let Some((_, secret, _)) = &call.secret {
+        text = hidden(text, secret);
+    }
+    if let Some(both) = &call.plain {
+        text = hidden(
+            text,
+            both.split_once(':').map_or(both.as_str(), |both| both.1),
+        );
+    }
+    text
+}
+
+fn hidden(text: String, secret: &str) -> String {
+    if secret.is_empty() {
+        text
+    } else {
+        text.replace(secret, "***")
     }
 }
 

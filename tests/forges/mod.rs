@@ -4,7 +4,10 @@
 //! its own implements [`Api`].
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod bitbucket;
+pub mod gitea;
 pub mod github;
+pub mod gitlab;
 pub mod openapi;
 
 use std::collections::BTreeMap;

@@ -16,7 +16,8 @@ fn opened(world: &dyn ForgeWorld) -> (u64, u64) {
 
 fn bodies(world: &dyn ForgeWorld, number: u64) -> Vec<String> {
     let state = world.fake().state();
-    state.said(number).iter().map(|c| c.body.clone()).collect()
+    let said = state.said(number);
+    said.iter().map(|c| world.read(&c.body)).collect()
 }
 
 pub async fn a_comment_is_written_once_and_then_in_its_place(world: &dyn ForgeWorld) {
@@ -68,9 +69,9 @@ pub async fn sec_a_comment_of_somebody_else_is_never_touched(world: &dyn ForgeWo
     let (theirs, bots, gone) = {
         let mut state = world.fake().state();
         let bot = state.account("other[bot]", true);
-        let theirs = state.say(number, Some(ana), &text("theirs"));
-        let bots = state.say(number, Some(bot), &text("a bot's"));
-        let gone = state.say(number, None, &text("nobody's"));
+        let theirs = state.say(number, Some(ana), &world.written(&text("theirs")));
+        let bots = state.say(number, Some(bot), &world.written(&text("a bot's")));
+        let gone = state.say(number, None, &world.written(&text("nobody's")));
         (theirs, bots, gone)
     };
 
@@ -262,15 +263,16 @@ pub async fn edits_bots_and_accounts_that_are_gone_are_told(world: &dyn ForgeWor
     let all = world.open().comments(number, 0).await.unwrap();
 
     let told: Vec<(bool, bool)> = all.iter().map(|c| (c.edited, c.author.bot)).collect();
+    let bot = world.tells_bots();
     assert_eq!(
         told,
-        [(false, false), (true, false), (false, true), (false, false)]
+        [(false, false), (true, false), (false, bot), (false, false)]
     );
-    assert_eq!(all[0].author.id, ana.to_string());
+    assert_eq!(all[0].author.id, world.person_id(ana));
     assert_eq!(all[0].author.login, "ana");
     assert_eq!(all[0].created, super::fakes::BEGINNING);
     // Nobody's permission can be looked up by it.
-    assert_ne!(all[3].author.id, ana.to_string());
+    assert_ne!(all[3].author.id, world.person_id(ana));
     assert_eq!(all[3].body, "nobody's");
 }
 

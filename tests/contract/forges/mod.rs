@@ -6,10 +6,14 @@
 #[path = "../../forges/mod.rs"]
 pub mod fakes;
 
+mod bitbucket;
 mod comments;
 mod failures;
+mod gitea;
 mod github;
+mod gitlab;
 mod outside;
+mod plain;
 mod pulls;
 mod verdicts;
 
@@ -47,6 +51,27 @@ pub trait ForgeWorld: Send + Sync {
     /// What an address of pull requests, and one of their comments, holds.
     fn routes(&self) -> (&'static str, &'static str);
 
+    /// Whether it tells a bot from a person.
+    fn tells_bots(&self) -> bool {
+        true
+    }
+    /// Whether pull requests have labels.
+    fn labels(&self) -> bool {
+        true
+    }
+    /// How it spells the id of an account.
+    fn person_id(&self, account: u64) -> String {
+        account.to_string()
+    }
+    /// How it keeps a comment that begins with a marker.
+    fn written(&self, text: &str) -> String {
+        text.to_owned()
+    }
+    /// What a comment says that it keeps.
+    fn read(&self, raw: &str) -> String {
+        raw.to_owned()
+    }
+
     /// Opens the adapter as a process that has just begun.
     fn open(&self) -> Arc<dyn Forge> {
         self.opened(Duration::from_secs(20))
@@ -66,6 +91,10 @@ macro_rules! forge_contract {
         forge_contract!(@on github_app, crate::forges::github::app() => $($room { $($case)* })*);
         forge_contract!(@on github_token, crate::forges::github::token() => $($room { $($case)* })*);
         forge_contract!(@on github_server, crate::forges::github::server() => $($room { $($case)* })*);
+        forge_contract!(@on gitlab_token, crate::forges::gitlab::world() => $($room { $($case)* })*);
+        forge_contract!(@on gitea_token, crate::forges::gitea::world() => $($room { $($case)* })*);
+        forge_contract!(@on bitbucket_token, crate::forges::bitbucket::token() => $($room { $($case)* })*);
+        forge_contract!(@on bitbucket_account, crate::forges::bitbucket::account() => $($room { $($case)* })*);
     };
     (@on $module:ident, $world:expr => $($room:ident { $($case:ident)* })*) => {
         mod $module {
