@@ -1,5 +1,7 @@
 //! Pull requests, from the forge's side: a daemon, a repository, and a forge that checks what it is sent.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use isoform::clock::Clock;
@@ -8,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::forges::github::{self, OWN_USER};
 use crate::forges::{Fake, Fault, Reply};
+use crate::sec::servers::HttpServer;
 use crate::support::{Bench, PLACEMENTS};
 use crate::world::topic;
 
@@ -19,11 +22,16 @@ const MAY: &str = "{ preview: write, why: read, approve: maintain, hold: write, 
 struct Hub {
     bench: Bench,
     fake: Fake,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 /// A topic is deployed in mode `approve`, with these gates, and ana (write), bo and cy (maintain) are there.
 fn hub(mode: &str) -> Hub {
+    hub_with(mode, |_, config| config)
+}
+
+/// The same with a configuration that is changed before the daemon starts.
+fn hub_with(mode: &str, change: impl Fn(&Bench, String) -> String) -> Hub {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -37,7 +45,8 @@ fn hub(mode: &str) -> Hub {
         fake.api
     );
     let config = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, config.replacen("    url: ./origin.git\n", &forge, 1)).unwrap();
+    let config = config.replacen("    url: ./origin.git\n", &forge, 1);
+    std::fs::write(&path, change(&bench, config)).unwrap();
     isoform::secret_file::write(&bench.root.join("token"), github::TOKEN.as_bytes()).unwrap();
     {
         let mut state = fake.state();
@@ -58,7 +67,7 @@ fn hub(mode: &str) -> Hub {
     let hub = Hub {
         bench,
         fake,
-        _runtime: runtime,
+        runtime,
     };
     if mode.contains("approve") {
         hub.bench.becomes("stack/topic", "Pending(Approval)");
@@ -473,4 +482,94 @@ fn a_daemon_that_dies_goes_on_with_the_comment_that_it_wrote() {
     hub.propose(1, "three");
     hub.bench.start();
     hub.says(1, &["\"one\" → \"three\""]);
+}
+
+/// What GitHub would deliver, signed.
+fn deliver(hub: &Hub, address: &str, event: &str, id: &str, body: &str) -> u16 {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
+    let tag = aws_lc_rs::hmac::sign(&key, body.as_bytes());
+    let signature: String = tag.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    hub.runtime.block_on(async {
+        let request = reqwest::Client::new()
+            .post(format!("http://{address}/webhooks/example"))
+            .header("X-GitHub-Event", event)
+            .header("X-GitHub-Delivery", id)
+            .header("X-Hub-Signature-256", format!("sha256={signature}"))
+            .header("Content-Type", "application/json")
+            .body(body.to_owned());
+        request.send().await.unwrap().status().as_u16()
+    })
+}
+
+const SECRET: &str = "a secret of the webhook of this test";
+
+#[test]
+fn a_thousand_pushes_to_one_branch_are_fetched_twice_at_most_and_nobody_polls() {
+    let fetches = Arc::new(AtomicU64::new(0));
+    let server = std::cell::OnceCell::new();
+    let hub = hub_with("mode: auto", |bench, config| {
+        let server = server.get_or_init(|| HttpServer::start(&bench.root));
+        isoform::secret_file::write(&bench.root.join("hook"), SECRET.as_bytes()).unwrap();
+        config
+            .replace(
+                "url: ./origin.git",
+                &format!("url: '{}'", server.url("origin.git")),
+            )
+            .replace(
+                "poll: 1s, may",
+                "poll: 1h, webhook: { secret: 'file:hook' }, may",
+            )
+            .replace(
+                "\npoll: 1s",
+                "\npoll: 1h\nlisten: { webhooks: '127.0.0.1:0' }",
+            )
+    });
+    let log = hub.bench.log();
+    let heard = log.split("hearing webhooks on ").nth(1).unwrap();
+    let address = heard.lines().next().unwrap().trim().to_owned();
+    let counted = fetches.clone();
+    server.get().unwrap().turn(move |request, _| {
+        counted.fetch_add(u64::from(request.is_fetch()), Ordering::SeqCst);
+        false
+    });
+
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.bench.push("two");
+    let push = r#"{"ref":"refs/heads/main","repository":{"full_name":"acme/platform"}}"#;
+    for n in 0..1_000 {
+        assert_eq!(
+            deliver(&hub, &address, "push", &format!("push-{n}"), push),
+            202
+        );
+    }
+    hub.bench.until(|e| e["snapshot"] == 2);
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+    let fetched = fetches.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&fetched), "{fetched}");
+
+    // A pull request and what is written under it are heard the same way, and fetched by a process of its own.
+    hub.bench.write("topic.yaml", &topic("three"));
+    hub.propose(1, "three");
+    let opened = r#"{"action":"opened","number":1,"pull_request":{"number":1},"repository":{"full_name":"acme/platform"}}"#;
+    assert_eq!(
+        deliver(&hub, &address, "pull_request", "pull-1", opened),
+        202
+    );
+    hub.says(1, &["\"two\" → \"three\""]);
+    hub.say(1, "bo", "/isoform why stack/topic");
+    let said = r#"{"action":"created","issue":{"number":1,"pull_request":{}},"comment":{"id":1},"repository":{"full_name":"acme/platform"}}"#;
+    assert_eq!(
+        deliver(&hub, &address, "issue_comment", "said-1", said),
+        202
+    );
+    hub.says(1, &["✅ `why stack/topic` by bo"]);
+    // Claimed and not there: what is true is asked of Git.
+    let snapshots = hub.bench.estate()["snapshot"].clone();
+    let claimed = push.replace(
+        "\"ref\"",
+        "\"after\":\"ffffffffffffffffffffffffffffffffffffffff\",\"ref\"",
+    );
+    assert_eq!(deliver(&hub, &address, "push", "claimed", &claimed), 202);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(hub.bench.estate()["snapshot"], snapshots);
 }
