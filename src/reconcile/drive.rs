@@ -655,6 +655,10 @@ impl Line {
         let holds: Vec<Hold> = gate(&GateInput {
             mode,
             gate: target.options.gate,
+            gated_before: history
+                .as_ref()
+                .and_then(|h| h.applied.as_ref())
+                .is_some_and(|a| a.gated),
             rule: &target.placement.rule,
             windows: &target.options.windows,
             review: &review,

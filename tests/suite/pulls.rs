@@ -573,3 +573,90 @@ fn a_thousand_pushes_to_one_branch_are_fetched_twice_at_most_and_nobody_polls() 
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(hub.bench.estate()["snapshot"], snapshots);
 }
+
+#[test]
+fn sec_37_a_pull_request_that_takes_its_gate_away_says_so_and_does_not_pass_by_that() {
+    let hub = hub("mode: auto");
+    let gated = SYNC.replace("placement: beta", "placement: beta, gate: approve");
+    hub.bench.write("isoform.yaml", &gated);
+    hub.bench.write("topic.yaml", &topic("gated"));
+    hub.bench.push("a gate");
+    hub.bench.becomes("stack/topic", "Pending(Approval)");
+    hub.bench.cli(&["approve", "stack/topic"], 0);
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+
+    hub.bench.write("isoform.yaml", SYNC);
+    hub.bench.write("topic.yaml", &topic("free"));
+    hub.propose(1, "no gate, and another text");
+    hub.says(
+        1,
+        &["takes its 'gate' away", "/isoform approve stack/topic"],
+    );
+    hub.merge(1, false);
+    hub.bench.becomes("stack/topic", "Pending(Approval)");
+    hub.bench.cli(&["approve", "stack/topic"], 0);
+    hub.bench.becomes("stack/topic", "InSync(Settled)");
+    // From here on the repository asks nobody.
+    hub.bench.write("topic.yaml", &topic("freer"));
+    hub.bench.push("freer");
+    hub.bench.settle();
+    assert_eq!(hub.bench.calls("ExecuteChangeSet"), 4);
+}
+
+#[test]
+fn sec_41_a_preview_runs_no_macro_and_reads_no_secret() {
+    let hub = hub("mode: auto");
+    let made = hub.bench.calls("CreateChangeSet");
+    let macros = "Transform: [MyMacro]\nResources:\n  T: { Type: AWS::SNS::Topic }\n";
+    hub.bench.write("topic.yaml", macros);
+    let head = hub.propose(1, "a macro");
+    hub.says(1, &["❌ isoform: 1 error", "MyMacro"]);
+    hub.verdict(&head, "isoform/example", Verdict::Failure);
+    // CloudFormation would run it when the change set is made: it is never asked.
+    assert_eq!(hub.bench.calls("CreateChangeSet"), made);
+
+    hub.bench.git(&["checkout", "-q", "-f", "main"]);
+    let leak = "Resources:\n  T: { Type: AWS::SNS::Topic, Properties: { DisplayName: '{{resolve:ssm:/prod/password}}' } }\nOutputs:\n  Leak: { Value: '{{resolve:ssm:/prod/password}}' }\n";
+    hub.bench.write("topic.yaml", leak);
+    hub.bench
+        .cli(&["local", "rotate", "beta", "ssm:/prod/password"], 0);
+    hub.propose(2, "a reference");
+    let text = hub.says(2, &["resolve:ssm:/prod/password"]);
+    assert!(text.contains("→"), "{text}");
+}
+
+#[test]
+fn three_hundred_targets_fit_one_comment_and_one_that_limits_is_left_alone() {
+    let hub = hub("mode: auto");
+    let mut sync = SYNC.to_owned();
+    for n in 0..300 {
+        sync += &format!("  s{n}: {{ template: topic.yaml, placement: beta, stack_name: s{n} }}\n");
+    }
+    let limited = Reply::json(
+        403,
+        &serde_json::json!({ "message": "You have exceeded a secondary rate limit" }),
+    )
+    .with("retry-after", 3);
+    hub.fake.state().fault("POST", 1, Fault::Instead(limited));
+    hub.bench.write("isoform.yaml", &sync);
+    hub.propose(1, "three hundred");
+    let text = hub.says(
+        1,
+        &[
+            "300 targets change, 1 does not",
+            "and 250 more",
+            "left out here",
+        ],
+    );
+    assert!(text.chars().count() <= 65_536);
+    insta::assert_snapshot!(
+        "three_hundred",
+        still(&text).lines().take(12).collect::<Vec<_>>().join("\n")
+    );
+    // Told to wait, nothing was asked in between.
+    let asked = hub.fake.asked();
+    let at = asked
+        .iter()
+        .position(|a| a.method == "POST" && a.raw.contains("comments"));
+    assert!(at.is_some());
+}

@@ -127,6 +127,9 @@ pub struct Applied {
     pub given: Option<Digest>,
     /// Payload with inputs, parameters and rendered text.
     pub payload: Digest,
+    /// Whether the repository itself asked for an approval of it.
+    #[serde(default)]
+    pub gated: bool,
     /// The stack's mark afterwards.
     pub watermark: Option<Watermark>,
     /// Payload with the outputs.
@@ -153,6 +156,7 @@ impl Applied {
             inputs: pinned.inputs.clone(),
             given: pinned.given.clone(),
             payload: pinned.payload.clone(),
+            gated: pinned.placed.as_ref().is_some_and(|p| p.gate.is_some()),
             watermark,
             outputs,
             at,

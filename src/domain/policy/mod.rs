@@ -102,6 +102,9 @@ pub struct GateInput<'a> {
     pub mode: Mode,
     /// The gate of the repository's own.
     pub gate: Option<Gate>,
+    /// Whether the repository asked for an approval when the stack was last changed: whoever takes a gate away does not
+    /// pass it by that.
+    pub gated_before: bool,
     /// Who may approve.
     pub rule: &'a ApprovalRule,
     /// When changes may run.
@@ -169,6 +172,8 @@ pub fn gate(input: &GateInput<'_>) -> Vec<Hold> {
     }
     if input.gate == Some(Gate::Approve) {
         asks.push("the sync file asks for an approval".into());
+    } else if input.gated_before {
+        asks.push("the sync file asked for an approval until now: what takes that away is the last to need one".into());
     }
     if !input.review.complete {
         asks.push("CloudFormation did not show every property value".into());
@@ -260,6 +265,7 @@ mod tests {
         let input = GateInput {
             mode,
             gate: None,
+            gated_before: false,
             rule,
             windows: &[],
             review,

@@ -27,7 +27,11 @@ impl Line {
         let rule = &target.placement.rule;
         let mode = self.mode(target);
         let loses = diff.changes.iter().any(|c| c.loses_state());
-        let asked = mode == Mode::Approve || target.options.gate == Some(Gate::Approve) || loses;
+        let uid = snapshot.uids.get(&diff.address);
+        let history = uid.and_then(|u| self.history(u));
+        let before = history.as_ref().and_then(|h| h.applied.as_ref());
+        let gated = target.options.gate == Some(Gate::Approve) || before.is_some_and(|a| a.gated);
+        let asked = mode == Mode::Approve || gated || loses;
         if mode == Mode::Observe {
             words.push("nothing is executed: the mode is observe".into());
         } else if asked {
@@ -57,8 +61,6 @@ impl Line {
         if !behind.is_empty() {
             words.push(format!("goes after {}", behind.join(", ")));
         }
-        let uid = snapshot.uids.get(&diff.address);
-        let history = uid.and_then(|u| self.history(u));
         if let Some(history) = &history {
             let now = self.clock.now();
             let holds =

@@ -33,6 +33,8 @@ const SOON: Duration = Duration::from_secs(2);
 const FOLLOWS: Duration = Duration::from_secs(5);
 /// How long a forge that fails is left alone, at first and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// How often a forge is asked for deliveries that failed.
+const REDELIVERED: Duration = Duration::from_secs(3600);
 /// What was changed so lately is looked at in any case.
 const LATELY: Duration = Duration::from_secs(60);
 /// How long a merged pull request is followed. What waits longer is told by `isoform status`.
@@ -53,6 +55,8 @@ struct Due {
     numbers: BTreeMap<u64, Option<PullRequest>>,
     /// When it was asked last, by the time that only goes forward.
     listed: Option<Timestamp>,
+    /// Up to when it was asked for deliveries that failed.
+    redelivered: Option<Timestamp>,
     /// Failures in a row.
     failed: u32,
     /// What is known, once it was read.
@@ -310,22 +314,32 @@ impl Line {
                 entry.numbers.entry(number).or_insert(told);
             }
         }
-        if !first {
-            return Ok(());
+        self.sweep_deliveries(place, since).await;
+        Ok(())
+    }
+
+    /// Lets the forge send again what it could not deliver while nobody heard.
+    async fn sweep_deliveries(&self, place: &Place<'_>, now: Timestamp) {
+        if place.config.secrets.is_empty() {
+            return;
         }
-        // What the forge could not deliver while nobody heard: it sends it again, where it can.
-        match place
-            .forge
-            .redeliver(Timestamp(since.0 - 3 * 24 * 3_600_000))
-            .await
-        {
+        let since = {
+            let mut sources = self.pulls.of();
+            let due = sources.entry(place.name.clone()).or_default();
+            let before = due.redelivered;
+            if before.is_some_and(|b| now.since(b) < REDELIVERED) {
+                return;
+            }
+            due.redelivered = Some(now);
+            before.unwrap_or(Timestamp(now.0 - 3 * 24 * 3_600_000))
+        };
+        match place.forge.redeliver(since).await {
             Ok(0) | Err(port::Error::Unsupported(_)) => {}
             Ok(count) => {
-                tracing::info!(source.name = %place.name, "{count} missed deliveries are sent again")
+                tracing::info!(source.name = %place.name, "{count} missed deliveries are sent again");
             }
             Err(error) => tracing::debug!("missed deliveries are not sent again: {error}"),
         }
-        Ok(())
     }
 
     async fn tend_one(
