@@ -45,7 +45,9 @@ impl Api for Gitea {
     }
 
     fn answer(&self, state: &mut State, asked: &Asked) -> Reply {
-        if asked.header("authorization") != format!("token {TOKEN}") {
+        // Either word is taken.
+        let sent = asked.header("authorization");
+        if sent != format!("token {TOKEN}") && sent != format!("Bearer {TOKEN}") {
             return no(401, "token is required");
         }
         let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();

@@ -7,6 +7,7 @@
 pub mod fakes;
 
 mod bitbucket;
+mod clients;
 mod comments;
 mod failures;
 mod gitea;
