@@ -1,11 +1,12 @@
-//! Webhooks of GitHub, judged by what GitHub publishes for its clients: every example of its payloads, and its HMAC.
+//! Webhooks, judged by what forges publish for their clients: every example of GitHub's payloads, its HMAC, and the package of the
+//! specification that GitLab signs by.
 
 use std::path::PathBuf;
 
 use isoform::domain::forge::{ForgeKind, News, Refusal, admit};
 use serde_json::{Value, json};
 
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, python};
 
 const SECRET: &str = "It's a Secret to Everybody";
 
@@ -170,4 +171,47 @@ fn signatures_are_judged_as_githubs_own_package_judges_them() {
         agreed += usize::from(ours.is_ok());
     }
     assert!(agreed >= bodies.len(), "the right ones are among them");
+}
+
+#[test]
+fn a_delivery_signed_by_the_standard_is_taken_from_gitlab() {
+    let Some(python) = python("a_delivery_signed_by_the_standard_is_taken_from_gitlab") else {
+        return;
+    };
+    let mut oracle = Oracle::start(&python, "standard_webhooks.py");
+    let tokens = [
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=",
+    ];
+    let bodies = [
+        r#"{"object_kind":"push","ref":"refs/heads/main","project":{"path_with_namespace":"a/b"}}"#,
+        "{ \"object_kind\": \"é \u{1f980}\" }\n",
+    ];
+    let mut cases = Vec::new();
+    for token in tokens {
+        for body in bodies {
+            cases.push(json!({ "token": token, "id": "f5e5f430-f57b", "time": 1_795_000_000, "body": body }));
+        }
+    }
+
+    let signatures = oracle.ask(&cases);
+
+    for (case, signature) in cases.iter().zip(&signatures) {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (token, body, signature) = (text(&case["token"]), text(&case["body"]), text(signature));
+        let deliver = |secret: &str| {
+            let headers: [(&str, &[u8]); 4] = [
+                ("X-Gitlab-Event", b"Push Hook"),
+                ("webhook-id", b"f5e5f430-f57b"),
+                ("webhook-timestamp", b"1795000000"),
+                ("webhook-signature", signature.as_bytes()),
+            ];
+            let body = body.as_bytes();
+            admit(ForgeKind::GitLab, &headers, body, &[secret.as_bytes()])
+        };
+        assert!(deliver(&token).is_ok(), "{case} {signature}");
+        for other in tokens.iter().filter(|t| **t != token) {
+            assert_eq!(deliver(other), Err(Refusal::BadSignature), "{case}");
+        }
+    }
 }
