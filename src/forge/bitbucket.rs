@@ -471,8 +471,14 @@ impl Forge for Bitbucket {
         let mut read = Vec::new();
         for pull in all {
             let here = pull.destination.branch.name == base && pull.source.commit.is_some();
-            if here && seen.insert(pull.id) {
-                read.push(self.read(pull).await?);
+            if !here || !seen.insert(pull.id) {
+                continue;
+            }
+            match self.read(pull).await {
+                Ok(pull) => read.push(pull),
+                // Where a fork took its commits along there is nothing to look at, and the others count all the same.
+                Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(read)

@@ -290,7 +290,9 @@ impl Forge for Gitea {
         let mut seen = BTreeSet::new();
         let mut read = Vec::new();
         for pull in all {
-            if pull.base.branch == base && seen.insert(pull.number) {
+            // Where a fork took its commits along there is nothing to look at, and the others count all the same.
+            let here = pull.base.branch == base && !pull.head.sha.is_empty();
+            if here && seen.insert(pull.number) {
                 read.push(pull.read().map_err(Error::Untrusted)?);
             }
         }

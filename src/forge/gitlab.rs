@@ -21,9 +21,10 @@ use crate::domain::forge::{
 use crate::domain::model::{Revision, Timestamp};
 use crate::port::{Error, Forge};
 
-/// A note's most characters: <https://docs.gitlab.com/administration/instance_limits/#size-of-comments-and-descriptions-of-issues-merge-requests-and-epics>.
-/// Nobody reads a tenth of it.
-const COMMENT: usize = 1_000_000;
+/// A quarter of what GitLab takes
+/// (<https://docs.gitlab.com/administration/instance_limits/#size-of-comments-and-descriptions-of-issues-merge-requests-and-epics>):
+/// comments come back in pages, and a page is bounded.
+const COMMENT: usize = 250_000;
 /// Pages of a hundred: <https://docs.gitlab.com/api/rest/#pagination>.
 const PAGES: usize = 30;
 /// A commit status' description.

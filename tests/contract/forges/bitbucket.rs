@@ -289,3 +289,18 @@ async fn sec_the_token_behind_an_address_is_not_repeated_either() {
     assert!(!error.contains(token), "{error}");
     assert!(!error.contains(&bitbucket::basic()), "{error}");
 }
+
+#[tokio::test]
+async fn a_fork_that_took_its_commits_along_hides_no_other_pull_request() {
+    let world = token().await;
+    let (number, ana) = pull(&world);
+    let gone = world.fake().state().open(ana, "gone").number;
+    let body = json!({ "type": "error", "error": { "message": "Resource not found" } });
+    let reply = Fault::Instead(Reply::json(404, &body));
+    let route = format!("/pullrequests/{gone}/commits");
+    world.fake().state().fault(&route, 1, reply);
+
+    let all = world.open().open_pulls("main").await.unwrap();
+
+    assert_eq!(all.iter().map(|p| p.number).collect::<Vec<_>>(), [number]);
+}

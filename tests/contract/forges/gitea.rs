@@ -168,3 +168,19 @@ async fn whoever_may_not_ask_for_permissions_is_told() {
         "{denied:?}"
     );
 }
+
+#[tokio::test]
+async fn a_fork_that_took_its_commits_along_hides_no_other_pull_request() {
+    let world = world().await;
+    {
+        let mut state = world.fake().state();
+        let ana = state.account("ana", false);
+        state.open(ana, "fine");
+        state.open(ana, "gone").head = String::new();
+    }
+
+    let all = world.open().open_pulls("main").await.unwrap();
+
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].title, "fine");
+}

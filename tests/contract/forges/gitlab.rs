@@ -227,3 +227,21 @@ async fn a_fast_forward_came_in_by_its_own_head() {
     };
     assert_eq!(pull.state, merged);
 }
+
+#[tokio::test]
+async fn a_merge_request_without_a_commit_hides_no_other() {
+    let world = world().await;
+    let request = |iid: u64, sha: serde_json::Value| {
+        json!({
+            "iid": iid, "title": "t", "author": null, "sha": sha, "source_branch": "topic", "target_branch": "main",
+            "state": "opened", "source_project_id": 77, "target_project_id": 77,
+        })
+    };
+    let listed = json!([request(1, json!(null)), request(2, json!("a".repeat(40)))]);
+    let listed = super::fakes::Fault::Instead(Reply::json(200, &listed));
+    world.fake().state().fault("/merge_requests", 1, listed);
+
+    let all = world.open().open_pulls("main").await.unwrap();
+
+    assert_eq!(all.iter().map(|p| p.number).collect::<Vec<_>>(), [2]);
+}
