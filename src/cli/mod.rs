@@ -19,6 +19,7 @@ mod offline;
 mod online;
 mod preview;
 mod proposal;
+mod set;
 mod show;
 
 use std::path::PathBuf;
@@ -287,6 +288,8 @@ enum Command {
     },
     /// Write the comment of a pull request: what merging a branch would do, the gravest first. The merge is made in memory.
     Preview(preview::PreviewArgs),
+    /// Change a value of a target in the file that it comes from: as a commit on a branch, or on the followed one.
+    Set(set::SetArgs),
     /// Hold targets.
     Suspend {
         #[command(flatten)]
@@ -520,6 +523,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Config { what } => config::config(&global, what),
         Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Preview(args) => preview::preview(&global, &args).await,
+        Command::Set(args) => set::set(&global, &args).await,
         Command::Iam(args) => iam::iam(&global, &args),
         Command::Schema { format } => config::schema(&format),
         Command::Hook { what } => hook::hook(&global, what).await,

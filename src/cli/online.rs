@@ -529,6 +529,43 @@ async fn follow(
     chosen: &(dyn Fn(&TargetReport) -> bool + Sync),
     timeout: &str,
 ) -> anyhow::Result<u8> {
+    let begun = Instant::now();
+    let Some(rested) = rest(global, client, chosen, timeout).await? else {
+        return Ok(TIMEOUT);
+    };
+    let estate = &rested.estate;
+    if global.output == Output::Json {
+        show::json(&json!({ "targets": rested.targets }))?;
+    } else {
+        anstream::println!(
+            "{} · {}",
+            show::verdict(estate),
+            show::span(begun.elapsed())
+        );
+        if rested.targets.len() == estate.targets.len() {
+            refused(estate);
+        }
+    }
+    Ok(rested.code)
+}
+
+/// How targets rest.
+pub(crate) struct Rested {
+    /// What a command ends with.
+    pub code: u8,
+    /// Those that were chosen.
+    pub targets: Vec<TargetReport>,
+    /// The estate at that moment.
+    pub estate: EstateReport,
+}
+
+/// Shows progress until the chosen targets rest; absent where they do not in time, which is said.
+pub(crate) async fn rest(
+    global: &Global,
+    client: &Client,
+    chosen: &(dyn Fn(&TargetReport) -> bool + Sync),
+    timeout: &str,
+) -> anyhow::Result<Option<Rested>> {
     let limit = parse_duration(timeout).map_err(usage)?;
     let begun = Instant::now();
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
@@ -575,23 +612,16 @@ async fn follow(
             code = estate_code(&estate);
         }
         if ended {
-            if global.output == Output::Json {
-                show::json(&json!({ "targets": mine }))?;
-            } else {
-                anstream::println!(
-                    "{} · {}",
-                    show::verdict(&estate),
-                    show::span(begun.elapsed())
-                );
-                if mine.len() == estate.targets.len() {
-                    refused(&estate);
-                }
-            }
-            return Ok(code);
+            let targets = mine.into_iter().cloned().collect();
+            return Ok(Some(Rested {
+                code,
+                targets,
+                estate,
+            }));
         }
         if begun.elapsed() > limit {
             anstream::eprintln!("still not at rest after {timeout}");
-            return Ok(TIMEOUT);
+            return Ok(None);
         }
         tokio::time::sleep(Duration::from_millis(60)).await;
     }

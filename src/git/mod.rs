@@ -11,12 +11,14 @@ mod merge;
 mod mirror;
 mod pulls;
 mod remote;
+mod upstream;
 
 pub use lsrefs::Client;
 pub use merge::Merged;
 pub use mirror::{CommitInfo, Mirror, Tree};
 pub use pulls::PullRef;
 pub use remote::{Auth, Patience, Remote, UrlError};
+pub use upstream::{Pushed, Upstream};
 
 use crate::domain::model::Revision;
 

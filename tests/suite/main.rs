@@ -29,6 +29,7 @@ mod references;
 mod removal;
 mod sealed;
 mod sec;
+mod set;
 mod shelf;
 mod states;
 mod story;

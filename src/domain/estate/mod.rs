@@ -4,6 +4,7 @@
 //! a [`crate::domain::plan::Desired`]. An entry with a fault becomes a target that carries it, so that a broken file
 //! stops what it describes and nothing else.
 
+mod assign;
 mod compile;
 mod memory;
 mod moves;
@@ -12,6 +13,7 @@ mod target;
 mod validate;
 mod waves;
 
+pub use assign::{AssignError, Assigned, Assignment, assign};
 pub use compile::{Compiled, SourceTree, compile, compile_after, current_stored, read_sync};
 pub use memory::{Memory, Sync};
 pub use moves::{Identities, Standing, identify};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compile::{SourceTree, compile, current_stored, read_sync};
+use super::compile::{Compiled, SourceTree, compile, current_stored, read_sync};
 use super::{Asker, Grant, May, Placement, Sheets, TemplateVersion, Templates};
 use crate::domain::bundle;
 use crate::domain::model::{Finding, Place, PlacementName};
@@ -104,26 +104,7 @@ pub fn validate(
 ///
 /// Targets with faults are left out.
 pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
-    let mut checked = Checked::default();
-    let (templates, _) = bundles(files, &mut checked);
-    let source = "local".parse().unwrap_or_else(|_| unreachable_name());
-    let grant = Grant {
-        source,
-        mode: Mode::Observe,
-        may: May::everything(),
-    };
-    let placements = guess_placements(files);
-    let compiled = compile(
-        &[SourceTree {
-            grant: &grant,
-            branch,
-            files,
-            left_out: &BTreeSet::new(),
-        }],
-        &placements,
-        &templates,
-        &current_stored,
-    );
+    let compiled = offline(files, None, branch);
     let mut texts = BTreeMap::new();
     Sheets::default().fill(
         &compiled,
@@ -140,6 +121,35 @@ pub fn rendered(files: &Files, branch: &str) -> BTreeMap<String, String> {
         },
     );
     texts
+}
+
+/// Compiles a tree without a daemon: with its own templates, and placements that are guessed where none are given.
+pub(super) fn offline(
+    files: &Files,
+    placements: Option<&BTreeMap<PlacementName, Placement>>,
+    branch: &str,
+) -> Compiled {
+    let (templates, _) = bundles(files, &mut Checked::default());
+    let grant = Grant {
+        source: "local".parse().unwrap_or_else(|_| unreachable_name()),
+        mode: Mode::Observe,
+        may: May::everything(),
+    };
+    let guessed;
+    let placements = match placements {
+        Some(placements) => placements,
+        None => {
+            guessed = guess_placements(files);
+            &guessed
+        }
+    };
+    let tree = SourceTree {
+        grant: &grant,
+        branch,
+        files,
+        left_out: &BTreeSet::new(),
+    };
+    compile(&[tree], placements, &templates, &current_stored)
 }
 
 fn unreachable_name() -> crate::domain::model::SourceName {

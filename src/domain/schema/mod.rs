@@ -344,6 +344,55 @@ impl InputType {
         schema
     }
 
+    /// Returns what the schema says of the value at a path of names and indexes; empty where it does not know it.
+    pub fn schemas_at(&self, path: &[&str]) -> Vec<&Value> {
+        let mut here = self.parts(self.definition(), 0);
+        for part in path {
+            let next = here.iter().flat_map(|schema| {
+                let property = schema.pointer(&format!("/properties/{}", pointer(part)));
+                let more = schema.get("additionalProperties").filter(|m| m.is_object());
+                let item = schema
+                    .get("items")
+                    .filter(|_| part.parse::<usize>().is_ok());
+                property.or(item).or(more)
+            });
+            let next: Vec<&Value> = next.collect();
+            here = next.into_iter().flat_map(|s| self.parts(s, 0)).collect();
+        }
+        here
+    }
+
+    /// Returns the names of properties that the value at a path may have.
+    pub fn names_at(&self, path: &[&str]) -> Vec<&str> {
+        let schemas = self.schemas_at(path);
+        let properties = schemas
+            .iter()
+            .filter_map(|s| s.get("properties")?.as_object());
+        properties
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+
+    /// Returns the default of the value at a path.
+    pub fn default_at(&self, path: &[&str]) -> Option<Value> {
+        let schemas = self.schemas_at(path);
+        schemas.iter().find_map(|s| s.get("default")).cloned()
+    }
+
+    /// Returns a schema with everything that it is made of.
+    fn parts<'a>(&'a self, schema: &'a Value, depth: usize) -> Vec<&'a Value> {
+        let schema = self.resolve(schema);
+        let mut out = vec![schema];
+        let lists = ["allOf", "anyOf", "oneOf"]
+            .into_iter()
+            .filter_map(|k| schema.get(k)?.as_array());
+        for part in lists.flatten().filter(|_| depth < DEPTH) {
+            out.extend(self.parts(part, depth + 1));
+        }
+        out
+    }
+
     /// Returns the names of the top-level properties with their types.
     pub fn property_types(&self) -> Vec<(&str, Option<&str>)> {
         let properties = self

@@ -4,9 +4,11 @@
 //! no library resolves as CloudFormation's readers do. Every limit is checked while reading, so that a hostile file
 //! costs no more than its limits. Nothing here knows what the files mean.
 
+mod edit;
 mod read;
 mod scalar;
 
+pub use edit::{Wanted, set_scalar};
 pub use read::{Limits, parse};
 pub use scalar::{Scalar, ambiguity, resolve};
 
