@@ -9,6 +9,7 @@
 )]
 
 mod choices;
+mod differs;
 mod functions;
 mod jinja;
 mod memory;

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use serde_json::Value;
 
 use super::{Action, Change, PropertyChange};
+use crate::domain::model::glob_matches;
 
 /// Why a change must be looked at, the gravest last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,12 +60,24 @@ pub fn concerns(change: &Change) -> Vec<Concern> {
         }
         return found;
     }
+    // Where each value of a statement is told by itself, what it allows is told by another one.
+    let denied: Vec<&str> = change
+        .properties
+        .iter()
+        .filter(|p| read(&p.after).is_some_and(|v| v == "Deny"))
+        .filter_map(|p| p.path.strip_suffix("Effect"))
+        .collect();
     for property in &change.properties {
         let (before, after) = (read(&property.before), read(&property.after));
         let mut leaves = Vec::new();
         each_leaf(&property.path, before.as_ref(), after.as_ref(), &mut leaves);
         for leaf in leaves {
+            let in_denied = denied.iter().any(|prefix| leaf.path.starts_with(prefix));
             if let Some((worry, says)) = of_leaf(change, &leaf) {
+                let worry = match worry {
+                    Worry::Access if in_denied => Worry::Policy,
+                    other => other,
+                };
                 found.push(Concern {
                     worry,
                     says,
@@ -218,6 +231,15 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
     let grown = if made && !is_wide(leaf) {
         // Something new has rights of its own: only what reaches far is worth a look.
         None
+    } else if denies(after) && !denies(before) {
+        // Whatever stars it has: it takes away.
+        None
+    } else if denies(before) && denies(after) {
+        Some(format!(
+            "{logical} denies something else: {} (was {})",
+            statement(after),
+            statement(before)
+        ))
     } else if allows(after) && before.is_none() {
         Some(format!("{logical} + {}", statement(after)))
     } else if denies(before) && !denies(after) {
@@ -249,6 +271,8 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
         && after.is_some()
     {
         Some(format!("{logical} + {name} {}", text(after)))
+    } else if is_other(name, leaf) {
+        Some(format!("{logical} + {name} {} {}", text(after), was()))
     } else {
         None
     };
@@ -265,6 +289,27 @@ fn access(change: &Change, leaf: &Leaf<'_>) -> Option<(Worry, String)> {
             ),
         )),
     }
+}
+
+/// Tells whether one action, resource or principal stands where another one stood, and the old one did not cover it.
+///
+/// Of a list nobody can tell by one item: what is behind a removed one moves up.
+fn is_other(name: &str, leaf: &Leaf<'_>) -> bool {
+    let names = [
+        "Action",
+        "Resource",
+        "Principal",
+        "AWS",
+        "Service",
+        "Federated",
+    ];
+    let (Some(Value::String(before)), Some(Value::String(after))) = (leaf.before, leaf.after)
+    else {
+        return false;
+    };
+    names.contains(&name)
+        && !leaf.path.ends_with(']')
+        && !glob_matches(&before.replace('*', "**"), after)
 }
 
 /// Tells whether what is new reaches beyond single actions for single principals.
@@ -352,6 +397,89 @@ mod tests {
                 replaces: Replacement::Never,
             }],
         }
+    }
+
+    #[test]
+    fn what_is_denied_is_no_right_and_another_right_is_one() {
+        use Worry::{Access, Policy};
+        let statement = |effect: &str, action: &str| json!({ "Effect": effect, "Action": action, "Resource": "arn:x/*" });
+        let document = |s: Value| json!({ "Statement": [s] });
+        let inside = "PolicyDocument.Statement[0]";
+        for (path, before, after, expected) in [
+            (inside, None, Some(statement("Deny", "s3:*")), Policy),
+            (
+                inside,
+                Some(statement("Allow", "a:b")),
+                Some(statement("Deny", "s3:*")),
+                Policy,
+            ),
+            (
+                inside,
+                Some(statement("Deny", "s3:*")),
+                Some(statement("Deny", "s3:Get")),
+                Access,
+            ),
+            (inside, Some(statement("Deny", "s3:*")), None, Access),
+            (
+                "PolicyDocument",
+                Some(document(statement("Allow", "a:b"))),
+                Some(document(statement("Deny", "c:d"))),
+                Policy,
+            ),
+            (
+                "PolicyDocument.Statement[0].Action",
+                Some(json!("s3:Get")),
+                Some(json!("sqs:Send")),
+                Access,
+            ),
+            (
+                "PolicyDocument.Statement[0].Action",
+                Some(json!("s3:*")),
+                Some(json!("s3:Get")),
+                Policy,
+            ),
+            (
+                "PolicyDocument.Statement[0].Resource",
+                Some(json!("arn:x/*")),
+                Some(json!("arn:x/y/z")),
+                Policy,
+            ),
+            (
+                "PolicyDocument.Statement[0].Action[1]",
+                Some(json!("s3:Get")),
+                Some(json!("sqs:Send")),
+                Policy,
+            ),
+            (
+                "AssumeRolePolicyDocument.Statement[0].Principal.Service",
+                Some(json!("lambda")),
+                Some(json!("ec2")),
+                Access,
+            ),
+        ] {
+            let found = concerns(&change(
+                "AWS::IAM::ManagedPolicy",
+                path,
+                before.clone(),
+                after.clone(),
+            ));
+            let worst = found.iter().map(|c| c.worry).max();
+            assert_eq!(
+                worst,
+                Some(expected),
+                "{path} {before:?} {after:?}: {found:?}"
+            );
+        }
+        // The preview tells each value of a statement by itself.
+        let mut parts = change("AWS::IAM::ManagedPolicy", "", Some(json!(1)), None);
+        parts.properties = [("Effect", "Allow", "Deny"), ("Action", "a:b", "c:d")]
+            .into_iter()
+            .flat_map(|(name, before, after)| {
+                let path = format!("{inside}.{name}");
+                change("", &path, Some(json!(before)), Some(json!(after))).properties
+            })
+            .collect();
+        assert!(concerns(&parts).iter().all(|c| c.worry == Policy));
     }
 
     #[test]

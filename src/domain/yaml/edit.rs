@@ -439,7 +439,7 @@ fn is_safe(text: &str, flow: bool) -> bool {
         && !text.contains(": ")
         && !text.contains(" #")
         && !text.chars().any(is_special)
-        && !(flow && text.contains([',', '[', ']', '{', '}', ':']))
+        && (!flow || !text.contains([',', '[', ']', '{', '}', ':']))
         && text != "<<"
 }
 
@@ -480,18 +480,13 @@ fn changed_only(old: &Node, new: &Node, path: &[&str], wanted: Wanted<'_>) -> bo
     match (&old.kind, &new.kind) {
         (Kind::Mapping(before), Kind::Mapping(after)) => {
             let at = before.iter().position(|(k, _)| k.text() == Some(part));
-            let shared = before.iter().zip(after).enumerate();
-            let all = |mut pairs: Vec<(usize, _)>| {
-                pairs.drain(..).all(
-                    |(i, ((k, v), (l, w))): (usize, (&(Node, Node), &(Node, Node)))| {
-                        is_same(k, l)
-                            && match at == Some(i) {
-                                true => changed_only(v, w, rest, wanted),
-                                false => is_same(v, w),
-                            }
-                    },
-                )
-            };
+            let kept = before.iter().zip(after).enumerate().all(|(i, (old, new))| {
+                is_same(&old.0, &new.0)
+                    && match at == Some(i) {
+                        true => changed_only(&old.1, &new.1, rest, wanted),
+                        false => is_same(&old.1, &new.1),
+                    }
+            });
             let more = after.len() - before.len().min(after.len());
             let fine = match (at, more) {
                 (Some(_), 0) => before.len() == after.len(),
@@ -500,7 +495,7 @@ fn changed_only(old: &Node, new: &Node, path: &[&str], wanted: Wanted<'_>) -> bo
                     .is_some_and(|(k, v)| k.text() == Some(part) && is_made(v, rest, wanted)),
                 _ => false,
             };
-            fine && old.tag == new.tag && all(shared.collect())
+            fine && old.tag == new.tag && kept
         }
         (Kind::Sequence(before), Kind::Sequence(after)) => {
             let at = part.parse::<usize>().ok();
