@@ -68,6 +68,18 @@ impl Drop for Kept<'_> {
     }
 }
 
+/// Does work, and makes an error of a panic: an input that has found a bug stops this work and nothing else.
+pub(super) async fn unwound<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let mut work = pin!(work);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(poll) => poll,
+            Err(_) => Poll::Ready(Err(Error::Panicked)),
+        },
+    )
+    .await
+}
+
 impl Line {
     fn trial(&self) -> PathBuf {
         self.settings.state.join("trial.json")
@@ -97,14 +109,7 @@ impl Line {
             heads,
             panicked: false,
         };
-        let mut work = pin!(work);
-        let result = poll_fn(|context| {
-            match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-                Ok(poll) => poll,
-                Err(_) => Poll::Ready(Err(Error::Panicked)),
-            }
-        })
-        .await;
+        let result = unwound(work).await;
         kept.panicked = matches!(result, Err(Error::Panicked));
         result
     }

@@ -11,6 +11,7 @@ use crate::domain::plan::{
     stranger,
 };
 use crate::git::{self, Merged, Mirror, PullRef, Tree};
+use crate::reconcile::quarantine::unwound;
 use crate::reconcile::{Error, Line, Snapshot};
 
 /// How many targets of one pull request CloudFormation is asked about; the reference model answers for the rest.
@@ -189,20 +190,18 @@ impl Line {
         let Tree {
             files, findings, ..
         } = *tree;
-        // In a task of its own: an input that makes isoform panic stops this one preview.
-        let (line, source) = (self.clone(), place.name.clone());
-        let (fork, kind) = (pull.fork, place.config.name.clone());
-        let made = tokio::spawn(async move {
-            let snapshot = line.would_be(&source, files).await?;
-            let mut report = line.compare_whole(&snapshot).await?;
+        let fork = pull.fork;
+        let (snapshot, mut report) = unwound(async {
+            let snapshot = self.would_be(place.name, files).await?;
+            let mut report = self.compare_whole(&snapshot).await?;
             if !fork && report.targets.len() <= ASKED {
                 let mut actor = Actor::daemon("pull request");
-                actor.via = kind;
-                line.ask(&snapshot, &mut report, &actor).await?;
+                actor.via.clone_from(&place.config.name);
+                self.ask(&snapshot, &mut report, &actor).await?;
             }
-            Ok::<_, Error>((snapshot, report))
-        });
-        let (snapshot, mut report) = made.await.map_err(|_| Error::Panicked)??;
+            Ok((snapshot, report))
+        })
+        .await?;
         report.findings.extend(findings);
         report.findings.sort();
         report.findings.dedup();
