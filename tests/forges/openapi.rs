@@ -105,6 +105,18 @@ impl Judge {
         }
     }
 
+    /// What the description gives as an example of an answer.
+    pub fn example(&self, method: &str, template: &str) -> super::Reply {
+        let answers = self.all["paths"][template][method]["responses"]
+            .as_object()
+            .unwrap();
+        let (status, answer) = answers.iter().find(|(s, _)| s.starts_with('2')).unwrap();
+        let examples = &self.resolve(answer)["content"]["application/json"]["examples"];
+        let first = examples.as_object().unwrap().values().next().unwrap();
+        let value = self.resolve(&self.resolve(first)["value"]);
+        super::Reply::json(status.parse().unwrap(), value)
+    }
+
     fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(name) => self.all.pointer(&name[1..]).unwrap(),

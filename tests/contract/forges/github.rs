@@ -660,3 +660,140 @@ async fn every_request_is_in_githubs_own_description() {
         assert!(judge.judge(&wrong).is_err(), "{wrong:?}");
     }
 }
+
+/// What GitHub's description gives as examples of answers, read by the adapter.
+#[tokio::test]
+async fn what_github_gives_as_examples_is_understood() {
+    let Some(judge) = openapi::github() else {
+        println!(
+            "SKIP what_github_gives_as_examples_is_understood: @octokit/openapi is not installed"
+        );
+        return;
+    };
+    let commit = |text: &str| text.parse::<isoform::domain::model::Revision>().unwrap();
+    let octocat = isoform::domain::forge::Person {
+        id: "1".into(),
+        login: "octocat".into(),
+        bot: false,
+    };
+    let mut world = app().await;
+    let answer = |world: &World, holds: &str, method: &str, template: &str| {
+        let reply = judge.example(method, &template.replace('~', "/repos/{owner}/{repo}"));
+        world.fake.state().fault(holds, 1, Fault::Instead(reply));
+    };
+
+    // The App: who it is, where it is installed, and its token.
+    answer(&world, "GET /app", "get", "/app");
+    answer(&world, "GET /installation", "get", "~/installation");
+    answer(
+        &world,
+        "POST /access_tokens",
+        "post",
+        "/app/installations/{installation_id}/access_tokens",
+    );
+    answer(
+        &world,
+        "GET /check-runs",
+        "get",
+        "~/commits/{ref}/check-runs",
+    );
+    answer(&world, "POST /check-runs", "post", "~/check-runs");
+    let check = Check {
+        head: commit("ce587453ced02b1526dfb4cb910479d431683101"),
+        name: "mighty_readme".into(),
+        verdict: Verdict::Success,
+        title: "fine".into(),
+        summary: String::new(),
+        annotations: Vec::new(),
+    };
+    let forge = world.open();
+    forge.report(&check).await.unwrap();
+    let asked = world.fake.asked();
+    let bearer: Vec<&str> = asked.iter().map(|a| a.header("authorization")).collect();
+    assert!(bearer.contains(&"Bearer ghs_16C7e42F292c6912E7710c838347Ae178B4a"));
+    let token = "/app/installations/{installation_id}/access_tokens";
+    answer(&world, "GET /installation", "get", "~/installation");
+    answer(&world, "POST /access_tokens", "post", token);
+    answer(&world, "GET /repos/acme/platform", "get", "~");
+    let all = judge.example("get", "/app/hook/deliveries");
+    world
+        .fake
+        .state()
+        .fault("GET /deliveries", 1, Fault::Instead(all));
+    let since = isoform::domain::model::Timestamp(0);
+    let sent = world.open().redeliver(since).await;
+    assert_eq!(sent, Ok(0), "the examples are of no repository");
+    world.fake.state().forgive();
+
+    // Everything else, with a token: nothing is asked before.
+    world.settings.auth = Auth::Token(secret(&world.folder, "token", TOKEN));
+    let forge = world.open();
+    answer(&world, "GET /pulls/1347", "get", "~/pulls/{pull_number}");
+    let pull = forge.pull(1347).await.unwrap();
+    assert_eq!(
+        (pull.number, pull.title.as_str()),
+        (1347, "Amazing new feature")
+    );
+    assert_eq!(pull.author, octocat);
+    assert_eq!(
+        pull.head,
+        commit("6dcb09b5b57875f334f61aebed695e2e4193db5e")
+    );
+    assert_eq!(
+        (pull.branch.as_str(), pull.base.as_str()),
+        ("new-topic", "master")
+    );
+    assert_eq!((pull.fork, pull.labels), (false, vec!["bug".to_owned()]));
+
+    answer(&world, "GET /pulls", "get", "~/pulls");
+    assert_eq!(forge.open_pulls("master").await.unwrap()[0].number, 1347);
+    answer(
+        &world,
+        "GET /comments",
+        "get",
+        "~/issues/{issue_number}/comments",
+    );
+    let comments = forge.comments(1347, 0).await.unwrap();
+    assert_eq!((comments[0].id, comments[0].body.as_str()), (1, "Me too"));
+    assert_eq!((&comments[0].author, comments[0].edited), (&octocat, false));
+    answer(
+        &world,
+        "GET /permission",
+        "get",
+        "~/collaborators/{username}/permission",
+    );
+    assert_eq!(forge.permission(&octocat).await, Ok(Permission::Admin));
+    answer(
+        &world,
+        "GET /commits/",
+        "get",
+        "~/commits/{commit_sha}/pulls",
+    );
+    let of = forge.pulls_of(&commit(&"feed".repeat(10))).await.unwrap();
+    assert_eq!(of, [1347]);
+    answer(&world, "GET /user", "get", "/user");
+    answer(
+        &world,
+        "GET /issues/comments/1",
+        "get",
+        "~/issues/comments/{comment_id}",
+    );
+    let id = forge.write_comment(1347, "Me too", Some(1), "Me too").await;
+    assert_eq!(id, Ok(1));
+    answer(
+        &world,
+        "GET /issues/1347/comments",
+        "get",
+        "~/issues/{issue_number}/comments",
+    );
+    answer(
+        &world,
+        "POST /issues/1347/comments",
+        "post",
+        "~/issues/{issue_number}/comments",
+    );
+    let id = forge.write_comment(1347, MARKER, None, &text("one")).await;
+    assert_eq!(id, Ok(1));
+    answer(&world, "POST /statuses/", "post", "~/statuses/{sha}");
+    forge.report(&check).await.unwrap();
+}
