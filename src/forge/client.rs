@@ -430,7 +430,9 @@ impl Client {
         };
         Err(match status {
             401 | 403 => Error::Denied(format!("{name}: {what} (HTTP {status})")),
-            404 | 410 => Error::NotFound(format!("{name}: {what} (HTTP {status}): what it names")),
+            404 | 410 => Error::NotFound(format!(
+                "{name}: {what} (HTTP {status}): what it names, as far as this credential sees,"
+            )),
             408 | 500..=599 => Error::Unavailable(format!("{name}: {what} (HTTP {status})")),
             400..=499 => Error::Refused(format!("{name}: {what} (HTTP {status})")),
             301 | 302 | 303 | 307 | 308 => Error::Refused(format!(

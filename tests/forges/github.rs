@@ -176,7 +176,11 @@ impl Api for GitHub {
             asked.path = vec!["repos".into(), OWNER.into(), NAME.into()];
             asked.path.extend(rest);
         }
-        if let Some(judge) = super::openapi::github() {
+        let judge = match self.base.as_str() {
+            "" => super::openapi::github(),
+            _ => super::openapi::server(),
+        };
+        if let Some(judge) = judge {
             state.violations.extend(judge.judge(&asked).err());
         }
         for (name, value) in [

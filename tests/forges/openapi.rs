@@ -15,19 +15,29 @@ pub struct Judge {
     seen: Mutex<BTreeSet<String>>,
 }
 
-/// GitHub's description; absent where the package is not installed.
+/// The description of github.com; absent where the package is not installed.
 pub fn github() -> Option<&'static Judge> {
     static JUDGE: OnceLock<Option<Judge>> = OnceLock::new();
-    JUDGE.get_or_init(read).as_ref()
+    JUDGE.get_or_init(|| read("api.github.com.json")).as_ref()
 }
 
-fn read() -> Option<Judge> {
+/// The description of the oldest GitHub Enterprise Server that the package has.
+pub fn server() -> Option<&'static Judge> {
+    static JUDGE: OnceLock<Option<Judge>> = OnceLock::new();
+    JUDGE.get_or_init(|| read("ghes-3.17.json")).as_ref()
+}
+
+fn read(name: &str) -> Option<Judge> {
     let folder = std::env::var_os("ISOFORM_TEST_NODE").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-node"),
         PathBuf::from,
     );
-    let file = folder.join("node_modules/@octokit/openapi/generated/api.github.com.json");
-    let all: Value = serde_json::from_slice(&std::fs::read(file).ok()?).unwrap();
+    let package = folder.join("node_modules/@octokit/openapi/generated");
+    if !package.exists() {
+        return None;
+    }
+    let file = std::fs::read(package.join(name)).unwrap();
+    let all: Value = serde_json::from_slice(&file).unwrap();
     let templates = all["paths"]
         .as_object()
         .unwrap()
