@@ -131,6 +131,11 @@ impl GitHub {
         self.inner().attempts.clone()
     }
 
+    /// The first comment under a pull request, as it is told.
+    pub fn comment_of(&self, state: &State, number: u64) -> Value {
+        self.comment_json(state, state.said(number)[0])
+    }
+
     /// How many check runs there are, also those that nobody sees any more.
     pub fn runs(&self) -> usize {
         self.inner().runs.len()
@@ -653,6 +658,11 @@ fn user(state: &State, id: Option<u64>) -> Value {
     };
     let kind = if account.bot { "Bot" } else { "User" };
     json!({ "id": account.id, "login": account.login, "type": kind })
+}
+
+/// A pull request, as it is told.
+pub fn pull_of(state: &State, number: u64) -> Value {
+    pull_json(state, &state.pulls[&number])
 }
 
 fn pull_json(state: &State, pull: &Pull) -> Value {

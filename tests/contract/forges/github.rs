@@ -797,3 +797,106 @@ async fn what_github_gives_as_examples_is_understood() {
     answer(&world, "POST /statuses/", "post", "~/statuses/{sha}");
     forge.report(&check).await.unwrap();
 }
+
+/// A node of a JSON tree, counted through it.
+fn bend(value: &mut Value, at: &mut u64, into: &Value) {
+    if *at == 0 {
+        *value = into.clone();
+    }
+    *at = at.wrapping_sub(1);
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(|v| bend(v, at, into)),
+        Value::Object(all) => all.values_mut().for_each(|v| bend(v, at, into)),
+        _ => {}
+    }
+}
+
+fn nodes(value: &Value) -> u64 {
+    1 + match value {
+        Value::Array(all) => all.iter().map(nodes).sum(),
+        Value::Object(all) => all.values().map(nodes).sum(),
+        _ => 0,
+    }
+}
+
+/// Whatever stands in an answer, it is read or refused; a field that nobody reads changes nothing.
+#[tokio::test]
+async fn sec_an_answer_of_any_shape_is_read_or_refused() {
+    let world = token().await;
+    let number = pull(&world);
+    let forge = world.open();
+    let head = "feed".repeat(10);
+    let person = forge.pull(number).await.unwrap().author;
+    world.fake.state().say(number, Some(OWN_USER), &text("one"));
+    let mut merged = world.fake.state().pulls[&number].clone();
+    (merged.open, merged.merged) = (false, Some(head.clone()));
+    world.fake.state().pulls.insert(number, merged);
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(""),
+        json!("x\u{0}\r\ny"),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!("9999-99-99T99:99:99Z"),
+        json!("-009999-01-01T00:00:00Z"),
+        json!([]),
+        json!([[[[[[[[]]]]]]]]),
+        json!({}),
+    ];
+    let mut refused = 0;
+    for call in 0..6 {
+        let ask = async || match call {
+            0 => forge.pull(number).await.err(),
+            1 => forge.comments(number, 0).await.err(),
+            2 => forge.permission(&person).await.err(),
+            3 => forge.pulls_of(&head.parse().unwrap()).await.err(),
+            4 => world
+                .open()
+                .write_comment(number, MARKER, None, &text("one"))
+                .await
+                .err(),
+            _ => forge.open_pulls("main").await.err(),
+        };
+        let (holds, answer) = match call {
+            0 => ("/pulls/1", github::pull_of(&world.fake.state(), number)),
+            1 => (
+                "/comments",
+                json!([world.github.comment_of(&world.fake.state(), number)]),
+            ),
+            2 => (
+                "/permission",
+                json!({ "permission": "read", "role_name": "read", "user": { "id": 1, "login": "a", "type": "User" } }),
+            ),
+            4 => (
+                "/user",
+                json!({ "id": OWN_USER, "login": "deployer", "type": "User" }),
+            ),
+            _ => (
+                "/pulls",
+                json!([github::pull_of(&world.fake.state(), number)]),
+            ),
+        };
+        for node in 0..nodes(&answer) {
+            for into in &odd {
+                let mut bent = answer.clone();
+                bend(&mut bent, &mut node.clone(), into);
+                world
+                    .fake
+                    .state()
+                    .fault(holds, 1, Fault::Instead(Reply::json(200, &bent)));
+                match ask().await {
+                    None => {}
+                    Some(Error::Untrusted(why)) => {
+                        assert!(!why.contains(['\r', '\n', '\0']), "{why}");
+                        refused += 1;
+                    }
+                    Some(error) => panic!("{error} to {bent}"),
+                }
+                world.fake.state().forgive();
+            }
+        }
+    }
+    assert!(refused > 500, "{refused}");
+}
