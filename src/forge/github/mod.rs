@@ -248,9 +248,9 @@ impl Forge for GitHub {
         let mut read = Vec::new();
         for pull in pulls {
             // Something that changes while pages are read moves onto the first, and the last of that page onto the next.
-            if seen.insert(pull.number) {
-                read.push(pull.read().map_err(Error::Untrusted)?);
-            }
+            let new = seen.insert(pull.number);
+            // One that cannot be read hides no other; whoever asks for it by its number is told why.
+            read.extend(pull.read().ok().filter(|_| new));
         }
         Ok(read)
     }

@@ -798,6 +798,21 @@ async fn what_github_gives_as_examples_is_understood() {
     forge.report(&check).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_pull_request_that_cannot_be_read_hides_no_other() {
+    let world = app().await;
+    let number = pull(&world);
+    let odd = pull(&world);
+    world.fake.state().pulls.get_mut(&odd).unwrap().head = "none".into();
+    let forge = world.open();
+
+    let all = forge.open_pulls("main").await.unwrap();
+
+    assert_eq!(all.iter().map(|p| p.number).collect::<Vec<_>>(), [number]);
+    let told = forge.pull(odd).await;
+    assert!(matches!(told, Err(Error::Untrusted(_))), "{told:?}");
+}
+
 /// A node of a JSON tree, counted through it.
 fn bend(value: &mut Value, at: &mut u64, into: &Value) {
     if *at == 0 {
