@@ -9,6 +9,7 @@ pub mod fakes;
 mod bitbucket;
 mod clients;
 mod comments;
+mod described;
 mod failures;
 mod gitea;
 mod github;
