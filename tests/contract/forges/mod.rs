@@ -17,6 +17,7 @@ mod gitlab;
 mod outside;
 mod plain;
 mod pulls;
+mod shapes;
 mod verdicts;
 
 use std::sync::Arc;
