@@ -549,7 +549,7 @@ fn page_of(evidence: &Evidence, entries: &[Entry]) {
                         event(kind, &clean(&entry.actor.display)),
                         show::time(entry.at)
                     ),
-                )
+                );
             }
             EventKind::Announced(Step::Propose { name }) => {
                 row("proposed", format!("change set {name}"));

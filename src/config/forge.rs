@@ -148,11 +148,10 @@ pub(super) fn resolve(
         ForgeKind::GitLab => parts.len() >= 2,
         _ => parts.len() == 2,
     };
-    if !repository.is_empty()
-        && !(enough
-            && repository.chars().all(plain)
-            && parts.iter().all(|p| !matches!(*p, "" | "." | "..")))
-    {
+    let valid = enough
+        && repository.chars().all(plain)
+        && parts.iter().all(|p| !matches!(*p, "" | "." | ".."));
+    if !repository.is_empty() && !valid {
         faults.push(format!(
             "{at}.repository: `{}` is no name of a repository; write <owner>/<name>",
             repository.escape_debug()

@@ -143,7 +143,7 @@ mod tests {
         Heard {
             source: "platform".into(),
             id: Some(format!("delivery-{n}")),
-            pull: (n % 2 == 0).then_some(n),
+            pull: n.is_multiple_of(2).then_some(n),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,11 +80,11 @@ pub enum Error {
 
 type Secret = Zeroizing<Vec<u8>>;
 
-fn read_secret(path: &PathBuf) -> Result<Secret, Error> {
-    let bytes = secret_file::read(path).map_err(|e| Error::File(path.clone(), e))?;
+fn read_secret(path: &FilePath) -> Result<Secret, Error> {
+    let bytes = secret_file::read(path).map_err(|e| Error::File(path.to_owned(), e))?;
     let secret = Zeroizing::new(bytes.trim_ascii().to_vec());
     if secret.len() < SECRET {
-        return Err(Error::Short(path.clone()));
+        return Err(Error::Short(path.to_owned()));
     }
     Ok(secret)
 }
@@ -96,7 +96,7 @@ struct Receiver {
 
 impl Receiver {
     fn new(hears: Hears, now: Timestamp) -> Result<Self, Error> {
-        let secrets = hears.secrets.iter().map(read_secret);
+        let secrets = hears.secrets.iter().map(|p| read_secret(p));
         let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             hears,
@@ -108,7 +108,7 @@ impl Receiver {
     fn secrets(&self, now: Timestamp) -> Arc<Vec<Secret>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(known.0) >= KNOWN {
-            let read = self.hears.secrets.iter().map(read_secret);
+            let read = self.hears.secrets.iter().map(|p| read_secret(p));
             match read.collect::<Result<Vec<_>, _>>() {
                 Ok(secrets) => known.1 = Arc::new(secrets),
                 // In the middle of a rotation a file may be missing: what is known goes on.
@@ -189,7 +189,7 @@ impl Webhooks {
     /// Opens receivers and the journal, and tells what the journal holds: nobody may have looked since.
     pub fn open(
         sources: BTreeMap<SourceName, Hears>,
-        journal: &std::path::Path,
+        journal: &FilePath,
         clock: Clock,
         ear: Arc<dyn Ear>,
     ) -> Result<Arc<Self>, Error> {
@@ -434,7 +434,7 @@ mod tests {
         }
     }
 
-    fn hears(folder: &std::path::Path) -> BTreeMap<SourceName, Hears> {
+    fn hears(folder: &FilePath) -> BTreeMap<SourceName, Hears> {
         let secrets = [("new", NEW), ("old", OLD)].map(|(name, secret)| {
             let path = folder.join(name);
             crate::secret_file::write(&path, secret).unwrap();

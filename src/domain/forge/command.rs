@@ -228,7 +228,7 @@ fn command(rest: &str) -> Result<Command, String> {
             return Ok(Command::Rollback { target, reason });
         }
         other => {
-            let near = closest(other, WORDS.into_iter());
+            let near = closest(other, WORDS);
             let near = near.map(|n| format!("; did you mean `{n}`?"));
             return Err(format!(
                 "there is {}{}",
