@@ -252,6 +252,40 @@ pub(super) fn members(
     all
 }
 
+/// Refuses names where a forge has none that stay one person's: on Bitbucket whoever likes takes any nickname.
+pub(super) fn nameless(
+    file: &File,
+    sources: &BTreeMap<SourceName, Source>,
+    faults: &mut Vec<String>,
+) {
+    let forges = sources.values().filter_map(|s| s.forge.as_ref());
+    let nameless: Vec<&str> = forges
+        .filter(|f| f.kind == ForgeKind::Bitbucket)
+        .map(|f| f.name.as_str())
+        .collect();
+    let rules = file.placements.iter().filter_map(|(name, p)| {
+        let approve = p.gates.approve.as_ref()?;
+        Some((
+            format!("placements.{name}.gates.approve.from"),
+            &approve.from,
+        ))
+    });
+    let people = file.people.iter().map(|(n, l)| (format!("people.{n}"), l));
+    let groups = file.groups.iter().map(|(n, l)| (format!("groups.{n}"), l));
+    for (at, list) in rules.chain(people).chain(groups) {
+        for entry in list {
+            let Some((name, issuer)) = entry.rsplit_once('@') else {
+                continue;
+            };
+            if nameless.contains(&issuer) && !name.starts_with('#') {
+                faults.push(format!(
+                    "{at}: `{entry}`: a name on Bitbucket is whoever takes it; write #<account id>@{issuer}"
+                ));
+            }
+        }
+    }
+}
+
 pub(super) fn listen(
     file: &File,
     sources: &BTreeMap<SourceName, Source>,
@@ -410,5 +444,10 @@ mod tests {
         let one = resolved(&gate("[bo, bo@github.com]")).unwrap_err();
         assert!(one[0].contains("of 1 people"), "{one:?}");
         assert!(resolved(&gate("[none]")).is_err());
+        let bitbucket = gate("[ops]")
+            .replace("kind: github", "kind: bitbucket, name: github.com")
+            .replace("ssh://git@github.com/", "ssh://git@bitbucket.org/");
+        let faults = resolved(&bitbucket).unwrap_err();
+        assert!(faults[0].contains("#<account id>@github.com"), "{faults:?}");
     }
 }

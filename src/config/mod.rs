@@ -162,6 +162,7 @@ impl Config {
         let people = forge::people(file, &mut faults);
         let placements = placements(file, &accounts, &people, &mut faults);
         let sources = sources(file, base, &placements, &mut faults);
+        forge::nameless(file, &sources, &mut faults);
         let listen = forge::listen(file, &sources, &mut faults);
         let shelves = shelf::resolve(file, &mut faults);
         let state = base.join(&file.state.path);

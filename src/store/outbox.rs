@@ -113,7 +113,19 @@ impl Store {
             .bind(i64::from(most))
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| self.posted_of(source, row)).collect()
+        let mut unsent = Vec::new();
+        for row in &rows {
+            match self.posted_of(source, row) {
+                Ok(posted) => unsent.push(posted),
+                // What cannot be opened is made anew from what is there; it holds up nothing else.
+                Err(Error::Crypto(_)) => {
+                    let item: String = row.try_get(0)?;
+                    self.unpost(source, &[item]).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unsent)
     }
 
     fn posted_of(
@@ -220,5 +232,16 @@ mod tests {
             .await
             .unwrap();
         assert!(store.pulls(&source).await.is_err());
+        for item in ["comment/1", "comment/2"] {
+            store.post(&source, item, item.as_bytes()).await.unwrap();
+        }
+        sqlx::query("UPDATE outbox SET item = 'comment/3' WHERE item = 'comment/1'")
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let unsent = store.unsent(&source, 10).await.unwrap();
+            assert_eq!(unsent.len(), 1);
+        }
     }
 }

@@ -660,3 +660,115 @@ fn three_hundred_targets_fit_one_comment_and_one_that_limits_is_left_alone() {
         .position(|a| a.method == "POST" && a.raw.contains("comments"));
     assert!(at.is_some());
 }
+
+#[test]
+fn sec_35_what_somebody_may_in_one_repository_is_nothing_in_another() {
+    let hub = hub_with("mode: auto", |bench, config| {
+        bench.git(&["checkout", "-q", "--orphan", "other"]);
+        bench.write("other.yaml", &topic("other"));
+        let sync = "isoform: 1\nstacks:\n  other: { template: other.yaml, placement: beta, stack_name: other }\n";
+        bench.write("isoform.yaml", sync);
+        bench.git(&["add", "-A"]);
+        bench.git(&["commit", "-q", "-m", "another team's"]);
+        bench.git(&["init", "-q", "--bare", "-b", "main", "../other.git"]);
+        bench.git(&["push", "-q", "../other.git", "HEAD:main"]);
+        bench.git(&["checkout", "-q", "--orphan", "main"]);
+        bench.git(&["rm", "-rfq", "--cached", "."]);
+        std::fs::remove_file(bench.work().join("other.yaml")).unwrap();
+        let other = "sources:\n  other: { url: ./other.git, may: { stacks: ['*'], placements: ['*'], stack_names: ['*'] } }\n";
+        config.replacen("sources:\n", other, 1)
+    });
+    hub.bench.becomes("stack/other", "InSync(Settled)");
+    let ana = hub.person("ana");
+    hub.fake.state().roles.insert(ana, "admin".into());
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    hub.says(1, &["\"one\" → \"two\""]);
+    for (command, at) in [
+        ("why stack/other", "`why stack/other`"),
+        ("hold stack/other", "`hold stack/other`"),
+        ("rollback stack/other", "`rollback stack/other`"),
+        ("approve stack/other 0123456789ab", "`approve stack/other"),
+    ] {
+        hub.say(1, "ana", &format!("/isoform {command}"));
+        hub.says(1, &[&format!("❌ {at}"), "no target of this repository"]);
+    }
+    assert_eq!(hub.bench.condition("stack/other"), "InSync(Settled)");
+}
+
+#[test]
+fn sec_40_whoever_opens_a_pull_request_again_has_no_command_obeyed_once_more() {
+    let hub = hub("mode: auto");
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    hub.says(1, &["\"one\" → \"two\""]);
+    hub.say(1, "bo", "/isoform hold stack/topic");
+    hub.says(1, &["✅ `hold stack/topic` by bo"]);
+    hub.bench.cli(&["resume", "stack/topic"], 0);
+    hub.fake.state().pulls.get_mut(&1).unwrap().open = false;
+    hub.bench
+        .write("README.md", "as long as it is looked at once more\n");
+    hub.propose(2, "another one");
+    hub.says(2, &["isoform"]);
+    std::thread::sleep(Duration::from_secs(3));
+    {
+        let mut state = hub.fake.state();
+        let now = state.now();
+        let pull = state.pulls.get_mut(&1).unwrap();
+        (pull.open, pull.updated) = (true, now);
+    }
+    hub.say(1, "bo", "/isoform why stack/topic");
+    let text = hub.says(1, &["✅ `why stack/topic` by bo"]);
+    assert!(!text.contains("hold"), "{text}");
+    let log = hub.bench.cli(&["audit", "list"], 0);
+    assert_eq!(
+        log.matches("hold stack/topic in pull request").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[test]
+fn what_fails_for_one_pull_request_holds_up_no_other() {
+    let hub = hub("mode: auto");
+    let denied = |message: &str| Reply::json(403, &serde_json::json!({ "message": message }));
+    {
+        let mut state = hub.fake.state();
+        let locked = denied("Unable to create comment because issue is locked.");
+        state.fault("POST /issues/1/comments", 1_000, Fault::Instead(locked));
+        let forbidden = denied("Resource not accessible by personal access token");
+        state.fault("POST /statuses/", 1_000, Fault::Instead(forbidden.clone()));
+        state.fault("GET /issues/2/comments", 1_000, Fault::Instead(forbidden));
+    }
+    for (number, text) in [(1, "locked"), (2, "denied"), (3, "shown")] {
+        hub.bench.git(&["checkout", "-q", "-f", "main"]);
+        hub.bench.write("topic.yaml", &topic(text));
+        hub.propose(number, text);
+    }
+    hub.says(3, &["\"one\" → \"shown\""]);
+    hub.bench.git(&["checkout", "-q", "-f", "main"]);
+    hub.merge(3, false);
+    hub.says(3, &["merged as", "✅ `stack/topic`"]);
+    assert_eq!(hub.comment(1), "");
+}
+
+#[test]
+fn sec_40_a_stranger_is_neither_answered_nor_makes_anybody_look() {
+    let hub = hub_with("mode: auto", |_, config| {
+        config.replace("why: read", "why: write")
+    });
+    hub.bench.write("topic.yaml", &topic("two"));
+    hub.propose(1, "two");
+    hub.says(1, &["\"one\" → \"two\""]);
+    let made = hub.bench.calls("CreateChangeSet");
+    for body in ["/isoform preview", "/isoform x", "/isoform why stack/topic"] {
+        hub.say(1, "di", body);
+    }
+    hub.say(1, "ana", "/isoform why stack/topic");
+    let text = hub.says(1, &["✅ `why stack/topic` by ana"]);
+    assert!(!text.contains("by di"), "{text}");
+    let log = hub.bench.cli(&["audit", "list"], 0);
+    assert!(!log.contains("by di"), "{log}");
+    // One question that was allowed is one look.
+    assert!(hub.bench.calls("CreateChangeSet") <= made + 1);
+}

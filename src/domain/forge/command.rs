@@ -126,52 +126,101 @@ pub fn commands(body: &str) -> Vec<Result<Command, String>> {
         .collect()
 }
 
-/// The lines that stand for themselves.
-fn typed_lines(body: &str) -> impl Iterator<Item = &str> {
-    let mut fence: Option<(char, usize)> = None;
-    let mut hidden = false;
-    let mut folded = 0usize;
-    body.lines().filter(move |line| {
+/// Tags whose content is no line that somebody typed for itself.
+const FOLDING: [&str; 8] = [
+    "pre",
+    "code",
+    "details",
+    "summary",
+    "blockquote",
+    "script",
+    "style",
+    "textarea",
+];
+
+/// What the lines so far have opened.
+#[derive(Default)]
+struct Inside {
+    /// A block of code, with its mark and length.
+    fence: Option<(char, usize)>,
+    /// A hidden part.
+    hidden: bool,
+    /// A quote, which goes on to the next empty line.
+    quoted: bool,
+    /// Tags that fold or quote, the innermost last.
+    tags: Vec<&'static str>,
+    /// It cannot be told what is inside of what: nothing counts any more.
+    lost: bool,
+}
+
+impl Inside {
+    /// Takes a line; tells whether it stands for itself. Where renderers differ, it does not.
+    fn typed(&mut self, line: &str) -> bool {
         let trimmed = line.trim_start_matches(' ');
+        let indent = line.len() - trimmed.len();
         let mark = trimmed.chars().next().unwrap_or(' ');
         let run = trimmed.chars().take_while(|c| *c == mark).count();
-        if let Some((open, length)) = fence {
-            let rest = trimmed[run * mark.len_utf8()..].trim();
-            if mark == open && run >= length && rest.is_empty() {
-                fence = None;
+        let rest = trimmed.get(run * mark.len_utf8()..).unwrap_or_default();
+        if let Some((open, length)) = self.fence {
+            if indent <= 3 && mark == open && run >= length && rest.trim().is_empty() {
+                self.fence = None;
             }
             return false;
         }
         if matches!(mark, '`' | '~') && run >= 3 {
-            fence = Some((mark, run));
+            // Deeper it is a block of its own, and with a backtick behind it no fence: who comes after is not sure.
+            self.lost |= indent > 3 || (mark == '`' && rest.contains('`'));
+            self.fence = Some((mark, run));
             return false;
         }
+        let quoted = self.quoted;
+        self.quoted = mark == '>' || (quoted && !trimmed.is_empty());
+        let outside = !self.lost && !self.hidden && self.tags.is_empty();
         let lower = line.to_ascii_lowercase();
-        let was_hidden = hidden || folded > 0;
-        if hidden || lower.contains("<!--") {
-            let end = lower.rfind("-->");
-            let begin = lower.rfind("<!--");
-            hidden = match (begin, end) {
-                (Some(begin), Some(end)) => begin > end,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => hidden,
+        self.html(&lower);
+        outside && !self.quoted && !lower.contains('<')
+    }
+
+    /// Follows what opens and closes in a line.
+    fn html(&mut self, lower: &str) {
+        let mut rest = lower;
+        while !rest.is_empty() {
+            if self.hidden {
+                let Some(end) = rest.find("-->") else { return };
+                self.hidden = false;
+                rest = &rest[end + 3..];
+                continue;
+            }
+            let Some(at) = rest.find('<') else { return };
+            rest = &rest[at + 1..];
+            if let Some(more) = rest.strip_prefix("!--") {
+                self.hidden = true;
+                rest = more;
+                continue;
+            }
+            let closes = rest.starts_with('/');
+            let name = rest.trim_start_matches('/');
+            let length = name
+                .find(|c: char| !c.is_ascii_alphanumeric())
+                .unwrap_or(name.len());
+            let Some(tag) = FOLDING.into_iter().find(|t| *t == &name[..length]) else {
+                continue;
             };
+            match (closes, self.tags.last()) {
+                (false, _) => self.tags.push(tag),
+                (true, Some(last)) if *last == tag => {
+                    self.tags.pop();
+                }
+                (true, _) => self.lost = true,
+            }
         }
-        for tag in [
-            "pre",
-            "code",
-            "details",
-            "blockquote",
-            "script",
-            "style",
-            "textarea",
-        ] {
-            folded += lower.matches(&format!("<{tag}")).count();
-            folded = folded.saturating_sub(lower.matches(&format!("</{tag}")).count());
-        }
-        !was_hidden && !hidden && folded == 0 && !lower.contains('<')
-    })
+    }
+}
+
+/// The lines that stand for themselves.
+fn typed_lines(body: &str) -> impl Iterator<Item = &str> {
+    let mut inside = Inside::default();
+    body.lines().filter(move |line| inside.typed(line))
 }
 
 fn command(rest: &str) -> Result<Command, String> {
@@ -308,6 +357,15 @@ mod tests {
             "/isoform\u{00A0}preview",
             "isoform preview",
             "text /isoform preview",
+            "```\n    ```\n/isoform preview",
+            "``` a`b\n/isoform preview\n```\n/isoform preview",
+            "    ```\n/isoform preview",
+            "<details>\n</pre>\n/isoform preview",
+            "</details><details>\n/isoform preview",
+            "<details></details></details>\n/isoform preview",
+            "> quoted\n/isoform preview",
+            "> quoted\nmore\n/isoform preview",
+            "<!-- --> <pre>\n/isoform preview",
         ] {
             assert!(commands(body).is_empty(), "{body:?}");
         }

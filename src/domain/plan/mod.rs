@@ -27,6 +27,7 @@ pub use inside::{Whole, hidden_losses};
 pub use observed::{ChangeSetStatus, Observed, StackStatus, StatusClass, Watermark};
 pub use preview::{Deployed, Preview, Read, preview, preview_read};
 pub use pull::{
-    Answer, Aside, Asks, Outcome, Went, aside, change_lines, difference, outcome, stale, stranger,
+    ANSWERS, Answer, Aside, Asks, Outcome, Went, aside, change_lines, difference, outcome, stale,
+    stranger, with_answers, without_html,
 };
 pub use review::{Action, Change, PolicyAction, PropertyChange, Replacement, Review, Unshown};

@@ -44,8 +44,6 @@ pub struct Aside {
     pub asks: Vec<Asks>,
     /// What is to be known beside the changes.
     pub notes: Vec<String>,
-    /// What was asked for lately.
-    pub answers: Vec<Answer>,
 }
 
 /// Writes what stands below a preview.
@@ -81,7 +79,6 @@ pub fn aside(aside: &Aside) -> String {
             let _ = writeln!(out, "- {}", text(note));
         }
     }
-    answers(&mut out, &aside.answers);
     out
 }
 
@@ -89,11 +86,38 @@ fn asks_more(count: usize) -> usize {
     count.saturating_sub(ROWS)
 }
 
+/// What answers begin with. Nothing of a repository can write it: it would be escaped.
+const ASKED: &str = "\n**Asked for**\n\n";
+/// The most bytes of answers below a comment.
+pub const ANSWERS: usize = 6_000;
+
+/// Writes a comment with other answers below it than it had.
+pub fn with_answers(comment: &str, given: &[Answer]) -> String {
+    let end = comment.rfind(ASKED).unwrap_or(comment.len());
+    let mut out = comment[..end].to_owned();
+    answers(&mut out, given);
+    out
+}
+
+/// Writes a comment for a forge that shows no HTML: what was folded stands open.
+pub fn without_html(comment: &str) -> String {
+    let open = comment
+        .replace("<details><summary>", "\n**")
+        .replace("</summary>", "**\n")
+        .replace("</details>", "")
+        .replace("<sub>", "")
+        .replace("</sub>", "");
+    // Escaped as HTML in summaries alone.
+    open.replace("&lt;", "\\<")
+        .replace("&gt;", "\\>")
+        .replace("&amp;", "&")
+}
+
 fn answers(out: &mut String, answers: &[Answer]) {
     if answers.is_empty() {
         return;
     }
-    out.push_str("\n**Asked for**\n\n");
+    out.push_str(ASKED);
     for answer in answers {
         let sign = if answer.done { "✅" } else { "❌" };
         let _ = writeln!(
@@ -107,14 +131,12 @@ fn answers(out: &mut String, answers: &[Answer]) {
 }
 
 /// Writes the comment of a pull request that nobody has let in: one from another repository.
-pub fn stranger(marker: &str, head: &str, said: &[Answer]) -> String {
-    let mut out = format!(
+pub fn stranger(marker: &str, head: &str) -> String {
+    format!(
         "<!-- isoform-preview:v1:{} -->\n### ⏸ isoform: not looked at\n\nIt comes from another repository, and a preview shows what is deployed. Somebody who may reads it first and writes\n\n{}\n\nThat counts for this head only.\n",
         plain(marker),
         code(&format!("/isoform preview {head}"))
-    );
-    answers(&mut out, said);
-    out
+    )
 }
 
 /// Writes the comment of a pull request that could not be looked at. What was shown before stands below, and is old.
@@ -161,8 +183,6 @@ pub struct Outcome<'a> {
     pub targets: Vec<Went>,
     /// The newest signed state of the log: its last entry and the hash of that.
     pub checkpoint: Option<(u64, String)>,
-    /// What was asked for lately.
-    pub answers: Vec<Answer>,
     /// Most bytes.
     pub budget: usize,
 }
@@ -291,7 +311,6 @@ pub fn outcome(outcome: &Outcome<'_>) -> String {
             code(hash)
         );
     }
-    answers(&mut out, &outcome.answers);
     out
 }
 
@@ -381,10 +400,12 @@ mod tests {
                 waits,
             ],
             checkpoint: Some((104, "ab".repeat(32))),
-            answers: vec![said()],
             budget: 60_000,
         });
+        let text = with_answers(&text, &[said()]);
         insta::assert_snapshot!(text);
+        // Answers take the place of those before.
+        assert_eq!(with_answers(&text, &[said()]), text);
     }
 
     #[test]
@@ -397,17 +418,22 @@ mod tests {
                 given: vec!["ana".into()],
             }],
             notes: vec!["stack/x: this pull request takes its own `gate` away".into()],
-            answers: vec![said()],
         });
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(with_answers(&text, &[said()]));
     }
 
     #[test]
     fn what_is_old_says_so_and_keeps_one_marker() {
-        let before = stranger("m:7", "1a2b3c4", &[]);
+        let before = stranger("m:7", "1a2b3c4");
         let text = stale("m:7", "5d6e7f8", "the forge does not answer", Some(&before));
         assert_eq!(text.matches("<!-- isoform").count(), 1, "{text}");
         assert!(text.contains("Stale") && text.contains("/isoform preview 1a2b3c4"));
+    }
+
+    #[test]
+    fn a_forge_without_html_is_shown_none() {
+        let text = without_html("<details><summary>🔴 a &lt;b&gt;</summary>\n\nx\n</details>\n");
+        assert_eq!(text.trim(), "**🔴 a \\<b\\>**\n\n\nx");
     }
 
     #[test]
@@ -419,7 +445,6 @@ mod tests {
             commit: "1a2b3c4",
             targets: many.collect(),
             checkpoint: None,
-            answers: Vec::new(),
             budget: 30_000,
         });
         assert!(

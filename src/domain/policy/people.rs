@@ -27,16 +27,18 @@ fn whole(identity: &str) -> String {
 }
 
 /// The identities that somebody has by the door that he came by.
-fn identities(actor: &Actor) -> [String; 2] {
-    let by_name = match actor.issuer.as_str() {
+fn identities(actor: &Actor) -> Vec<String> {
+    let issuer = &actor.issuer;
+    if issuer == LOCAL {
         // Whom the system names, it names by login alone.
-        LOCAL => &actor.subject,
-        _ => &actor.display,
-    };
-    [
-        format!("{by_name}@{}", actor.issuer),
-        format!("#{}@{}", actor.subject, actor.issuer),
-    ]
+        return vec![format!("{}@{LOCAL}", actor.subject)];
+    }
+    let mut all = vec![format!("#{}@{issuer}", actor.subject)];
+    // A name that is written like an id, or with an issuer of its own, is no name.
+    if !actor.display.starts_with('#') && !actor.display.contains('@') {
+        all.push(format!("{}@{issuer}", actor.display));
+    }
+    all
 }
 
 impl People {
@@ -58,11 +60,15 @@ impl People {
         Ok(Self { known })
     }
 
-    /// Returns the person, or the identity where nobody said whose it is.
+    /// Returns the person, or the identity where nobody said whose it is: the one that stays when an account is renamed,
+    /// so that nobody counts twice by another name.
     pub fn name(&self, actor: &Actor) -> String {
-        let [name, id] = identities(actor);
-        let known = self.known.get(&id).or_else(|| self.known.get(&name));
-        known.cloned().unwrap_or(name)
+        let mut identities = identities(actor);
+        let known = identities.iter().find_map(|i| self.known.get(i));
+        match known {
+            Some(person) => person.clone(),
+            None => identities.swap_remove(0),
+        }
     }
 
     /// Tells whether an entry of a rule means somebody: a person, or an identity.
@@ -137,6 +143,20 @@ mod tests {
         }
         assert_eq!(people.count(&["bo".into(), "bo-b".into()]), 1);
         assert_eq!(people.count(&["bo".into(), "ana".into()]), 2);
+    }
+
+    #[test]
+    fn nobody_counts_twice_by_another_name() {
+        let people = People::default();
+        let before = actor("github.com", "7", "bo");
+        let after = actor("github.com", "7", "robert");
+        assert_eq!(people.name(&before), people.name(&after));
+        // A name that looks like somebody else's id.
+        let evil = actor("bitbucket.org", "{9}", "#{7}");
+        assert!(!people.is("#{7}@bitbucket.org", &evil));
+        assert!(people.is("#{9}@bitbucket.org", &evil));
+        let forged = actor("forge.test", "9", "bo@github.com");
+        assert!(!people.is("bo@github.com", &forged));
     }
 
     #[test]

@@ -6,58 +6,61 @@ use super::Place;
 use super::state::Known;
 use crate::domain::audit::{Body, Stream};
 use crate::domain::deployment::{Endorsed, EventKind};
-use crate::domain::forge::{Command, PullComment, Verb, commands};
-use crate::domain::model::{Actor, Address};
+use crate::domain::forge::{Command, Permission, PullComment, Verb, commands};
+use crate::domain::model::{Actor, Address, PlacementName, TargetUid};
 use crate::domain::plan::Answer;
-use crate::port;
 use crate::reconcile::{ApproveWhat, Error, Line, OperatorError, Selector};
 
 /// A comment that is older than this when it is first read is not obeyed: nobody remembers what it was about.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
+/// Most characters of an answer.
+const SAYS: usize = 600;
+
+/// What came of reading comments.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// Something was done: what is shown may be another.
+    pub done: bool,
+    /// Somebody was answered.
+    pub answered: bool,
+}
 
 impl Line {
-    /// Reads new comments and does what they ask for. Returns whether anybody asked for anything.
-    pub(super) async fn obey(&self, place: &Place<'_>, known: &mut Known) -> Result<bool, Error> {
-        let mut any = false;
+    /// Reads new comments and does what they ask for.
+    pub(super) async fn obey(&self, place: &Place<'_>, known: &mut Known) -> Result<Asked, Error> {
+        let mut came = Asked::default();
         let number = known.pull.number;
         let comments = place.forge.comments(number, known.read).await?;
         for comment in comments {
-            // Noted before it is obeyed: what is asked for once is done at most once, also by a daemon that dies.
-            let before = std::mem::replace(&mut known.read, comment.id);
-            if comment.id <= before {
-                known.read = before;
+            if comment.id <= known.read {
                 continue;
             }
+            let before = known.read;
             let asked = self.asked(place, &comment);
             if asked.is_empty() {
+                known.read = comment.id;
                 continue;
             }
-            any = true;
             let permission = match place.forge.permission(&comment.author).await {
-                Ok(permission) => permission,
-                Err(error @ (port::Error::Denied(_) | port::Error::Unsupported(_))) => {
-                    self.keep(place.name, known).await?;
-                    let said = format!(
-                        "the forge does not say what {} may: {error}",
-                        comment.author.login
-                    );
-                    self.answer(place, known, &comment, "command", false, said)
-                        .await?;
-                    continue;
-                }
-                Err(error) => {
-                    // Asked again: nothing of it was done.
-                    known.read = before;
-                    return Err(error.into());
-                }
+                Ok(permission) => Ok(permission),
+                Err(error) if super::is_general(&error) => return Err(error.into()),
+                Err(error) => Err(format!(
+                    "the forge does not say what {} may: {error}",
+                    comment.author.login
+                )),
             };
+            // Noted before it is obeyed: what is asked for once is done at most once, also by a daemon that dies.
+            known.read = comment.id.max(before);
             self.keep(place.name, known).await?;
             for command in asked {
-                let (name, outcome) = match command {
-                    Ok(command) => {
-                        let least = least(place, command.verb());
-                        let outcome = match least {
-                            Some(least) if permission >= least => {
+                let (name, outcome) = match (&permission, command) {
+                    // Whoever may do nothing here is not answered: each answer stays in the log.
+                    (Ok(permission), _) if !may_anything(place, *permission) => continue,
+                    (Err(unknown), Ok(command)) => (command.to_string(), Err(unknown.clone())),
+                    (Err(_), Err(_)) => continue,
+                    (Ok(permission), Ok(command)) => {
+                        let outcome = match least(place, command.verb()) {
+                            Some(least) if *permission >= least => {
                                 self.carry_out(place, known, &comment, &command).await?
                             }
                             Some(least) => Err(format!(
@@ -72,23 +75,23 @@ impl Line {
                         };
                         (command.to_string(), outcome)
                     }
-                    Err(wrong) => ("command".to_owned(), Err(wrong)),
+                    (Ok(_), Err(wrong)) => ("command".to_owned(), Err(wrong)),
                 };
-                let (done, said) = match outcome {
-                    Ok(said) => (true, said),
-                    Err(said) => (false, said),
-                };
-                self.answer(place, known, &comment, &name, done, said)
-                    .await?;
+                came.answered = true;
+                came.done |= outcome.is_ok();
+                self.answer(place, known, &comment, &name, outcome).await?;
             }
         }
         self.keep(place.name, known).await?;
-        Ok(any)
+        Ok(came)
     }
 
     fn asked(&self, place: &Place<'_>, comment: &PullComment) -> Vec<Result<Command, String>> {
         let old = self.clock.now().since(comment.created) > FRESH;
-        if comment.author.bot || comment.edited || old {
+        let since = self.pulls.of().get(place.name).and_then(|d| d.since);
+        // Forges tell whole seconds.
+        let before = since.is_none_or(|s| comment.created.0 / 1000 < s.0 / 1000);
+        if comment.author.bot || comment.edited || old || before {
             return Vec::new();
         }
         let asked = commands(&comment.body);
@@ -104,10 +107,11 @@ impl Line {
         known: &mut Known,
         comment: &PullComment,
         command: &str,
-        done: bool,
-        says: String,
+        outcome: Result<String, String>,
     ) -> Result<(), Error> {
-        let says = crate::telemetry::redact(&says);
+        let done = outcome.is_ok();
+        let (Ok(says) | Err(says)) = outcome;
+        let says: String = crate::telemetry::redact(&says).chars().take(SAYS).collect();
         let body = Body::Commanded {
             pull: known.pull.number,
             comment: comment.id,
@@ -138,36 +142,83 @@ impl Line {
         let actor = actor(place, comment);
         let outcome = match command {
             Command::Preview { head } => return Ok(self.let_in(known, head.as_deref())),
-            Command::Approve { target, review } => {
-                if known.is_open() {
-                    self.endorse(place, known, target, review, &actor).await
-                } else {
-                    let what = ApproveWhat::Review {
-                        target: target.to_string(),
-                        review: Some(review.clone()),
-                        opens: false,
-                    };
-                    self.approve(&what, &actor).await
-                }
-            }
-            Command::Hold { target, reason } => {
-                let which = Selector::Targets(target.to_string());
-                self.suspend(&which, reason, None, &actor).await
-            }
-            Command::Resume { target } => {
-                let which = Selector::Targets(target.to_string());
-                self.resume(&which, &actor).await
-            }
-            Command::Rollback { target, reason } => {
-                self.rollback(&target.to_string(), None, reason, &actor)
-                    .await
-            }
-            Command::Why { target } => self.why(target).await,
+            Command::Approve { target, .. }
+            | Command::Hold { target, .. }
+            | Command::Resume { target }
+            | Command::Rollback { target, .. }
+            | Command::Why { target } => match self.own(place, target) {
+                Ok(own) => self.say(place, known, command, &own, &actor).await,
+                Err(error) => Err(error),
+            },
         };
         match outcome {
             Ok(said) => Ok(Ok(said)),
-            Err(OperatorError::Line(error)) => Err(error),
+            // Said to whoever asked: part of it may have been done, and nobody does it again.
+            Err(OperatorError::Line(error)) => {
+                Ok(Err(format!("it may or may not have been done: {error}")))
+            }
             Err(refused) => Ok(Err(refused.to_string())),
+        }
+    }
+
+    async fn say(
+        &self,
+        place: &Place<'_>,
+        known: &Known,
+        command: &Command,
+        own: &Own,
+        actor: &Actor,
+    ) -> Result<String, OperatorError> {
+        let which = || Selector::Targets(own.address.to_string());
+        let name = own.address.to_string();
+        match command {
+            Command::Preview { .. } => Ok(String::new()),
+            Command::Approve { review, .. } => {
+                self.check_author(place, known, own, actor)?;
+                if known.is_open() {
+                    return self.endorse(place, known, own, review, actor).await;
+                }
+                let shown = known.shown.iter().flat_map(|s| &s.targets);
+                if !shown.into_iter().any(|t| t.address == own.address) {
+                    return Err(OperatorError::NotNow(format!(
+                        "this pull request does not change {name}"
+                    )));
+                }
+                let what = ApproveWhat::Review {
+                    target: name,
+                    review: Some(review.clone()),
+                    opens: false,
+                };
+                self.approve(&what, actor).await
+            }
+            Command::Hold { reason, .. } => self.suspend(&which(), reason, None, actor).await,
+            Command::Resume { .. } => self.resume(&which(), actor).await,
+            Command::Rollback { reason, .. } => self.rollback(&name, None, reason, actor).await,
+            Command::Why { .. } => self.why(own).await,
+        }
+    }
+
+    /// Finds a target of the source itself: what somebody may in one repository is nothing in another.
+    fn own(&self, place: &Place<'_>, address: &Address) -> Result<Own, OperatorError> {
+        let asked = self.newest().and_then(|s| {
+            let target = s.compiled.targets.get(address)?;
+            Some((target.source.clone(), target.placement.name.clone()))
+        });
+        let uid = self.shared().by_address.get(address).cloned();
+        let placed = || {
+            let placed = self.history(uid.as_ref()?)?.placed.clone()?;
+            Some((placed.source, placed.placement))
+        };
+        let uid = uid.clone();
+        match (uid, asked.or_else(placed)) {
+            (Some(uid), Some((source, placement))) if source == *place.name => Ok(Own {
+                uid,
+                address: address.clone(),
+                placement,
+            }),
+            _ => Err(OperatorError::NoSuch(format!(
+                "{address} is no target of this repository"
+            ))),
         }
     }
 
@@ -184,6 +235,8 @@ impl Line {
         if !known.is_open() {
             return Err("it is merged".into());
         }
+        known.tried = None;
+        known.failed = None;
         if known.pull.fork {
             if head.is_none() {
                 return Err(format!(
@@ -201,10 +254,11 @@ impl Line {
         &self,
         place: &Place<'_>,
         known: &Known,
-        target: &Address,
+        own: &Own,
         review: &str,
         actor: &Actor,
     ) -> Result<String, OperatorError> {
+        let target = &own.address;
         let not_now = |said: String| Err(OperatorError::NotNow(said));
         let Some(shown) = known.shown_of(target) else {
             return not_now(format!(
@@ -212,7 +266,7 @@ impl Line {
                 known.pull.head.short()
             ));
         };
-        let (Some(uid), Some(digest)) = (&shown.uid, &shown.review) else {
+        let (uid, Some(digest)) = (&own.uid, &shown.review) else {
             return not_now(format!(
                 "what was shown of {target} is worked out by the reference model: it can be approved after the merge, when CloudFormation has answered"
             ));
@@ -224,7 +278,6 @@ impl Line {
             ));
         }
         self.check_allowed(uid, target, actor)?;
-        self.check_author(place, known, uid, actor)?;
         let of = Endorsed {
             source: place.name.clone(),
             pull: known.pull.number,
@@ -246,11 +299,10 @@ impl Line {
         &self,
         place: &Place<'_>,
         known: &Known,
-        uid: &crate::domain::model::TargetUid,
+        own: &Own,
         actor: &Actor,
     ) -> Result<(), OperatorError> {
-        let placed = self.history(uid).and_then(|h| h.placed.clone());
-        let placement = placed.and_then(|p| self.settings.placements.get(&p.placement));
+        let placement = self.settings.placements.get(&own.placement);
         let Some(rule) = placement.map(|p| &p.rule).filter(|r| r.not_author) else {
             return Ok(());
         };
@@ -268,9 +320,9 @@ impl Line {
         }
     }
 
-    async fn why(&self, target: &Address) -> Result<String, OperatorError> {
-        let (uid, address) = self.one(&target.to_string())?;
-        let Some(report) = self.target(&uid, false).await? else {
+    async fn why(&self, own: &Own) -> Result<String, OperatorError> {
+        let Some(report) = self.target(&own.uid, false).await? else {
+            let address = &own.address;
             return Err(OperatorError::NoSuch(format!("{address} is not there")));
         };
         let detail = match report.condition.detail.as_str() {
@@ -281,7 +333,29 @@ impl Line {
     }
 }
 
-fn least(place: &Place<'_>, verb: Verb) -> Option<crate::domain::forge::Permission> {
+/// A target of the source whose pull request it is.
+struct Own {
+    uid: TargetUid,
+    address: Address,
+    placement: PlacementName,
+}
+
+/// Tells whether somebody may ask for anything at all.
+fn may_anything(place: &Place<'_>, permission: Permission) -> bool {
+    let verbs = [
+        Verb::Preview,
+        Verb::Why,
+        Verb::Approve,
+        Verb::Hold,
+        Verb::Rollback,
+    ];
+    let mut least = verbs.into_iter().filter_map(|v| least(place, v));
+    // Where nobody may do anything, whoever could push is told so.
+    let any = least.next().map(|first| least.fold(first, Permission::min));
+    permission >= any.unwrap_or(Permission::Write).max(Permission::Read)
+}
+
+fn least(place: &Place<'_>, verb: Verb) -> Option<Permission> {
     let may = &place.config.may;
     match verb {
         Verb::Preview => may.preview,

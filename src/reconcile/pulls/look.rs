@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::state::{Known, Shown, ShownTarget};
-use super::{Place, outbox};
+use super::state::{Failed, Known, Shown, ShownTarget};
+use super::{Place, outbox, patience};
 use crate::domain::forge::{Annotation, Check, Level, Verdict};
-use crate::domain::model::{Actor, Address, Digest, Finding, Revision, Severity, canonical_json};
+use crate::domain::model::{
+    Actor, Address, Digest, Finding, Revision, Severity, SourceName, canonical_json,
+};
 use crate::domain::plan::{
-    About, Aside, Asks, DiffReport, aside, change_lines, comment, concerns, conflict, stale,
-    stranger,
+    ANSWERS, About, Aside, Asks, DiffReport, aside, change_lines, comment, concerns, conflict,
+    stale, stranger,
 };
 use crate::git::{self, Merged, Mirror, PullRef, Tree};
 use crate::reconcile::quarantine::unwound;
@@ -16,6 +18,8 @@ use crate::reconcile::{Error, Line, Snapshot};
 
 /// How many targets of one pull request CloudFormation is asked about; the reference model answers for the rest.
 const ASKED: usize = 50;
+/// After so many looks that isoform did not survive, what it looked at is left alone. A stop in the middle counts too.
+const TRIES: u32 = 3;
 /// How many remarks a check holds.
 const REMARKS: usize = 200;
 
@@ -52,39 +56,47 @@ impl Line {
         let head = known.pull.head.clone();
         let number = known.pull.number;
         let marker = place.marker(self, number);
-        if known.pull.fork && known.let_in.as_ref() != Some(&head) {
-            let text = stranger(&marker, head.short(), &known.answers);
+        if known.is_stranger() {
+            let text = stranger(&marker, head.short());
             let check = self.check(
                 place,
                 &head,
                 Verdict::Pending,
                 "not looked at: it comes from another repository".into(),
             );
-            return self.post_look(place, number, text, check).await;
+            return self.post_look(place, known, text, check).await;
         }
         let tries = match &known.tried {
             Some((h, b, tries)) if (h, b) == (&head, &base) => *tries,
             _ => 0,
         };
-        if tries >= 2 {
-            let why = "looking at exactly this head has ended isoform twice; it is left alone until it changes. This is a fault of isoform: please report it";
+        if tries >= TRIES {
+            let why = "isoform ended whenever it looked at exactly this: it is left alone until it changes, or until somebody writes /isoform preview. Please report it";
             return self.post_stale(place, known, &marker, why).await;
         }
         known.tried = Some((head.clone(), base.clone(), tries + 1));
         self.keep(place.name, known).await?;
+        let mark = self.estate_mark();
         let looked = self.preview_pull(place, known, &newest, &base).await;
         known.tried = None;
         match looked {
             Ok(look) => {
+                // Kept after it is posted: what is not in the outbox was not shown.
+                self.post_look(place, known, look.text, look.check).await?;
                 known.shown = Some(look.shown);
-                self.keep(place.name, known).await?;
-                self.post_look(place, number, look.text, look.check).await
+                known.failed = None;
+                self.keep(place.name, known).await
             }
-            Err(error @ (Error::Store(_) | Error::Illegal(_) | Error::Forked(_))) => Err(error),
+            Err(error @ (Error::Store(_) | Error::Forked(_))) => Err(error),
             Err(error) => {
-                self.keep(place.name, known).await?;
+                let at = (head, base, mark);
+                let before = known.failed.take().filter(|f| f.at == at);
+                let times = before.map_or(1, |f| f.times.saturating_add(1));
+                let again = self.clock.now().plus(patience(times));
+                known.failed = Some(Failed { at, times, again });
                 self.post_stale(place, known, &marker, &error.to_string())
-                    .await
+                    .await?;
+                self.keep(place.name, known).await
             }
         }
     }
@@ -92,12 +104,13 @@ impl Line {
     async fn post_look(
         &self,
         place: &Place<'_>,
-        number: u64,
+        known: &Known,
         text: String,
         check: Check,
     ) -> Result<(), Error> {
+        let number = known.pull.number;
         let marker = place.marker(self, number);
-        self.post_comment(place, number, &marker, text).await?;
+        self.post_comment(place, known, &marker, text).await?;
         self.post_check(place, number, check).await
     }
 
@@ -124,7 +137,7 @@ impl Line {
             Verdict::Failure,
             format!("not looked at: {why}"),
         );
-        self.post_look(place, number, text, check).await
+        self.post_look(place, known, text, check).await
     }
 
     fn check(&self, place: &Place<'_>, head: &Revision, verdict: Verdict, title: String) -> Check {
@@ -169,7 +182,7 @@ impl Line {
             marker: &marker,
             head: pull.head.short(),
             base: &place.source.remote.branch,
-            budget: place.budget(),
+            budget: place.budget() - ANSWERS,
         };
         let mut shown = Shown {
             head: pull.head.clone(),
@@ -205,14 +218,13 @@ impl Line {
         report.findings.extend(findings);
         report.findings.sort();
         report.findings.dedup();
-        let aside = self.beside(known, newest, &snapshot, &mut report, fork);
+        keep_own(&mut report, place.name, newest, &snapshot);
+        let (aside, asked) = self.beside(place, known, newest, &snapshot, &mut report, fork);
         for diff in &report.targets {
-            let asks = aside.asks.iter().find(|a| a.address == diff.address);
             shown.targets.push(ShownTarget {
                 address: diff.address.clone(),
                 uid: snapshot.uids.get(&diff.address).cloned(),
                 review: diff.review.clone(),
-                asks: asks.map_or(0, |a| a.count),
                 lines: change_lines(&diff.changes),
             });
         }
@@ -224,7 +236,7 @@ impl Line {
                 ..about
             },
         ) + &below;
-        let (verdict, title) = verdict(&report, &aside.asks);
+        let (verdict, title) = verdict(&report, asked);
         shown.verdict = verdict;
         let mut check = self.check(place, &pull.head, verdict, title);
         check.annotations = remarks(&report);
@@ -249,13 +261,15 @@ impl Line {
     /// What is to be said beside the changes: gates, waves, what waits for people, and what the pull request does to gates.
     fn beside(
         &self,
+        place: &Place<'_>,
         known: &Known,
         newest: &Snapshot,
         snapshot: &Snapshot,
         report: &mut DiffReport,
         fork: bool,
-    ) -> Aside {
+    ) -> (Aside, usize) {
         let mut asks = Vec::new();
+        let mut asked = 0;
         let mut by_placement = std::collections::BTreeMap::new();
         for diff in &report.targets {
             *by_placement.entry(diff.placement.clone()).or_insert(0usize) += 1;
@@ -267,11 +281,14 @@ impl Line {
             let count = by_placement[&diff.placement];
             let gates = self.gates_ahead(snapshot, target, diff, count);
             diff.gates = gates.words;
-            if let Some(review) = diff.review.clone().filter(|_| gates.asks > 0) {
+            asked += usize::from(gates.asks > 0);
+            // Of another source's targets nothing is approved here.
+            let own = target.source == *place.name;
+            if let Some(review) = diff.review.clone().filter(|_| gates.asks > 0 && own) {
                 asks.push(Asks {
                     address: diff.address.clone(),
                     count: gates.asks,
-                    given: self.endorsed(&diff.address, &review, known),
+                    given: self.endorsed(place, &diff.address, &review, known),
                     review,
                 });
             }
@@ -284,15 +301,17 @@ impl Line {
                 "more than {ASKED} targets change: what is shown is worked out by the reference model, and CloudFormation was not asked"
             ));
         }
-        Aside {
-            asks,
-            notes,
-            answers: known.answers.clone(),
-        }
+        (Aside { asks, notes }, asked)
     }
 
     /// Names those who have approved a review in this pull request, for the head that there is.
-    fn endorsed(&self, address: &Address, review: &Digest, known: &Known) -> Vec<String> {
+    fn endorsed(
+        &self,
+        place: &Place<'_>,
+        address: &Address,
+        review: &Digest,
+        known: &Known,
+    ) -> Vec<String> {
         let shared = self.shared();
         let uid = shared.by_address.get(address);
         let history = uid
@@ -305,8 +324,10 @@ impl Line {
         let mut names: Vec<String> = Vec::new();
         for endorsement in &history.endorsements {
             let of = &endorsement.of;
-            let counts =
-                of.pull == known.pull.number && of.head == known.pull.head && of.review == *review;
+            let counts = of.source == *place.name
+                && of.pull == known.pull.number
+                && of.head == known.pull.head
+                && of.review == *review;
             if counts && !names.contains(&endorsement.by.display) {
                 names.push(endorsement.by.display.clone());
             }
@@ -328,6 +349,15 @@ fn aside_within(given: &Aside, budget: usize) -> String {
         text.push_str("\n\n_More is left out here._\n");
     }
     text
+}
+
+/// Leaves out what is another source's and asks for the same with and without the pull request: it waits for something else.
+fn keep_own(report: &mut DiffReport, own: &SourceName, newest: &Snapshot, snapshot: &Snapshot) {
+    report.targets.retain(|diff| {
+        let after = snapshot.compiled.targets.get(&diff.address);
+        let before = newest.compiled.targets.get(&diff.address);
+        after.is_none_or(|t| t.source == *own) || before != after
+    });
 }
 
 /// Says what a pull request does to gates that its own repository has set: it is asked by the rules that stand, and they
@@ -362,7 +392,7 @@ fn gates_changed(newest: &Snapshot, snapshot: &Snapshot) -> Vec<String> {
     notes
 }
 
-fn verdict(report: &DiffReport, asks: &[Asks]) -> (Verdict, String) {
+fn verdict(report: &DiffReport, asked: usize) -> (Verdict, String) {
     let errors = report.findings.iter().filter(|f| f.is_error()).count();
     let losses = report.targets.iter().flat_map(|t| &t.changes);
     let losses = losses.filter(|c| c.loses_state()).count();
@@ -377,8 +407,8 @@ fn verdict(report: &DiffReport, asks: &[Asks]) -> (Verdict, String) {
         let title = format!("state is lost in {losses} of what changes; {targets} {change}");
         return (Verdict::Neutral, title);
     }
-    if !asks.is_empty() {
-        let title = format!("{targets} {change}, {} wait for approvals", asks.len());
+    if asked > 0 {
+        let title = format!("{targets} {change}, {asked} wait for approvals");
         return (Verdict::Neutral, title);
     }
     match report.is_empty() {

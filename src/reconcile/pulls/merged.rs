@@ -9,7 +9,8 @@ use super::state::{Known, ShownTarget};
 use crate::domain::deployment::{Carried, EventKind, Phase};
 use crate::domain::forge::{Check, PullState, Verdict};
 use crate::domain::model::{Address, Reason, Revision, SyncResult};
-use crate::domain::plan::{Outcome, Went, change_lines, difference, outcome};
+use crate::domain::plan::{ANSWERS, Outcome, Went, change_lines, difference, outcome};
+use crate::domain::policy::Approval;
 use crate::reconcile::{Error, Line, Snapshot};
 
 impl Line {
@@ -35,7 +36,7 @@ impl Line {
         let waves = waves(&newest);
         let mut targets = Vec::new();
         for target in &shown.targets {
-            targets.push(self.went(known, target, &waves).await?);
+            targets.push(self.went(place, known, target, &waves).await?);
         }
         targets.sort_by(|a, b| (a.wave, &a.address).cmp(&(b.wave, &b.address)));
         let newest_signed = self.store.newest_checkpoints(u64::MAX, 1).await?;
@@ -48,8 +49,7 @@ impl Line {
             commit: merged.as_ref().map_or("", Revision::short),
             targets,
             checkpoint: None,
-            answers: known.answers.clone(),
-            budget: place.budget(),
+            budget: place.budget() - ANSWERS,
         };
         let settled = self.has_ended(newest.id);
         let over = went.is_over() && settled;
@@ -57,23 +57,23 @@ impl Line {
         if over || went.has_failed() && settled {
             went.checkpoint = checkpoint;
         }
-        let already = known.over;
-        known.over = over;
-        if !already {
+        // Posted before it is kept: what is over is never posted again.
+        self.post_comment(place, known, &marker, outcome(&went))
+            .await?;
+        if let Some(commit) = &merged {
+            let check = deployed(place, commit.clone(), &went, over);
+            self.post_check(place, known.pull.number, check).await?;
+        }
+        if over {
+            known.over = true;
             self.keep(place.name, known).await?;
-            let number = known.pull.number;
-            self.post_comment(place, number, &marker, outcome(&went))
-                .await?;
-            if let Some(commit) = &merged {
-                let check = deployed(place, commit.clone(), &went, over);
-                self.post_check(place, known.pull.number, check).await?;
-            }
         }
         Ok(())
     }
 
     async fn went(
         &self,
+        place: &Place<'_>,
         known: &Known,
         shown: &ShownTarget,
         waves: &BTreeMap<Address, usize>,
@@ -112,7 +112,11 @@ impl Line {
         let given: Vec<_> = history
             .endorsements
             .iter()
-            .filter(|e| e.of.pull == known.pull.number && e.of.head == known.pull.head)
+            .filter(|e| {
+                e.of.source == *place.name
+                    && e.of.pull == known.pull.number
+                    && e.of.head == known.pull.head
+            })
             .cloned()
             .collect();
         if went.condition.reason != Reason::Approval {
@@ -124,7 +128,10 @@ impl Line {
             if endorsement.of.review != review {
                 continue;
             }
-            if approved.iter().any(|a| a.by == endorsement.by) {
+            let same = |a: &Approval| {
+                (&a.by.issuer, &a.by.subject) == (&endorsement.by.issuer, &endorsement.by.subject)
+            };
+            if approved.iter().any(same) {
                 continue;
             }
             let carried = Carried {

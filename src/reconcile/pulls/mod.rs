@@ -33,6 +33,8 @@ const SOON: Duration = Duration::from_secs(2);
 const FOLLOWS: Duration = Duration::from_secs(5);
 /// How long a forge that fails is left alone, at first and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// How long it is remembered what was read of a pull request that is gone: longer than any comment is obeyed.
+const GONE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// How often a forge is asked for deliveries that failed.
 const REDELIVERED: Duration = Duration::from_secs(3600);
 /// What was changed so lately is looked at in any case.
@@ -59,8 +61,36 @@ struct Due {
     redelivered: Option<Timestamp>,
     /// Failures in a row.
     failed: u32,
+    /// What failed for itself alone, and when it is tried again, by the time that only goes forward.
+    off: BTreeMap<String, Off>,
+    /// Comments that are older were written before this daemon looked at the source.
+    since: Option<Timestamp>,
     /// What is known, once it was read.
     known: Option<BTreeMap<u64, Known>>,
+}
+
+/// Something that is left alone for a while.
+#[derive(Clone, Copy)]
+struct Off {
+    times: u32,
+    until: Timestamp,
+}
+
+/// Tells whether everything else would fail in the same way: nothing is gained by asking for the next.
+fn is_general(error: &port::Error) -> bool {
+    matches!(
+        error,
+        port::Error::Limited(_)
+            | port::Error::Throttled
+            | port::Error::Unavailable(_)
+            | port::Error::Busy(_)
+    )
+}
+
+/// How long something is left alone that has failed so often.
+fn patience(times: u32) -> Duration {
+    let (least, most) = PATIENCE;
+    least.saturating_mul(1 << times.min(10)).min(most)
 }
 
 impl Held {
@@ -153,10 +183,7 @@ impl Line {
         }
         match error.disposition() {
             Disposition::WaitFor(wait) => wait.max(Duration::from_secs(1)),
-            Disposition::Retry | Disposition::Stall => {
-                let (least, most) = PATIENCE;
-                least.saturating_mul(1 << failed.min(10)).min(most)
-            }
+            Disposition::Retry | Disposition::Stall => patience(failed),
         }
     }
 
@@ -173,17 +200,8 @@ impl Line {
                 due.numbers.pop_first()
             };
             let Some((number, told)) = next else { break };
-            if let Err(error) = self.tend_one(place, number, told).await {
-                // Asked again when the forge answers, and no sooner than others.
-                self.pulls
-                    .of()
-                    .entry(place.name.clone())
-                    .or_default()
-                    .numbers
-                    .insert(number, None);
-                self.send_posts(place).await?;
-                return Err(error);
-            }
+            let tended = self.tend_one(place, number, told).await;
+            self.bear(place, number, tended)?;
             self.send_posts(place).await?;
             if self.stop.is_cancelled() {
                 return Ok(None);
@@ -194,6 +212,54 @@ impl Line {
         Ok(soon)
     }
 
+    /// Bears an error that is of one pull request alone: it is left alone for a while, and stops no other.
+    fn bear(&self, place: &Place<'_>, number: u64, tended: Result<(), Error>) -> Result<(), Error> {
+        match tended {
+            Ok(()) => {
+                self.is_well(place, &format!("pull/{number}"));
+                Ok(())
+            }
+            Err(Error::Port(error)) if !is_general(&error) => {
+                self.leave(place, &format!("pull/{number}"), &error);
+                Ok(())
+            }
+            Err(error) => {
+                let mut sources = self.pulls.of();
+                let due = sources.entry(place.name.clone()).or_default();
+                due.numbers.entry(number).or_insert(None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves something alone for a time that grows.
+    fn leave(&self, place: &Place<'_>, what: &str, error: &port::Error) {
+        let now = self.clock.steady();
+        let mut sources = self.pulls.of();
+        let due = sources.entry(place.name.clone()).or_default();
+        let times = due.off.get(what).map_or(1, |o| o.times.saturating_add(1));
+        let until = now.plus(patience(times));
+        due.off.insert(what.to_owned(), Off { times, until });
+        drop(sources);
+        if times == 1 {
+            tracing::warn!(source.name = %place.name, "{what}: {error}; it is tried again, and holds up nothing else");
+        }
+    }
+
+    fn is_well(&self, place: &Place<'_>, what: &str) {
+        let mut sources = self.pulls.of();
+        if let Some(due) = sources.get_mut(place.name) {
+            due.off.remove(what);
+        }
+    }
+
+    fn is_left(&self, place: &Place<'_>, what: &str) -> bool {
+        let now = self.clock.steady();
+        let sources = self.pulls.of();
+        let off = sources.get(place.name).and_then(|d| d.off.get(what));
+        off.is_some_and(|o| o.until > now)
+    }
+
     /// Reads what is known from the store, once.
     async fn read_known(&self, place: &Place<'_>) -> Result<(), Error> {
         let is_read = |d: &Due| d.known.is_some();
@@ -202,25 +268,45 @@ impl Line {
         }
         let mut all = BTreeMap::new();
         let stored = match self.store.pulls(place.name).await {
-            Ok(stored) => stored,
+            Ok(stored) => Some(stored),
             Err(error) => {
                 tracing::warn!(
                     "what was known of pull requests cannot be read, and is asked anew: {error}"
                 );
-                Vec::new()
+                None
             }
         };
-        for (number, body) in stored {
+        let mut whole = stored.is_some();
+        for (number, body) in stored.into_iter().flatten() {
             // A release that knows another shape looks anew.
-            if let Ok(known) = serde_json::from_slice::<Known>(&body) {
-                all.insert(number, known);
+            match serde_json::from_slice::<Known>(&body) {
+                Ok(known) => {
+                    all.insert(number, known);
+                }
+                Err(_) => whole = false,
             }
         }
+        let since = self.watched_since(place, whole).await?;
         let mut sources = self.pulls.of();
         let due = sources.entry(place.name.clone()).or_default();
         due.known = Some(all);
+        due.since = Some(since);
         due.all = true;
         Ok(())
+    }
+
+    /// Returns since when pull requests of a source are known without a gap. What was written before is obeyed by nobody:
+    /// it may have been obeyed already.
+    async fn watched_since(&self, place: &Place<'_>, whole: bool) -> Result<Timestamp, Error> {
+        let name = format!("pulls-since/{}", place.name);
+        let stored = self.store.meta(&name).await?;
+        let stored = stored.and_then(|t| t.parse().ok()).map(Timestamp);
+        if let Some(since) = stored.filter(|_| whole) {
+            return Ok(since);
+        }
+        let now = self.clock.now();
+        self.store.set_meta(&name, &now.0.to_string()).await?;
+        Ok(now)
     }
 
     fn known_pulls(&self, source: &SourceName) -> BTreeMap<u64, Known> {
@@ -246,24 +332,35 @@ impl Line {
         Ok(())
     }
 
+    /// Lets go of a pull request. What was read of it is kept for a while.
     async fn forget(&self, place: &Place<'_>, number: u64) -> Result<(), Error> {
-        self.store.forget_pull(place.name, number).await?;
         self.store
             .unpost(place.name, &outbox::items(number))
             .await?;
-        if let Some(all) = self
-            .pulls
-            .of()
-            .get_mut(place.name)
-            .and_then(|d| d.known.as_mut())
+        if let Some(mut known) = self.known_pull(place.name, number)
+            && known.gone.is_none()
         {
-            all.remove(&number);
+            let read = known.read;
+            known = Known::new(known.pull);
+            known.read = read;
+            known.gone = Some(self.clock.now());
+            self.keep(place.name, &known).await?;
         }
         let path = self.pull_mirror(place.name);
         let forgotten =
             tokio::task::spawn_blocking(move || Mirror::forget_pull(&path, number)).await;
         if let Ok(Err(error)) = forgotten {
             tracing::debug!("a head stays in the mirror of pull requests: {error}");
+        }
+        Ok(())
+    }
+
+    /// Forgets what has been gone for longer than any comment is obeyed.
+    async fn bury(&self, place: &Place<'_>, number: u64) -> Result<(), Error> {
+        self.store.forget_pull(place.name, number).await?;
+        let mut sources = self.pulls.of();
+        if let Some(all) = sources.get_mut(place.name).and_then(|d| d.known.as_mut()) {
+            all.remove(&number);
         }
         Ok(())
     }
@@ -295,13 +392,16 @@ impl Line {
         let open = place.forge.open_pulls(&place.source.remote.branch).await?;
         let known = self.known_pulls(place.name);
         let there: BTreeSet<u64> = open.iter().map(|p| p.number).collect();
-        let left = known.iter().filter(|(n, k)| !k.over && !there.contains(n));
+        let left = known
+            .iter()
+            .filter(|(n, k)| !k.over && k.gone.is_none() && !there.contains(n));
         let mut due: BTreeMap<u64, Option<PullRequest>> = left.map(|(n, _)| (*n, None)).collect();
         for pull in open {
             let seen = known.get(&pull.number);
             // Forges tell the time of a change in seconds: two in one second look like one.
             let lately = pull.updated.is_none_or(|at| since.since(at) < LATELY);
-            if first || lately || seen.is_none_or(|k| k.pull != pull) {
+            let new = first || lately || seen.is_none_or(|k| k.pull != pull || k.gone.is_some());
+            if new && !self.is_left(place, &format!("pull/{}", pull.number)) {
                 due.insert(pull.number, Some(pull));
             }
         }
@@ -365,6 +465,9 @@ impl Line {
         let mut known = match self.known_pull(place.name, number) {
             Some(mut known) => {
                 known.pull = pull;
+                if known.pull.state != PullState::Closed {
+                    known.gone = None;
+                }
                 known
             }
             // What was closed before anybody looked at it is nobody's business.
@@ -384,12 +487,13 @@ impl Line {
         self.keep(place.name, &known).await?;
         let asked = self.obey(place, &mut known).await?;
         match known.pull.state {
-            PullState::Open if asked || self.is_old(place, &known) => {
+            PullState::Open if asked.done || known.is_stranger() || self.is_old(place, &known) => {
                 self.look_at_pull(place, &mut known).await
             }
-            PullState::Open => Ok(()),
-            PullState::Merged { .. } => self.follow_merge(place, &mut known).await,
-            PullState::Closed => Ok(()),
+            PullState::Merged { .. } if !known.over => self.follow_merge(place, &mut known).await,
+            // Only the answers are other ones.
+            _ if asked.answered => self.post_answers(place, &known).await,
+            _ => Ok(()),
         }
     }
 
@@ -400,14 +504,16 @@ impl Line {
         };
         let known = self.known_pulls(place.name);
         let follows = known.values().any(|k| k.merged.is_some() && !k.over);
+        let now = self.clock.now();
         for (number, mut known) in known.clone() {
-            if let Some(since) = known.merged {
-                let now = self.clock.now();
-                if known.over || now.since(since) > FOLLOWED {
-                    self.forget(place, number).await?;
-                } else {
-                    self.follow_merge(place, &mut known).await?;
-                }
+            let left = |since: Timestamp, time| now.since(since) > time;
+            if known.gone.is_some_and(|at| left(at, GONE)) {
+                self.bury(place, number).await?;
+            } else if known.merged.is_some_and(|at| left(at, FOLLOWED)) {
+                self.forget(place, number).await?;
+            } else if known.merged.is_some() && !known.over {
+                let followed = self.follow_merge(place, &mut known).await;
+                self.bear(place, number, followed)?;
             }
         }
         // While something moves, what is shown would be old before it is read.
@@ -415,26 +521,32 @@ impl Line {
             return Ok(Some(SOON));
         }
         for (number, known) in known {
-            if known.is_open() && self.is_old(place, &known) {
+            // Who was let in by nobody is never old.
+            let old = known.is_open() && !known.is_stranger() && self.is_old(place, &known);
+            if old && !self.is_left(place, &format!("pull/{number}")) {
                 // The forge is asked first: what moved the base may have been this very one.
-                self.tend_one(place, number, None).await?;
+                let tended = self.tend_one(place, number, None).await;
+                self.bear(place, number, tended)?;
                 self.send_posts(place).await?;
             }
         }
         Ok(follows.then_some(FOLLOWS))
     }
 
-    /// Tells whether what is shown of a pull request is not what would be shown now.
+    /// Tells whether what is shown of a pull request is not what would be shown now, and whether that is worth a try.
     fn is_old(&self, place: &Place<'_>, known: &Known) -> bool {
         let newest = self.newest();
-        let base = newest.as_ref().and_then(|s| s.revisions.get(place.name));
-        let head = &known.pull.head;
-        match (&known.shown, base) {
-            (Some(s), Some(base)) => {
-                s.head != *head || s.base != *base || s.mark != self.estate_mark()
-            }
-            (None, _) => true,
-            (_, None) => false,
+        let Some(base) = newest.as_ref().and_then(|s| s.revisions.get(place.name)) else {
+            return known.shown.is_none();
+        };
+        let now = (known.pull.head.clone(), base.clone(), self.estate_mark());
+        if let Some(failed) = &known.failed
+            && failed.at == now
+            && self.clock.now() < failed.again
+        {
+            return false;
         }
+        let shown = known.shown.as_ref();
+        shown.is_none_or(|s| (&s.head, &s.base, &s.mark) != (&now.0, &now.1, &now.2))
     }
 }

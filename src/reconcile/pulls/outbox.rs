@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Place;
-use crate::domain::forge::Check;
+use super::state::Known;
+use super::{Place, is_general};
+use crate::domain::forge::{Check, ForgeKind};
+use crate::domain::plan::{with_answers, without_html};
 use crate::port;
 use crate::reconcile::{Error, Line};
 use crate::store::Posted;
@@ -50,13 +52,19 @@ impl Line {
     pub(super) async fn post_comment(
         &self,
         place: &Place<'_>,
-        number: u64,
+        known: &Known,
         marker: &str,
         text: String,
     ) -> Result<(), Error> {
         if !place.config.comments {
             return Ok(());
         }
+        let number = known.pull.number;
+        let text = with_answers(&text, &known.answers);
+        let text = match place.forge.kind() {
+            ForgeKind::Bitbucket => without_html(&text),
+            _ => text,
+        };
         let marker = format!("<!-- isoform-preview:v1:{marker} -->");
         let item = comment_item(number);
         let post = Post::Comment {
@@ -95,27 +103,45 @@ impl Line {
         Ok(())
     }
 
-    /// Tells the forge what it was not told. What it refuses for good is dropped with a word in the log.
+    /// Tells the forge what it was not told. What it refuses for good is dropped with a word in the log; what fails for
+    /// itself alone is left alone for a while, and holds up nothing behind it.
     pub(super) async fn send_posts(&self, place: &Place<'_>) -> Result<(), Error> {
-        loop {
-            let unsent = self.store.unsent(place.name, BATCH).await?;
-            if unsent.is_empty() {
-                return Ok(());
+        let unsent = self.store.unsent(place.name, BATCH).await?;
+        for posted in unsent {
+            let what = format!("post/{}", posted.item);
+            if self.is_left(place, &what) {
+                continue;
             }
-            for posted in unsent {
-                let remote = match self.send_one(place, &posted).await {
-                    Ok(remote) => remote,
-                    Err(error) if is_final(&error) => {
-                        tracing::warn!(source.name = %place.name, "the forge does not take {}: {error}", posted.item);
-                        posted.remote
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                self.store
-                    .sent(place.name, &posted.item, posted.seq, remote)
-                    .await?;
-            }
+            let remote = match self.send_one(place, &posted).await {
+                Ok(remote) => remote,
+                Err(error) if is_final(&error) => {
+                    tracing::warn!(source.name = %place.name, "the forge does not take {}: {error}", posted.item);
+                    posted.remote
+                }
+                Err(error) if is_general(&error) => return Err(error.into()),
+                Err(error) => {
+                    self.leave(place, &what, &error);
+                    continue;
+                }
+            };
+            self.is_well(place, &what);
+            self.store
+                .sent(place.name, &posted.item, posted.seq, remote)
+                .await?;
         }
+        Ok(())
+    }
+
+    /// Shows the newest answers below what is shown.
+    pub(super) async fn post_answers(&self, place: &Place<'_>, known: &Known) -> Result<(), Error> {
+        let number = known.pull.number;
+        let item = comment_item(number);
+        let posted = self.store.posted(place.name, &item).await?;
+        let Some(text) = posted.and_then(|p| text_of(&p)) else {
+            return Ok(());
+        };
+        self.post_comment(place, known, &place.marker(self, number), text)
+            .await
     }
 
     async fn send_one(

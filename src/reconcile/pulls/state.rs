@@ -24,10 +24,28 @@ pub(super) struct Known {
     pub let_in: Option<Revision>,
     /// The head and base that are being looked at, and how often that was begun: what ends the daemon twice is left alone.
     pub tried: Option<(Revision, Revision, u32)>,
+    /// A look that failed: at what, how often, and when to try it again.
+    #[serde(default)]
+    pub failed: Option<Failed>,
     /// Since when it is merged, as this daemon found.
     pub merged: Option<Timestamp>,
     /// Whether it was merged and everything came to its end.
     pub over: bool,
+    /// Since when it is closed, or somewhere else. It is kept for a while, with what was read of it: whoever opens it again
+    /// does not have commands obeyed once more.
+    #[serde(default)]
+    pub gone: Option<Timestamp>,
+}
+
+/// A look that failed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Failed {
+    /// Head, base and what was deployed.
+    pub at: (Revision, Revision, String),
+    /// How often.
+    pub times: u32,
+    /// When to try again.
+    pub again: Timestamp,
 }
 
 /// What was shown of a pull request.
@@ -54,8 +72,6 @@ pub(super) struct ShownTarget {
     pub uid: Option<TargetUid>,
     /// The review, where CloudFormation was asked.
     pub review: Option<Digest>,
-    /// How many people must approve; 0 where nobody is asked.
-    pub asks: u32,
     /// The changes in lines.
     pub lines: Vec<String>,
 }
@@ -69,13 +85,20 @@ impl Known {
             answers: Vec::new(),
             let_in: None,
             tried: None,
+            failed: None,
             merged: None,
             over: false,
+            gone: None,
         }
     }
 
     pub fn is_open(&self) -> bool {
-        self.pull.state == PullState::Open
+        self.pull.state == PullState::Open && self.gone.is_none()
+    }
+
+    /// Tells whether it comes from another repository and nobody has let its head in.
+    pub fn is_stranger(&self) -> bool {
+        self.pull.fork && self.let_in.as_ref() != Some(&self.pull.head)
     }
 
     /// Returns what was shown of a target at the head that there is now.

@@ -26,6 +26,7 @@ mod poll;
     reason = "the servers of the tests, the hostile ones among them"
 )]
 mod servers;
+mod webhooks;
 
 use anyhow::bail;
 
@@ -80,11 +81,14 @@ fn main() -> anyhow::Result<()> {
             "log" => log::run(&options)?,
             "phases" => phases::run(&options)?,
             "poll" => poll::run(&options)?,
+            "webhooks" => webhooks::run(&options)?,
             other => bail!("there is no scenario `{other}`"),
         }
     }
     if names.is_empty() {
-        println!("name a scenario: bundle, cloud, diff, footprint, line, log, phases, poll");
+        println!(
+            "name a scenario: bundle, cloud, diff, footprint, line, log, phases, poll, webhooks"
+        );
     }
     Ok(())
 }
