@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::config_path;
 use super::show::{self, BOLD, DIM, GREEN, RESET, YELLOW};
 use super::{DONE, Global, Output, usage};
-use crate::config::{Config, Shelf, Source};
+use crate::config::{Config, Forge, Shelf, Source};
 use crate::domain::estate::{May, Placement};
 use crate::domain::model::{Prune, counted};
 use crate::git::Auth;
@@ -85,6 +85,7 @@ fn as_json(config: &Config, path: &Path, origin: &str) -> Value {
         "poll_ms": ms(config.poll),
         "sweep_ms": ms(config.sweep),
         "workers": config.workers,
+        "webhooks": config.listen.map(|a| a.to_string()),
         "placements": config.placements.values().map(placement_json).collect::<Vec<_>>(),
         "sources": config.sources.values().map(source_json).chain(config.shelves.values().map(shelf_json)).collect::<Vec<_>>(),
         "bundle_stores": config
@@ -133,7 +134,51 @@ fn source_json(s: &Source) -> Value {
             "user": s.remote.auth.user,
         },
         "may": may,
+        "forge": s.forge.as_ref().map(forge_json),
     })
+}
+
+fn forge_json(f: &Forge) -> Value {
+    json!({
+        "kind": f.kind,
+        "name": f.name,
+        "api": f.api,
+        "repository": f.repository,
+        "secrets": f.secrets,
+        "may": f.may,
+        "comments": f.comments,
+        "checks": f.checks,
+        "poll_ms": ms(f.poll),
+    })
+}
+
+/// Says who may ask for what in comments, and how news come.
+fn forge_text(f: &Forge) -> String {
+    let may: Vec<String> = [
+        ("preview", f.may.preview),
+        ("why", f.may.why),
+        ("approve", f.may.approve),
+        ("hold", f.may.hold),
+        ("rollback", f.may.rollback),
+    ]
+    .into_iter()
+    .filter_map(|(verb, least)| Some(format!("{verb} {}", least?)))
+    .collect();
+    let may = match may.is_empty() {
+        true => "nobody may ask for anything in comments".to_owned(),
+        false => format!("comments: {}", may.join(", ")),
+    };
+    let news = match f.secrets.is_empty() {
+        true => "no webhook",
+        false => "webhook",
+    };
+    format!(
+        "{} {} at {}, {may}, {news}, poll {}",
+        f.kind,
+        f.repository,
+        f.api,
+        written(f.poll)
+    )
 }
 
 fn shelf_json(s: &Shelf) -> Value {
@@ -221,6 +266,9 @@ fn as_text(config: &Config) -> String {
             counted(config.workers, "worker")
         ),
     );
+    if let Some(address) = config.listen {
+        row("webhooks", format!("heard on {address}"));
+    }
     for p in config.placements.values() {
         out.push_str(&placement_text(p));
     }
@@ -302,7 +350,7 @@ fn source_text(s: &Source) -> String {
         .filter(|(_, globs)| !globs.is_empty())
         .map(|(kind, globs)| format!("{kind} {}", globs.join(" ")))
         .collect();
-    let rows = [
+    let mut rows = vec![
         ("mode", word(s.grant.mode)),
         ("force push", word(s.force_push)),
         ("deadline", written(s.remote.patience.total)),
@@ -316,6 +364,7 @@ fn source_text(s: &Source) -> String {
             },
         ),
     ];
+    rows.extend(s.forge.as_ref().map(|f| ("forge", forge_text(f))));
     section(
         &format!("source {}", s.grant.source),
         &format!("{} {}", redact(&s.remote.url), s.remote.branch),

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use isoform::clock::Clock;
-use isoform::domain::forge::Verdict;
+use isoform::domain::forge::{ForgeKind, Verdict};
 use tokio::runtime::Runtime;
 
-use crate::forges::github::{self, OWN_USER};
-use crate::forges::{Fake, Fault, Reply};
+use crate::forges::{Fake, Fault, Reply, bitbucket, gitea, github, gitlab};
 use crate::sec::servers::HttpServer;
 use crate::support::{Bench, PLACEMENTS};
 use crate::world::topic;
@@ -23,6 +22,9 @@ struct Hub {
     bench: Bench,
     fake: Fake,
     runtime: Runtime,
+    kind: ForgeKind,
+    /// Who isoform is there.
+    own: u64,
 }
 
 /// A topic is deployed in mode `approve`, with these gates, and ana (write), bo and cy (maintain) are there.
@@ -32,29 +34,71 @@ fn hub(mode: &str) -> Hub {
 
 /// The same with a configuration that is changed before the daemon starts.
 fn hub_with(mode: &str, change: impl Fn(&Bench, String) -> String) -> Hub {
+    hub_on(ForgeKind::GitHub, mode, change)
+}
+
+/// The same on a forge of some kind. Where a forge has no role between write and admin, whoever maintains is admin.
+fn hub_on(kind: ForgeKind, mode: &str, change: impl Fn(&Bench, String) -> String) -> Hub {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let (fake, _) = runtime.block_on(github::serve(Clock::system(), ""));
+    let clock = Clock::system();
+    let (fake, repository, token, own, roles) = runtime.block_on(async {
+        match kind {
+            ForgeKind::GitHub => {
+                let roles = ["write", "maintain", "read"];
+                let fake = github::serve(clock, "").await.0;
+                (
+                    fake,
+                    "acme/platform",
+                    github::TOKEN,
+                    github::OWN_USER,
+                    roles,
+                )
+            }
+            ForgeKind::GitLab => {
+                let fake = gitlab::serve(clock).await;
+                let roles = ["30", "40", "20"];
+                (fake, gitlab::PROJECT, gitlab::TOKEN, gitlab::OWN, roles)
+            }
+            ForgeKind::Gitea => {
+                let roles = ["write", "admin", "read"];
+                let fake = gitea::serve(clock).await;
+                (fake, "acme/platform", gitea::TOKEN, gitea::OWN, roles)
+            }
+            ForgeKind::Bitbucket => {
+                let fake = bitbucket::serve(clock).await;
+                let roles = ["write", "admin", "read"];
+                (
+                    fake,
+                    "acme/platform",
+                    bitbucket::API_TOKEN,
+                    bitbucket::OWN,
+                    roles,
+                )
+            }
+        }
+    });
     let mut bench = Bench::empty(&PLACEMENTS.replacen("mode: auto", mode, 1));
     let path = bench.root.join("config.yaml");
     let forge = format!(
-        "    url: ./origin.git\n    forge: {{ kind: github, name: forge.test, api: '{}', repository: acme/platform, token: 'file:token', poll: 1s, may: {MAY} }}\n",
+        "    url: ./origin.git\n    forge: {{ kind: {kind}, name: forge.test, api: '{}', repository: {repository}, token: 'file:token', poll: 1s, may: {MAY} }}\n",
         fake.api
     );
     let config = std::fs::read_to_string(&path).unwrap();
     let config = config.replacen("    url: ./origin.git\n", &forge, 1);
     std::fs::write(&path, change(&bench, config)).unwrap();
-    isoform::secret_file::write(&bench.root.join("token"), github::TOKEN.as_bytes()).unwrap();
+    isoform::secret_file::write(&bench.root.join("token"), token.as_bytes()).unwrap();
     {
         let mut state = fake.state();
+        let [write, maintain, read] = roles;
         for (login, role) in [
-            ("ana", "write"),
-            ("bo", "maintain"),
-            ("cy", "maintain"),
-            ("di", "read"),
+            ("ana", write),
+            ("bo", maintain),
+            ("cy", maintain),
+            ("di", read),
         ] {
             let id = state.account(login, false);
             state.roles.insert(id, role.into());
@@ -68,6 +112,8 @@ fn hub_with(mode: &str, change: impl Fn(&Bench, String) -> String) -> Hub {
         bench,
         fake,
         runtime,
+        kind,
+        own,
     };
     if mode.contains("approve") {
         hub.bench.becomes("stack/topic", "Pending(Approval)");
@@ -90,7 +136,9 @@ impl Hub {
         self.bench
             .git(&["commit", "-q", "--allow-empty", "-m", message]);
         let head = self.bench.head();
-        let to = format!("+HEAD:refs/pull/{number}/head");
+        let kept = self.kind.head_ref(number);
+        let to = kept.unwrap_or_else(|| format!("refs/heads/{branch}"));
+        let to = format!("+HEAD:{to}");
         self.bench.git(&["push", "-q", "origin", &to]);
         let author = self.person("ana");
         let mut state = self.fake.state();
@@ -140,7 +188,7 @@ impl Hub {
     fn comment(&self, number: u64) -> String {
         let state = self.fake.state();
         let said = state.said(number);
-        let own: Vec<_> = said.iter().filter(|c| c.author == Some(OWN_USER)).collect();
+        let own: Vec<_> = said.iter().filter(|c| c.author == Some(self.own)).collect();
         assert!(own.len() <= 1, "one comment: {own:?}");
         own.first().map(|c| c.body.clone()).unwrap_or_default()
     }
@@ -771,4 +819,36 @@ fn sec_40_a_stranger_is_neither_answered_nor_makes_anybody_look() {
     assert!(!log.contains("by di"), "{log}");
     // One question that was allowed is one look.
     assert!(hub.bench.calls("CreateChangeSet") <= made + 1);
+}
+
+#[test]
+fn every_forge_shows_takes_approvals_and_follows() {
+    for kind in [ForgeKind::GitLab, ForgeKind::Gitea, ForgeKind::Bitbucket] {
+        let hub = hub_on(kind, "mode: approve", |_, config| config);
+        hub.bench.write("topic.yaml", &topic("two"));
+        let head = hub.propose(1, "two");
+        let asked = hub.says(1, &["\"one\" → \"two\"", "/isoform approve stack/topic"]);
+        assert_eq!(
+            asked.contains("<details>"),
+            kind != ForgeKind::Bitbucket,
+            "{asked}"
+        );
+        hub.verdict(
+            &head,
+            "isoform/example",
+            match kind {
+                ForgeKind::Gitea => Verdict::Neutral,
+                // Theirs have no word for it.
+                _ => Verdict::Success,
+            },
+        );
+        hub.say(1, "ana", &approval(&asked, "stack/topic"));
+        hub.says(1, &["ana has write here"]);
+        hub.say(1, "bo", &approval(&asked, "stack/topic"));
+        hub.says(1, &["1 of 1, approved by bo"]);
+        let commit = hub.merge(1, false);
+        hub.bench.becomes("stack/topic", "InSync(Settled)");
+        hub.says(1, &["merged as", "✅ `stack/topic`"]);
+        hub.verdict(&commit, "isoform/example/deployed", Verdict::Success);
+    }
 }
