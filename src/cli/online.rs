@@ -47,6 +47,7 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<u8> {
     }
     refused(&estate);
     throttled(&estate);
+    forges(&estate);
     countersigned(&estate);
     for target in &estate.targets {
         let template = target
@@ -113,6 +114,15 @@ fn throttled(estate: &EstateReport) {
     for calls in &estate.calls {
         if let Some(line) = show::throttled(calls, estate.now) {
             anstream::println!("{YELLOW}throttled{RESET}  {}", clean(&line));
+        }
+    }
+}
+
+/// Prints what forges do not do: comments and verdicts are late, and nothing that is deployed is.
+fn forges(estate: &EstateReport) {
+    for (source, troubles) in &estate.forges {
+        for trouble in troubles {
+            anstream::println!("{YELLOW}forge of {source}{RESET}  {}", clean(trouble));
         }
     }
 }

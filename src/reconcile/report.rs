@@ -116,6 +116,9 @@ pub struct EstateReport {
     /// Why the last look could not be made: what is shown is from the one before, and it is made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlooked: Option<String>,
+    /// What forges do not do, by source: nothing that is deployed waits for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forges: BTreeMap<SourceName, Vec<String>>,
     /// Those of them that are rewritten histories, which an operator may accept.
     #[serde(default)]
     pub rewritten: BTreeMap<SourceName, Revision>,
@@ -222,6 +225,7 @@ impl Line {
                 && shared.unlooked.is_none()
                 && self.queue.is_quiet(super::look::QUIET),
             unlooked: shared.unlooked.clone(),
+            forges: self.forge_troubles(),
             targets,
             levels,
             findings,

@@ -798,6 +798,16 @@ fn what_fails_for_one_pull_request_holds_up_no_other() {
     hub.merge(3, false);
     hub.says(3, &["merged as", "✅ `stack/topic`"]);
     assert_eq!(hub.comment(1), "");
+    // Whoever asks is told what is late, and why.
+    let status = hub.bench.cli(&["status"], 0);
+    for told in [
+        "forge of example",
+        "post/comment/1",
+        "issue is locked",
+        "pull/2",
+    ] {
+        assert!(status.contains(told), "{told}: {status}");
+    }
 }
 
 #[test]

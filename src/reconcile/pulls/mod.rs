@@ -37,6 +37,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 const GONE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// How often a forge is asked for deliveries that failed.
 const REDELIVERED: Duration = Duration::from_secs(3600);
+/// How many troubles of one forge are told.
+const TOLD: usize = 5;
 /// What was changed so lately is looked at in any case.
 const LATELY: Duration = Duration::from_secs(60);
 /// How long a merged pull request is followed. What waits longer is told by `isoform status`.
@@ -61,6 +63,8 @@ struct Due {
     redelivered: Option<Timestamp>,
     /// Failures in a row.
     failed: u32,
+    /// Why the last round could not be ended.
+    trouble: Option<String>,
     /// What failed for itself alone, and when it is tried again, by the time that only goes forward.
     off: BTreeMap<String, Off>,
     /// Comments that are older were written before this daemon looked at the source.
@@ -70,8 +74,9 @@ struct Due {
 }
 
 /// Something that is left alone for a while.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Off {
+    why: String,
     times: u32,
     until: Timestamp,
 }
@@ -152,7 +157,9 @@ impl Line {
         let every = place.config.poll;
         match self.round(&place).await {
             Ok(wait) => {
-                self.pulls.of().entry(source.clone()).or_default().failed = 0;
+                let mut sources = self.pulls.of();
+                let due = sources.entry(source.clone()).or_default();
+                (due.failed, due.trouble) = (0, None);
                 Ok(wait.unwrap_or(every).min(every))
             }
             Err(Error::Port(error)) => Ok(self.put_off(source, &error)),
@@ -176,6 +183,7 @@ impl Line {
             let mut sources = self.pulls.of();
             let due = sources.entry(source.clone()).or_default();
             due.failed = due.failed.saturating_add(1);
+            due.trouble = Some(error.to_string());
             due.failed
         };
         if failed == 1 {
@@ -239,11 +247,29 @@ impl Line {
         let due = sources.entry(place.name.clone()).or_default();
         let times = due.off.get(what).map_or(1, |o| o.times.saturating_add(1));
         let until = now.plus(patience(times));
-        due.off.insert(what.to_owned(), Off { times, until });
+        let why = error.to_string();
+        due.off.insert(what.to_owned(), Off { why, times, until });
         drop(sources);
         if times == 1 {
             tracing::warn!(source.name = %place.name, "{what}: {error}; it is tried again, and holds up nothing else");
         }
+    }
+
+    /// Says what forges do not do, for people.
+    pub(super) fn forge_troubles(&self) -> BTreeMap<SourceName, Vec<String>> {
+        let mut all = BTreeMap::new();
+        for (source, due) in self.pulls.of().iter() {
+            let whole = due.trouble.iter().cloned();
+            let single = due
+                .off
+                .iter()
+                .map(|(what, off)| format!("{what}: {}", off.why));
+            let told: Vec<String> = whole.chain(single).take(TOLD).collect();
+            if !told.is_empty() {
+                all.insert(source.clone(), told);
+            }
+        }
+        all
     }
 
     fn is_well(&self, place: &Place<'_>, what: &str) {
