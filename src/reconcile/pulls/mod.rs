@@ -41,6 +41,8 @@ const REDELIVERED: Duration = Duration::from_secs(3600);
 const TOLD: usize = 5;
 /// What was changed so lately is looked at in any case.
 const LATELY: Duration = Duration::from_secs(60);
+/// How long a forge is left alone at most that does not answer at all.
+const DOWN: Duration = Duration::from_secs(60);
 /// How long a merged pull request is followed. What waits longer is told by `isoform status`.
 const FOLLOWED: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -191,7 +193,8 @@ impl Line {
         }
         match error.disposition() {
             Disposition::WaitFor(wait) => wait.max(Duration::from_secs(1)),
-            Disposition::Retry | Disposition::Stall => patience(failed),
+            // Woken by hints it fails more often than it waits: the wait has a bound of its own.
+            Disposition::Retry | Disposition::Stall => patience(failed).min(DOWN),
         }
     }
 
