@@ -339,6 +339,7 @@ async fn receive(
 
 /// Serves receivers on an address until it is stopped.
 pub async fn serve(listener: TcpListener, webhooks: Arc<Webhooks>, stop: CancellationToken) {
+    let clock = webhooks.clock.clone();
     let router = Router::new()
         .route("/webhooks/{source}", post(receive))
         .with_state(webhooks);
@@ -354,7 +355,7 @@ pub async fn serve(listener: TcpListener, webhooks: Arc<Webhooks>, stop: Cancell
             Err(error) => {
                 // Out of descriptors: nothing is gained by asking at once.
                 tracing::warn!("a connection was not accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                clock.sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };

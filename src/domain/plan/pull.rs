@@ -139,6 +139,9 @@ pub fn stranger(marker: &str, head: &str) -> String {
     )
 }
 
+/// What stands before what is old. Nothing of a repository can write it: it would be escaped.
+const STALE: &str = "\n---\n\n_Stale: what was shown before._\n\n";
+
 /// Writes the comment of a pull request that could not be looked at. What was shown before stands below, and is old.
 pub fn stale(marker: &str, head: &str, why: &str, before: Option<&str>) -> String {
     let mut out = format!(
@@ -147,12 +150,16 @@ pub fn stale(marker: &str, head: &str, why: &str, before: Option<&str>) -> Strin
         code(head),
         text(why)
     );
-    // Without its marker: a comment has one.
-    let rest = before
-        .and_then(|b| b.split_once('\n'))
-        .map(|(_, rest)| rest);
+    // Without its marker: a comment has one. What was stale already goes on standing, and does not stand in itself.
+    let rest = before.and_then(|b| match b.split_once(STALE) {
+        Some((_, shown)) => Some(shown),
+        None => {
+            let (_, shown) = b.split_once('\n')?;
+            (!shown.starts_with("### ⚠️")).then_some(shown)
+        }
+    });
     if let Some(rest) = rest {
-        let _ = write!(out, "\n---\n\n_Stale: what was shown before._\n\n{rest}");
+        let _ = write!(out, "{STALE}{rest}");
     }
     out
 }
@@ -428,6 +435,11 @@ mod tests {
         let text = stale("m:7", "5d6e7f8", "the forge does not answer", Some(&before));
         assert_eq!(text.matches("<!-- isoform").count(), 1, "{text}");
         assert!(text.contains("Stale") && text.contains("/isoform preview 1a2b3c4"));
+        // It stays as it is, however often a look fails; and where nothing was shown, nothing is old.
+        let again = stale("m:7", "5d6e7f8", "the forge does not answer", Some(&text));
+        assert_eq!(again, text);
+        let nothing = stale("m:7", "5d6e7f8", "why", None);
+        assert_eq!(stale("m:7", "5d6e7f8", "why", Some(&nothing)), nothing);
     }
 
     #[test]

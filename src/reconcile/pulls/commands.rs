@@ -209,8 +209,8 @@ impl Line {
             let placed = self.history(uid.as_ref()?)?.placed.clone()?;
             Some((placed.source, placed.placement))
         };
-        let uid = uid.clone();
-        match (uid, asked.or_else(placed)) {
+        let stands = asked.or_else(placed);
+        match (uid, stands) {
             (Some(uid), Some((source, placement))) if source == *place.name => Ok(Own {
                 uid,
                 address: address.clone(),

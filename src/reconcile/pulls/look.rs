@@ -16,7 +16,7 @@ use crate::git::{self, Merged, Mirror, PullRef, Tree};
 use crate::reconcile::quarantine::unwound;
 use crate::reconcile::{Error, Line, Snapshot};
 
-/// How many targets of one pull request CloudFormation is asked about; the reference model answers for the rest.
+/// About more targets of one pull request CloudFormation is not asked: the reference model answers for all of them.
 const ASKED: usize = 50;
 /// After so many looks that isoform did not survive, what it looked at is left alone. A stop in the middle counts too.
 const TRIES: u32 = 3;
@@ -127,10 +127,8 @@ impl Line {
         let item = outbox::comment_item(number);
         let before = self.store.posted(place.name, &item).await?;
         let before = before.and_then(|p| outbox::text_of(&p));
-        // What is old already stays as it is: it would stand in itself.
-        let fresh = before.filter(|b| !b.contains("\n### ⚠️ isoform: "));
         let why = crate::telemetry::redact(why);
-        let text = stale(marker, head.short(), &why, fresh.as_deref());
+        let text = stale(marker, head.short(), &why, before.as_deref());
         let check = self.check(
             place,
             head,
@@ -207,6 +205,8 @@ impl Line {
         let (snapshot, mut report) = unwound(async {
             let snapshot = self.would_be(place.name, files).await?;
             let mut report = self.compare_whole(&snapshot).await?;
+            // Before CloudFormation is asked: it is asked about what this pull request is about, and counted by that.
+            keep_own(&mut report, place.name, newest, &snapshot);
             if !fork && report.targets.len() <= ASKED {
                 let mut actor = Actor::daemon("pull request");
                 actor.via.clone_from(&place.config.name);
@@ -218,7 +218,6 @@ impl Line {
         report.findings.extend(findings);
         report.findings.sort();
         report.findings.dedup();
-        keep_own(&mut report, place.name, newest, &snapshot);
         let (aside, asked) = self.beside(place, known, newest, &snapshot, &mut report, fork);
         for diff in &report.targets {
             shown.targets.push(ShownTarget {

@@ -129,7 +129,8 @@ impl Line {
                 continue;
             }
             let same = |a: &Approval| {
-                (&a.by.issuer, &a.by.subject) == (&endorsement.by.issuer, &endorsement.by.subject)
+                let (one, other) = (&a.by, &endorsement.by);
+                a.review == review && (&one.issuer, &one.subject) == (&other.issuer, &other.subject)
             };
             if approved.iter().any(same) {
                 continue;
